@@ -1,0 +1,22 @@
+# make install | demo | test      (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
+PYTHON ?= python3
+VENV := .venv
+OUT ?= runs/demo
+
+.PHONY: install demo test clean
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fra needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(VENV)/bin/fra demo --out $(OUT) $(if $(PHOTOS),--photos $(PHOTOS))
+
+test: install
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

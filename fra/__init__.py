@@ -1,0 +1,28 @@
+"""Self-supervised facial representations with facial region awareness.
+
+The public door: `load_encoder`, `load_region_model`, `load_task_model`. Everything else may move between versions.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_encoder", "load_region_model", "load_task_model"]
+
+if TYPE_CHECKING:
+    from fra.training.weights import load_encoder, load_region_model
+    from fra.transfer.run import load_task_model
+
+_HOMES = {
+    "load_encoder": "fra.training.weights",
+    "load_region_model": "fra.training.weights",
+    "load_task_model": "fra.transfer.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch and the rest only when something is really used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fra' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

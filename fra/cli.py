@@ -1,0 +1,303 @@
+"""The command line: `fra COMMAND`. Heavy imports happen inside the commands, so that --help answers at once."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fra import __version__
+
+Arguments = argparse.Namespace
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. 0 when it did its work, 2 for bad input (one clear line), 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except KeyboardInterrupt:
+        print("fra: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"fra: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if options.debug or "out of memory" not in str(error) and "No space left" not in str(error):
+            raise
+        print(f"fra: {_one_line(error)}: lower batch_size or raise accumulate with --set", file=sys.stderr)
+        return 2
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        hint = " (free some space, then go on with --resume)" if error.errno == 28 else ""
+        return f"{error.strerror}{where}{hint}"
+    return " ".join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fra", description="Photographs to face crops to a self-supervised face encoder, and what it is good for."
+    )
+    parser.add_argument("--version", action="version", version=f"fra {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_crop, _add_pretrain, _add_transfer, _add_regions, _add_data, _add_report, _add_recipes, _add_demo):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    help: str,
+    run: Callable[[Arguments], int | None],
+    *,
+    common: str = "",
+) -> argparse.ArgumentParser:
+    """A subcommand with those of the common flags that it takes, as letters: out, device, precision, workers, seed, set."""
+    parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    parser.set_defaults(run=run)
+    flags = common.split()
+    if "out" in flags:
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; nothing is overwritten")
+        parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    if "device" in flags:
+        parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    if "precision" in flags:
+        parser.add_argument("--precision", default="auto", choices=("auto", "32", "bf16", "16"))
+    if "workers" in flags:
+        parser.add_argument("--workers", type=_count, default=None, metavar="N", help="helper processes (default: chosen by the machine)")
+    if "seed" in flags:
+        parser.add_argument("--seed", type=int, default=None, metavar="N")
+    if "set" in flags:
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting (repeatable)")
+        parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
+    return number
+
+
+def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "crop", "cut faces out of photographs", _crop, common="out workers seed")
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder tree, or a .txt list of photos")
+    parser.add_argument("--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already")
+    parser.add_argument("--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo")
+    parser.add_argument("--size", type=int, default=128, help="side of the crops, pixels")
+    parser.add_argument("--margin", type=float, default=0.25, help="what is added to the box, as a share of its longer side")
+    parser.add_argument("--align", default="none", choices=("none", "five-point"))
+    parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
+
+
+def _crop(options: Arguments) -> None:
+    from fra.crop.run import crop
+
+    crop(
+        options.photos,
+        options.out,
+        detector=options.detector,
+        choose=options.choose,
+        size=options.size,
+        margin=options.margin,
+        align=options.align,
+        min_score=options.min_score,
+        resume=options.resume,
+        workers=options.workers,
+        seed=options.seed or 0,
+        quiet=options.quiet,
+    )
+
+
+def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "pretrain",
+        "train an encoder on unlabelled face crops",
+        _pretrain,
+        common="out device precision workers seed set",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
+    parser.add_argument("--faces", type=Path, metavar="DIR", help="crops: an output of `fra crop`, a folder tree, or a .txt list")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument("--plan", action="store_true", help="say what it would take, and train nothing")
+    parser.add_argument("--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only")
+    parser.add_argument("--pairs", type=Path, metavar="DIR", help="pairs in LFW's layout, for the health monitor only")
+    for action in parser._actions:
+        action.required = action.required and action.dest != "out"  # --plan and --print_config write nothing
+
+
+def _pretrain(options: Arguments) -> None:
+    from fra.pretrain.run import load_pretrain_recipe, plan, pretrain
+    from fra.recipe import recipe_text
+
+    overrides = options.set + ([f"seed={options.seed}"] if options.seed is not None else [])
+    recipe = load_pretrain_recipe(options.recipe, overrides)
+    if options.print_config:
+        print(recipe_text(recipe), end="")
+        return
+    if options.faces is None:
+        raise ValueError("--faces is missing: a folder of face crops (`fra crop` makes one, `fra data synthetic` draws one)")
+    if options.plan:
+        plan(recipe, options.faces, device=options.device, devices=options.devices * options.nodes)
+        return
+    if options.out is None:
+        raise ValueError("--out is missing: the folder that shall hold the run")
+    pretrain(
+        recipe,
+        options.faces,
+        options.out,
+        resume=options.resume,
+        device=options.device,
+        precision=options.precision,
+        devices=options.devices,
+        nodes=options.nodes,
+        workers=options.workers,
+        labelled=options.labelled,
+        pairs=options.pairs,
+        quiet=options.quiet,
+    )
+
+
+def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands, "transfer", "judge an encoder by a labelled task", _transfer, common="out device workers set"
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
+    parser.add_argument("--encoder", metavar="WHAT", help="run folder, .safetensors, random, random:NAME or timm:NAME")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
+    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="share of the training labels, in (0, 1]")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation")
+    parser.add_argument("--protocol", choices=("linear",), default=None)
+    for action in parser._actions:
+        action.required = action.required and action.dest != "out"
+
+
+def _transfer(options: Arguments) -> None:
+    from fra.recipe import recipe_text
+    from fra.transfer.run import load_transfer_recipe, transfer
+
+    recipe = load_transfer_recipe(options.recipe, options.set)
+    if options.print_config:
+        print(recipe_text(recipe), end="")
+        return
+    for name in ("encoder", "data", "out"):
+        if getattr(options, name) is None:
+            raise ValueError(f"--{name} is missing: see `fra transfer --help`")
+    transfer(
+        recipe,
+        encoder=options.encoder,
+        data=options.data,
+        out=options.out,
+        fraction=options.fraction,
+        seeds=options.seeds,
+        protocol=options.protocol,
+        resume=options.resume,
+        device=options.device,
+        workers=options.workers or 0,
+        quiet=options.quiet,
+    )
+
+
+def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "regions", "draw the facial regions a model has found", _regions, common="out device")
+    parser.add_argument("model", metavar="MODEL", help="a run folder of `fra pretrain`, or its model.safetensors")
+    parser.add_argument("--faces", type=Path, required=True, metavar="FILE_OR_DIR")
+    parser.add_argument("--top", type=int, default=3, help="how many heatmaps, by variance")
+    parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for every face by itself")
+
+
+def _regions(options: Arguments) -> None:
+    from fra.regions.run import draw_regions
+
+    draw_regions(
+        options.model,
+        options.faces,
+        options.out,
+        top=options.top,
+        per_image=options.per_image,
+        resume=options.resume,
+        device=options.device,
+        quiet=options.quiet,
+    )
+
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("data", help="data sets: draw faces", description="Data sets.")
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    synthetic = _command(
+        kinds, "synthetic", "draw faces with labels, points and region masks", _synthetic, common="out workers seed"
+    )
+    synthetic.add_argument("--count", type=int, required=True, metavar="N")
+    synthetic.add_argument("--size", type=int, default=128, help="side of the pictures, pixels")
+
+
+def _synthetic(options: Arguments) -> None:
+    from fra.transfer.datasets.synthetic import write
+
+    write(options.out, options.count, size=options.size, seed=options.seed or 0, workers=options.workers)
+    if not options.quiet:
+        print(f"{options.count} drawn faces are in {options.out}; pre-train on {options.out / 'images'}")
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "report", "tell the story of runs in one HTML page", _report)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE_OR_DIR")
+
+
+def _report(options: Arguments) -> None:
+    from fra.report.run import write_report
+
+    page = write_report(options.runs, options.out)
+    if not options.quiet:
+        print(f"the report is {page}")
+
+
+def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "recipes", "list the shipped recipes, or print one", _recipes)
+    parser.add_argument("name", nargs="?", metavar="NAME")
+
+
+def _recipes(options: Arguments) -> None:
+    from fra.recipe import shipped_recipes
+
+    kinds = {kind: shipped_recipes(kind) for kind in ("pretrain", "transfer")}
+    if options.name:
+        found = [recipes[options.name] for recipes in kinds.values() if options.name in recipes]
+        if not found:
+            raise ValueError(f"no recipe is called '{options.name}'; `fra recipes` lists them")
+        print(found[0].read_text(), end="")
+        return
+    for kind, recipes in kinds.items():
+        print(f"fra {kind} RECIPE")
+        for name, path in recipes.items():
+            headline = path.read_text().splitlines()[0].lstrip("# ").split("   fra ")[0].rstrip()
+            print(f"  {name:<42} {headline}")
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands, "demo", "the whole story in a few minutes, on drawn faces or your photographs", _demo, common="workers"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument("--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs instead of drawn faces")
+
+
+def _demo(options: Arguments) -> None:
+    from fra.demo import demo
+
+    demo(options.out, photos=options.photos, workers=options.workers, quiet=options.quiet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

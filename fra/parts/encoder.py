@@ -1,0 +1,91 @@
+"""The encoder: what pre-training leaves behind. Any timm network with a feature map, ResNets above all."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec, section 8)
+FACE_STD = (0.2536, 0.2194, 0.2070)
+
+# Small networks of our own for minutes instead of days; timm's ResNet class, so keys keep torchvision's names.
+SMALL_RESNETS: dict[str, dict[str, Any]] = {
+    "resnet10": dict(block=BasicBlock, layers=(1, 1, 1, 1)),
+    "resnet10_half": dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), stem_width=32),
+    "resnet18_half": dict(block=BasicBlock, layers=(2, 2, 2, 2), channels=(32, 64, 128, 256), stem_width=32),
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which network, and how fine its last map is."""
+
+    name: str = "resnet50"
+    """timm's name, or one of SMALL_RESNETS (ResNet-50: supplement 5.1)."""
+    last_stride: Literal[1, 2] = 2
+    """Stride of a ResNet's last stage; 1 doubles the height and width of the last map (ours, for small images)."""
+    image_size: int = 224
+    """Side of the square images it is trained on, pixels (released code: 224)."""
+    mean: tuple[float, float, float] = FACE_MEAN
+    """Per channel, RGB in [0, 1] (released code)."""
+    std: tuple[float, float, float] = FACE_STD
+    """Per channel (released code)."""
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W), RGB in [0, 1], to features (B, C); `.maps` gives (B, C, h, w) before the mean.
+
+    Normalisation happens inside, so nobody can forget it. `backbone` keeps timm's (torchvision's) key names.
+    """
+
+    def __init__(self, config: EncoderConfig, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config, pretrained=pretrained)
+        self.channels: int = self.backbone.num_features
+        self.image_size = config.image_size
+        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        normalised = (images - self.mean) / self.std
+        return self.backbone.forward_features(normalised.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
+        return self.maps(images).mean((2, 3))
+
+
+def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> nn.Module:
+    """The bare network without pooling and classifier, in channels-last memory format.
+
+    Raises ValueError for a name nobody knows, or a `last_stride` of 1 outside the ResNet family.
+    """
+    if config.name in SMALL_RESNETS:
+        options = dict(SMALL_RESNETS[config.name])
+        network: nn.Module = ResNet(options.pop("block"), num_classes=0, global_pool="", zero_init_last=False, **options)
+    elif timm.is_model(config.name):
+        # The last batch norm of a block starts at one, as in torchvision (spec, section 1).
+        extra = {"zero_init_last": False} if config.name.startswith("resnet") else {}
+        network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
+    else:
+        near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
+        raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")
+    if config.last_stride == 1:
+        _make_last_stage_fine(network, config.name)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _make_last_stage_fine(network: nn.Module, name: str) -> None:
+    if not isinstance(network, ResNet):
+        raise ValueError(f"last_stride=1 is only known for ResNets, not for {name}: leave it at 2")
+    for module in network.layer4[0].modules():
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            module.stride = (1, 1)
+        if isinstance(module, nn.AvgPool2d):
+            raise ValueError(f"last_stride=1 is not known for {name}: leave it at 2")

@@ -1,0 +1,24 @@
+"""The two-layer heads of BYOL's family: projectors and predictors."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class MLPHead(nn.Module):
+    """Linear, batch norm, ReLU, linear; no biases and no norm at the end (supplement 5.1; spec, section 3).
+
+    Works on the last axis of any tensor; the batch statistics run over all other axes together.
+    """
+
+    def __init__(self, channels: int, *, hidden: int = 4096, out: int = 256) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, hidden, bias=False)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.activation = nn.ReLU(inplace=True)
+        self.last = nn.Linear(hidden, out, bias=False)
+        for linear in (self.first, self.last):
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:
+        rows = x.reshape(-1, x.shape[-1])
+        return self.last(self.activation(self.norm(self.first(rows)))).reshape(*x.shape[:-1], -1)

@@ -1,0 +1,84 @@
+"""BYOL (Grill et al., 2020): predict the teacher's embedding of another view of the same face.
+
+B images, C encoder channels, D embedding channels, S view size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fra.parts.encoder import Encoder
+from fra.parts.heads import MLPHead
+from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
+from fra.parts.similarity import cosine_distance
+from fra.pretrain.method import HeadConfig, Method
+from fra.training.trainable import Loss, Progress
+
+
+@dataclass(frozen=True)
+class BYOLConfig:
+    """Settings of BYOL; defaults are those of FRA's baseline, so that both differ in the regions alone."""
+
+    name: Literal["byol"] = "byol"
+    head: HeadConfig = field(default_factory=HeadConfig)
+    teacher_momentum: float = 0.996
+    """At step 0; rises to 1 by a cosine (BYOL, Sec. 3.3)."""
+    follow_buffers: bool = False
+    """The teacher averages batch-norm statistics too and runs in eval mode (EMAN); off as in FRA."""
+
+
+class FaceNetwork(nn.Module):
+    """Encoder and projector: one embedding per image."""
+
+    def __init__(self, encoder: Encoder, head: HeadConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = MLPHead(encoder.channels, hidden=head.hidden, out=head.out)
+
+    def forward(self, images: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
+        return self.projector(self.encoder(images))
+
+
+class BYOL(Method):
+    """Online network, predictor, and a teacher that follows."""
+
+    def __init__(self, config: BYOLConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        self.online = FaceNetwork(encoder, config.head)
+        self.predictor = MLPHead(config.head.out, hidden=config.head.hidden, out=config.head.out)
+        self.teacher = MomentumTeacher(self.online, follow_buffers=config.follow_buffers)
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.online.encoder
+
+    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+        targets = [self.teacher(view) for view in views]
+        predictions = [self.predictor(self.online(view)) for view in views]
+        same_face = symmetric_distance(predictions, targets)
+        return Loss(same_face, {"same_face": same_face})
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.follow(self.online, momentum=self.teacher_momentum(progress))
+
+    def teacher_encoder(self) -> Encoder:
+        return self.teacher.network.encoder
+
+    def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
+        return self.online(faces)
+
+    def teacher_momentum(self, progress: Progress) -> float:
+        return rising_momentum(self.config.teacher_momentum, progress.fraction)
+
+
+def symmetric_distance(
+    predictions: Sequence[Float[Tensor, "B D"]], targets: Sequence[Float[Tensor, "B D"]]
+) -> Float[Tensor, ""]:
+    """Sum over both orders of the two views of the distance between prediction and target, in [0, 8]."""
+    first, second = predictions
+    of_first, of_second = targets
+    return cosine_distance(first, of_second) + cosine_distance(second, of_first)

@@ -1,0 +1,226 @@
+"""FRA (Gao and Patras, CVPR 2024): the same face and the same facial regions in two views, and regions that are clusters.
+
+B images, K facial regions, C encoder channels, D embedding channels, P positions of the last map, S view size.
+RGB is the three colours of a view.
+Section numbers of the comments are those of the supplement.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fra.parts.distributed import mean_over_processes
+from fra.parts.encoder import Encoder
+from fra.parts.heads import MLPHead
+from fra.parts.mask_decoder import DecoderConfig
+from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
+from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
+from fra.parts.similarity import cosine_distance, unit
+from fra.parts.sinkhorn import sinkhorn
+from fra.pretrain.method import HeadConfig, Method
+from fra.training.trainable import Loss, Progress
+
+
+@dataclass(frozen=True)
+class FRAConfig:
+    """Settings of FRA; the defaults are the supplement's, then the released code's where that is silent."""
+
+    name: Literal["fra"] = "fra"
+    regions: int = 8
+    """Number of facial heatmaps K (released command line)."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    teacher_momentum: float = 0.996
+    """At step 0; rises to 1 by a cosine (released command line)."""
+    follow_buffers: bool = False
+    """The teacher averages batch-norm statistics too and runs in eval mode (the released EMAN variant)."""
+    teacher_dropout: bool = False
+    """Dropout in the teacher's decoder; the released code leaves it on, off gives cleaner targets."""
+    heatmap_scale: float = 1.0
+    """Divisor of the scores before the softmax over regions (released code)."""
+    face_weight: float = 0.5
+    """Weight of the same-face term in each direction (released code)."""
+    region_weight: float = 0.5
+    """Weight of the same-region term in each direction (released code)."""
+    negative_weight: float = 0.02
+    """Pushes different regions of one face apart, inside the same-region term (released code; not in the supplement)."""
+    cluster_weight: float = 0.1
+    """Weight of the cluster term (released command line)."""
+    student_temperature: float = 0.1
+    """Of the student's pixel assignments (released code)."""
+    teacher_temperature: float = 0.04
+    """Of the teacher's pixel assignments (released command line)."""
+    assignment: Literal["probabilities", "exponentials"] = "probabilities"
+    """What Sinkhorn balances: softmaxed probabilities (released code), or exp(score / sinkhorn_epsilon) (SwAV)."""
+    sinkhorn_epsilon: float = 0.05
+    """Only with assignment: exponentials (SwAV)."""
+    sinkhorn_rounds: int = 3
+    """Rounds of balancing (released code, SwAV)."""
+    mean_entropy_weight: float = 1.0
+    """Weight of the mean-entropy term inside the cluster term (released code)."""
+    cluster_views: Literal["same", "crossed"] = "same"
+    """Teacher and student look at the same view (released code), or each at the other's."""
+
+    @property
+    def region_head(self) -> RegionHeadConfig:
+        return RegionHeadConfig(self.regions, self.head.hidden, self.head.out, self.heatmap_scale, self.decoder)
+
+
+class FaceAndRegions(NamedTuple):
+    """What one network says of one view."""
+
+    face: Tensor  # (B, D) H^g of the pooled map
+    regions: Tensor  # (B, K, D) H^l of the region vectors
+    scores: Tensor  # (B, K, h, w) cosine of pixels and mask embeddings
+    embeddings: Tensor  # (K, D) mask embeddings of this batch
+
+
+class RegionNetwork(nn.Module):
+    """Encoder, global projector H^g, region head (with H^pix and the mask decoder), and local projector H^l."""
+
+    def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
+        super().__init__()
+        hidden, out = config.head.hidden, config.head.out
+        self.encoder = encoder
+        self.face_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
+        self.region_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
+        self.region_head = RegionHead(encoder.channels, config.region_head)
+
+    def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndRegions:
+        maps = self.encoder.maps(images)
+        found = self.region_head(maps)
+        return FaceAndRegions(
+            face=self.face_projector(maps.mean((2, 3))),
+            regions=self.region_projector(found.vectors),
+            scores=found.scores,
+            embeddings=found.embeddings,
+        )
+
+
+class FRA(Method):
+    """Online network with two predictors, and a teacher that follows."""
+
+    def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
+        super().__init__()
+        self.config = config
+        hidden, out = config.head.hidden, config.head.out
+        self.online = RegionNetwork(config, encoder)
+        self.face_predictor = MLPHead(out, hidden=hidden, out=out)
+        self.region_predictor = MLPHead(out, hidden=hidden, out=out)
+        self.teacher = MomentumTeacher(self.online, follow_buffers=config.follow_buffers)
+        self._embeddings_of_step: list[Tensor] = []
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.online.encoder
+
+    def train(self, mode: bool = True) -> "FRA":
+        super().train(mode)
+        if not self.config.teacher_dropout:
+            # The decoder has layer norms but no batch norm, so this switches off dropout and nothing else.
+            self.teacher.network.region_head.decoder.eval()
+        return self
+
+    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+        targets = [self.teacher(view) for view in views]
+        online = [self.online(view) for view in views]
+        if self.training:
+            self._embeddings_of_step += [found.embeddings.detach() for found in online]
+        faces = [self.face_predictor(found.face) for found in online]
+        regions = [self.region_predictor(found.regions) for found in online]
+
+        first, second = targets
+        same_face = cosine_distance(faces[0], second.face) + cosine_distance(faces[1], first.face)
+        same_region = self._region_loss(regions[0], second.regions) + self._region_loss(regions[1], first.regions)
+        watched = targets if self.config.cluster_views == "same" else targets[::-1]
+        pairs = list(zip(online, watched, strict=True))
+        assignment = sum(self._assignment_loss(o.scores, t.scores) for o, t in pairs) / len(pairs)
+        mean_entropy = sum(mean_entropy_loss(o.scores, self.config.student_temperature) for o, _ in pairs) / len(pairs)
+        clusters = assignment + self.config.mean_entropy_weight * mean_entropy
+        total = (
+            self.config.face_weight * same_face
+            + self.config.region_weight * same_region
+            + self.config.cluster_weight * clusters
+        )
+        terms = dict(
+            same_face=same_face,
+            same_region=same_region,
+            clusters=clusters,
+            assignment=assignment,
+            mean_entropy=mean_entropy,
+        )
+        return Loss(total, terms)
+
+    def _region_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return region_distance(predictions, targets, negative_weight=self.config.negative_weight)
+
+    def _assignment_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return assignment_loss(
+            student,
+            self._balanced(teacher),
+            temperature=self.config.student_temperature,
+        )
+
+    def _balanced(self, scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
+        """The teacher's assignment of every pixel, balanced over the regions."""
+        rows = pixel_rows(scores)
+        if self.config.assignment == "probabilities":
+            weights = (rows / self.config.teacher_temperature).softmax(-1)
+        else:
+            weights = (rows / self.config.sinkhorn_epsilon).exp()
+        return sinkhorn(weights, rounds=self.config.sinkhorn_rounds)
+
+    def after_step(self, progress: Progress) -> None:
+        if self._embeddings_of_step:
+            self.online.region_head.remember(torch.stack(self._embeddings_of_step).mean(0))
+            self._embeddings_of_step.clear()
+        self.teacher.follow(self.online, momentum=self.teacher_momentum(progress))
+
+    def teacher_encoder(self) -> Encoder:
+        return self.teacher.network.encoder
+
+    def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
+        return self.online.face_projector(self.online.encoder(faces))
+
+    def region_model(self) -> RegionModel:
+        return RegionModel(self.online.encoder, self.online.region_head)
+
+    def teacher_momentum(self, progress: Progress) -> float:
+        return rising_momentum(self.config.teacher_momentum, progress.fraction)
+
+
+def pixel_rows(scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
+    """Every pixel of the batch as one row: R = B * h * w."""
+    return scores.flatten(2).transpose(1, 2).reshape(-1, scores.shape[1])
+
+
+def region_distance(
+    predictions: Float[Tensor, "B K D"], targets: Float[Tensor, "B K D"], *, negative_weight: float
+) -> Float[Tensor, ""]:
+    """2 - 2 * mean cosine of region q with region q, plus the squared cosines of different regions of one face.
+
+    The negative term is divided by K, not K - 1 (released code; spec, section 4).
+    """
+    cosines = unit(predictions) @ unit(targets).transpose(1, 2)
+    same = cosines.diagonal(dim1=1, dim2=2)
+    different = (cosines**2).sum(-1) - same**2
+    return 2 - 2 * same.mean() + negative_weight * different.mean() / cosines.shape[-1]
+
+
+def assignment_loss(
+    scores: Float[Tensor, "B K h w"], assignment: Float[Tensor, "R K"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the student's pixel assignments against given ones, in nats; log K when uniform."""
+    return -(assignment * F.log_softmax(pixel_rows(scores) / temperature, -1)).sum(-1).mean()
+
+
+def mean_entropy_loss(scores: Float[Tensor, "B K h w"], temperature: float) -> Float[Tensor, ""]:
+    """log K minus the entropy of the mean assignment over all pixels and processes; 0 when all regions are used alike."""
+    mean = mean_over_processes((pixel_rows(scores) / temperature).softmax(-1).mean(0))
+    return torch.special.xlogy(mean, mean).sum() + math.log(len(mean))

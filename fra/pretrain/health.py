@@ -1,0 +1,182 @@
+"""Is it learning? Measured on fixed faces between epochs, without touching the method.
+
+B images, K facial regions, C encoder channels, D embedding channels.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fra.faces.image import image_files, read_image
+from fra.faces.pictures import resize
+from fra.parts.encoder import Encoder
+from fra.parts.region_head import RegionModel
+from fra.parts.similarity import effective_rank, mean_pairwise_cosine, unit
+from fra.pretrain.method import Method
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Faces with a class each, read from a folder with one subfolder per class."""
+
+    images: Float[Tensor, "B 3 S S"]
+    labels: Int[Tensor, "B"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of faces, of the same person or not, in LFW's layout."""
+
+    images: Float[Tensor, "B 3 S S"]
+    first: Int[Tensor, "N"]
+    second: Int[Tensor, "N"]
+    same: Bool[Tensor, "N"]
+
+
+class HealthMonitor:
+    """Measures a method on fixed `faces`, and on side sets when given; every process but the first may skip it."""
+
+    def __init__(
+        self,
+        faces: Float[Tensor, "B 3 S S"],
+        *,
+        labelled: Labelled | None = None,
+        pairs: Pairs | None = None,
+        temperature: float = 0.1,
+    ) -> None:
+        self.faces = faces
+        self.labelled = labelled
+        self.pairs = pairs
+        self.temperature = temperature
+        self._highest_rank = 0.0
+
+    @torch.no_grad()
+    def measure(self, method: Method, epoch: int) -> dict[str, Any]:
+        """One row of health.csv; `warning` is a plain sentence, empty when all is well."""
+        was_training = method.training
+        method.eval()
+        features = _in_batches(method.encoder, self.faces)
+        others = _in_batches(method.teacher_encoder(), self.faces)
+        row: dict[str, Any] = dict(
+            feature_std=float(unit(_in_batches(method.projections, self.faces)).std(0).mean()),
+            effective_rank=effective_rank(features),
+            teacher_gap=float(1 - (unit(features) * unit(others)).sum(-1).mean()),
+        )
+        region_model = method.region_model()
+        if region_model is not None:
+            row |= region_health(region_model, self.faces, temperature=self.temperature)
+        if self.labelled is not None:
+            features = _in_batches(method.encoder, self.labelled.images)
+            row["neighbour_accuracy"] = neighbour_accuracy(features, self.labelled.labels)
+        if self.pairs is not None:
+            features = unit(_in_batches(method.encoder, self.pairs.images))
+            cosines = (features[self.pairs.first] * features[self.pairs.second]).sum(-1)
+            row["pair_auc"] = area_under_curve(cosines, self.pairs.same)
+        self._highest_rank = max(self._highest_rank, row["effective_rank"])
+        row["warning"] = " ".join(diagnose(row, epoch=epoch, highest_rank=self._highest_rank))
+        method.train(was_training)
+        return row
+
+
+def region_health(
+    model: RegionModel, faces: Float[Tensor, "B 3 S S"], *, temperature: float
+) -> dict[str, float]:
+    """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region.
+
+    The mask embeddings are those of these faces, so that the first row, before training, means something too.
+    """
+    maps = _in_batches(model.encoder.maps, faces)
+    embeddings = _in_batches(model.head.decoder, maps).float().mean(0)
+    scores = model.head(maps, embeddings=embeddings).scores
+    shares = (scores / temperature).softmax(1)
+    entropy = -torch.special.xlogy(shares, shares).sum(1).mean()
+    usage = torch.bincount(scores.argmax(1).flatten(), minlength=len(embeddings)) / scores[:, 0].numel()
+    row = dict(mask_cosine=float(mean_pairwise_cosine(embeddings)), assignment_entropy=float(entropy))
+    return row | {f"usage_{index}": float(share) for index, share in enumerate(usage)}
+
+
+def diagnose(row: dict[str, Any], *, epoch: int, highest_rank: float) -> list[str]:
+    """What is wrong, in plain sentences. Nothing is said before training has begun."""
+    found = []
+    if epoch == 0:
+        return found
+    if row["effective_rank"] < 0.3 * highest_rank and row["effective_rank"] < 3:
+        found.append(
+            f"Features are collapsing: their effective rank fell from {highest_rank:.1f} to {row['effective_rank']:.1f}."
+            " Lower the learning rate or raise the batch size."
+        )
+    usage = [value for name, value in row.items() if name.startswith("usage_")]
+    if usage and row["mask_cosine"] > 0.95 and row["assignment_entropy"] > 0.99 * math.log(len(usage)):
+        found.append(
+            "Regions are still equal: the cluster loss sits at log K and FRA works as BYOL."
+            " They may wake later; recipes with decoder.content = queries start alive."
+        )
+    elif usage and min(usage) < 0.02:
+        dead = [str(index) for index, value in enumerate(usage) if value < 0.02]
+        found.append(f"Regions {', '.join(dead)} own less than 2 % of the pixels.")
+    return found
+
+
+def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"], *, neighbours: int = 10) -> float:
+    """Percent of faces whose class wins the vote of their nearest others by cosine (leave one out)."""
+    cosines = unit(features) @ unit(features).T
+    cosines.fill_diagonal_(-2)
+    nearest = labels[cosines.topk(min(neighbours, len(labels) - 1)).indices]
+    votes = F.one_hot(nearest, int(labels.max()) + 1).sum(1)
+    return 100 * float((votes.argmax(1) == labels).float().mean())
+
+
+def area_under_curve(scores: Float[Tensor, "N"], positive: Bool[Tensor, "N"]) -> float:
+    """Percent of (positive, negative) pairs in which the positive scores higher; ties count half."""
+    above = (scores[positive][:, None] > scores[~positive][None]).float()
+    ties = (scores[positive][:, None] == scores[~positive][None]).float()
+    return 100 * float((above + ties / 2).mean())
+
+
+def read_labelled(folder: Path, size: int, *, limit: int = 2000) -> Labelled:
+    """Faces of a folder with one subfolder per class, at most `limit`, evenly spread. ValueError when there are none."""
+    files = image_files(folder)
+    classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
+    if len(classes) < 2:
+        raise ValueError(f"{folder} has fewer than two class folders with images: expected {folder}/CLASS/*.jpg")
+    files = [path for path in files if path.parent != folder]
+    files = [files[int(index)] for index in np.linspace(0, len(files) - 1, min(limit, len(files)))]
+    labels = torch.tensor([classes.index(path.relative_to(folder).parts[0]) for path in files])
+    return Labelled(_read_all(files, size), labels)
+
+
+def read_pairs(folder: Path, size: int) -> Pairs:
+    """Pairs in LFW's layout: a pairs*.txt and Name/Name_0001.jpg below it. ValueError says what is missing."""
+    lists = sorted(folder.glob("pairs*.txt"))
+    if not lists:
+        raise ValueError(f"{folder} has no pairs*.txt: expected LFW's layout, pairsDevTest.txt and Name/Name_0001.jpg")
+    where = {path.stem: path for path in image_files(folder)}
+    indices: dict[Path, int] = {}
+    first, second, same = [], [], []
+    for line in lists[0].read_text().splitlines()[1:]:
+        words = line.split()
+        ends = [words[:2], [words[0], words[2]]] if len(words) == 3 else [words[:2], words[2:]]
+        names = [f"{name}_{int(number):04d}" for name, number in ends]
+        if any(name not in where for name in names):
+            raise ValueError(f"{folder} lacks {names[0]}.jpg or {names[1]}.jpg, which {lists[0].name} names")
+        positions = [indices.setdefault(where[name], len(indices)) for name in names]
+        first.append(positions[0])
+        second.append(positions[1])
+        same.append(len(words) == 3)
+    return Pairs(_read_all(list(indices), size), torch.tensor(first), torch.tensor(second), torch.tensor(same))
+
+
+def _read_all(files: list[Path], size: int) -> Tensor:
+    return torch.stack([resize(read_image(path), size, size) for path in files]).float() / 255
+
+
+def _in_batches(network: Any, inputs: Tensor, *, batch: int = 128) -> Tensor:
+    """`network` over all inputs, on the device of its weights, results together on the CPU or where inputs live."""
+    return torch.cat([network(part) for part in inputs.split(batch)]).float()

@@ -1,0 +1,58 @@
+"""The contract of a pre-training method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fra.parts.encoder import Encoder
+from fra.parts.region_head import RegionModel
+from fra.training.trainable import Loss, Progress
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Size of the two-layer projectors and predictors."""
+
+    hidden: int = 4096
+    """Width of the hidden layer (supplement 5.1)."""
+    out: int = 256
+    """Embedding dimension D (supplement 5.1)."""
+
+
+class Method(nn.Module, ABC):
+    """An encoder that is being pre-trained. Concrete methods compose `fra.parts`; none inherits from another."""
+
+    online: nn.Module
+    """The network that is trained and exported, without its predictors."""
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """The network that is trained and later exported."""
+
+    @abstractmethod
+    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+        """The loss of a batch: one tensor per view of the same faces, RGB in [0, 1]."""
+
+    @abstractmethod
+    def after_step(self, progress: Progress) -> None:
+        """Called once after every optimiser step; `progress` is that of the step just done."""
+
+    @abstractmethod
+    def teacher_encoder(self) -> Encoder:
+        """The momentum teacher's encoder, to watch how far it lags behind."""
+
+    @abstractmethod
+    def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
+        """The online global embeddings of faces, for the health monitor."""
+
+    def region_model(self) -> RegionModel | None:
+        """The encoder with its region head, where the method has one."""
+        return None
+
+    def teacher_momentum(self, progress: Progress) -> float | None:
+        """The teacher's momentum at this step, for the journal."""
+        return None

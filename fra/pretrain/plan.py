@@ -1,0 +1,93 @@
+"""What a run will take, before anything starts: parameters, multiply-adds, memory, time."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fra.pretrain.method import Method
+from fra.training.trainable import Progress
+
+WEIGHT_COPIES = 4  # the online network's weights, their gradients, their momentum, and the teacher
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimates for one run; times are measured on this machine with a few small steps and scaled."""
+
+    parameters: int
+    """Trained weights (online network and predictors)."""
+    encoder_parameters: int
+    multiply_adds_per_pair: float
+    """Of the forward and backward passes of both networks on both views."""
+    memory_bytes: float
+    """Weights in their four copies and the activations of one batch of one process."""
+    pairs_per_second: float
+    steps: int
+    pairs: int
+
+    @property
+    def seconds(self) -> float:
+        return self.pairs / self.pairs_per_second
+
+    def lines(self) -> list[str]:
+        hours = self.seconds / 3600
+        length = f"{hours:.1f} hours" if hours >= 1 else f"{self.seconds / 60:.1f} minutes"
+        return [
+            f"weights        {self.parameters / 1e6:.2f} M trained, of which the encoder {self.encoder_parameters / 1e6:.2f} M",
+            f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair of views, forward and backward, both networks",
+            f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process (four copies of the weights + one batch's activations)",
+            f"steps          {self.steps:,} ({self.pairs:,} pairs)",
+            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second, measured here with small"
+            " batches and without loading; several devices divide it",
+        ]
+
+
+def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, seconds: float = 6.0) -> Plan:
+    """Measure a few small steps of `method` at view size `size` on its device and scale them up.
+
+    `batch`: pairs per process and pass; `steps`, `pairs`: of the whole run. `method` is thrown away
+    afterwards: its batch statistics and gradients are no longer those of a fresh one.
+    """
+    device = next(method.parameters()).device
+    small = min(batch, max(8, 64 * 64 * 64 // size**2))
+    views = [torch.rand(small, 3, size, size, device=device) for _ in range(2)]
+    progress = Progress(0, max(steps, 1), 0, 1)
+    trained = [weight for weight in method.parameters() if weight.requires_grad]
+    method.train()
+    with FlopCounterMode(display=False) as counter:
+        method.loss(views, progress).total.backward()
+    activations = _saved_bytes(method, views, progress) / small
+    started, passes = time.perf_counter(), 0
+    while passes < 2 or (time.perf_counter() - started < seconds and passes < 20):
+        method.loss(views, progress).total.backward()
+        passes += 1
+    rate = passes * small / (time.perf_counter() - started)
+    weight_bytes = sum(weight.numel() * weight.element_size() for weight in trained)
+    return Plan(
+        parameters=sum(weight.numel() for weight in trained),
+        encoder_parameters=sum(weight.numel() for weight in method.encoder.parameters()),
+        multiply_adds_per_pair=counter.get_total_flops() / 2 / small,
+        memory_bytes=WEIGHT_COPIES * weight_bytes + activations * batch,
+        pairs_per_second=rate,
+        steps=steps,
+        pairs=pairs,
+    )
+
+
+def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> int:
+    """Bytes that the forward pass keeps for the backward pass, weights not counted."""
+    known = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = method.loss(views, progress)
+    del loss
+    return sum(sizes.values())

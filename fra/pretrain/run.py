@@ -1,0 +1,322 @@
+"""`fra pretrain`: face crops to an encoder.
+
+recipe -> pool and views -> method -> training loop -> a run folder that explains itself.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fra import __version__
+from fra.faces.pictures import contact_sheet
+from fra.faces.image import write_image
+from fra.files import append_rows, atomic, claim_folder
+from fra.parts.encoder import Encoder, EncoderConfig
+from fra.pretrain.byol import BYOL, BYOLConfig
+from fra.pretrain.card import write_card
+from fra.pretrain.fra import FRA, FRAConfig
+from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
+from fra.pretrain.method import Method
+from fra.pretrain.plan import Plan, make_plan
+from fra.pretrain.pool import EpochBatches, FaceLoader, FolderPool, default_workers, face_batch
+from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
+from fra.training.devices import choose_device, choose_precision, make_fabric
+from fra.training.loop import Fit, fit
+from fra.training.optimizers import OptimizerConfig, build_optimizer
+from fra.training.schedules import ScheduleConfig
+from fra.training.weights import encoder_metadata, save_weights
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+METHODS: dict[str, tuple[type[Any], type[Method]]] = {"byol": (BYOLConfig, BYOL), "fra": (FRAConfig, FRA)}
+CONFIGS = {name: config for name, (config, _) in METHODS.items()}
+SNAPSHOT_FACES = 8
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Everything that decides what is learned; where and on what stands in flags."""
+
+    encoder: EncoderConfig
+    method: Any
+    """One of the configs in METHODS, chosen by its `name`."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch_size: int = 1024
+    """Faces per optimiser step, over all processes and accumulated batches (supplement 5.2: 1024)."""
+    accumulate: int = 1
+    """Passes per optimiser step; batch norm then sees batch_size / accumulate faces at a time."""
+    seed: int = 0
+    health_faces: int = 256
+    """Fixed faces on which health is measured after every epoch."""
+
+
+def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:
+    """A recipe by name or path, with "key=value" overrides. ValueError with one line for anything wrong."""
+    return load_recipe(name, "pretrain", PretrainRecipe, overrides, variants={"method": CONFIGS})
+
+
+def build_method(recipe: PretrainRecipe) -> Method:
+    """The method with its first weights, a function of the recipe's seed."""
+    _, kind = METHODS[recipe.method.name]
+    torch.manual_seed(recipe.seed)
+    return kind(recipe.method, Encoder(recipe.encoder))
+
+
+def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: int = 1) -> Plan:
+    """Print what the run would take on this machine, and return it; nothing is trained or written."""
+    pool = FolderPool(faces)
+    batch, order = _batches(recipe, len(pool), world=devices)
+    method = build_method(recipe).to(choose_device(device))
+    steps = recipe.schedule.epochs * order.steps_per_epoch
+    found = make_plan(method, size=recipe.views.size, batch=batch, steps=steps, pairs=steps * recipe.batch_size)
+    print(f"{recipe.method.name} with {recipe.encoder.name}, {len(pool):,} faces, {recipe.schedule.epochs} epochs")
+    for line in found.lines():
+        print("  " + line)
+    return found
+
+
+def pretrain(
+    recipe: PretrainRecipe,
+    faces: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    workers: int | None = None,
+    labelled: Path | None = None,
+    pairs: Path | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Train as the recipe says and leave a run folder in `out`, which is returned.
+
+    With `resume` an interrupted run goes on bit for bit. Raises ValueError for bad input with the way out.
+    """
+    pool = FolderPool(faces)
+    fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
+    fabric.launch()
+    precision = choose_precision(fabric.device.type, precision)
+    batch, _ = _batches(recipe, len(pool), world=fabric.world_size)
+    side_sets = dict(
+        labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
+        pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
+    )
+    _claim(fabric, out, resume)
+    if fabric.is_global_zero:
+        with atomic(out / "recipe.yaml") as temporary:
+            temporary.write_text(recipe_text(recipe))
+
+    method = build_method(recipe)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    optimizer = build_optimizer(recipe.optimizer, method)
+    order_of = lambda first: _batches(  # noqa: E731 (the loop asks for a start)
+        recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first
+    )[1]
+    order = order_of(0)
+    maker = ViewMaker(recipe.views, seed=recipe.seed)
+    if workers is None:
+        workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=devices)
+    how = Fit(
+        fabric=fabric,
+        folder=out,
+        identity=_identity(recipe, pool, precision),
+        schedule=recipe.schedule,
+        learning_rate=recipe.optimizer.learning_rate,
+        steps_per_epoch=order.steps_per_epoch,
+        accumulate=recipe.accumulate,
+        seed=recipe.seed,
+        images_per_step=recipe.batch_size,
+        log_every=max(1, min(10, order.steps_per_epoch // 4)),
+        quiet=quiet,
+    )
+    watch = Watch(recipe, pool, out, fabric, side_sets) if fabric.is_global_zero else None
+    loaders: list[FaceLoader] = []
+
+    def views_from(first: int) -> Iterator[list[Tensor]]:
+        loaders.append(FaceLoader(pool, maker, order_of(first), workers=workers))
+        for loaded in loaders[-1]:
+            yield [view.to(fabric.device, non_blocking=True) for view in loaded.views]
+
+    if fabric.is_global_zero and not quiet:
+        print(
+            f"{recipe.method.name} with {recipe.encoder.name} at {recipe.views.size} px: {len(pool):,} faces,"
+            f" {how.schedule.epochs} epochs of {order.steps_per_epoch:,} steps of {recipe.batch_size} faces,"
+            f" on {fabric.world_size} x {fabric.device.type} in {precision}"
+        )
+    started = time.monotonic()
+    on_epoch = (lambda epoch, step: watch.epoch(method, epoch, step)) if watch else (lambda epoch, step: [])
+    steps = fit(method, optimizer, views_from, how, resume=resume, on_epoch=on_epoch)
+    if fabric.is_global_zero:
+        unreadable = [path for loader in loaders for path in loader.unreadable.values()]
+        _finish(recipe, pool, method, out, steps=steps, seconds=time.monotonic() - started, unreadable=unreadable)
+        if not quiet:
+            print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
+    fabric.barrier()
+    return out
+
+
+def _claim(fabric: "Fabric", out: Path, resume: bool) -> None:
+    """Process 0 takes the folder; when it cannot, all processes stop."""
+    problem = None
+    if fabric.is_global_zero:
+        try:
+            claim_folder(out, command="pretrain", resume=resume)
+        except (ValueError, OSError) as error:
+            problem = error
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise problem
+
+
+def _batches(
+    recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, first_batch: int = 0
+) -> tuple[int, EpochBatches]:
+    """Faces per process and pass, and the order in which this process sees them."""
+    parts = world * recipe.accumulate
+    if recipe.batch_size % parts:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be divided among {world} processes x {recipe.accumulate} passes:"
+            " choose a multiple"
+        )
+    batch = recipe.batch_size // parts
+    order = EpochBatches(
+        count,
+        batch_size=batch,
+        seed=recipe.seed,
+        first_batch=first_batch,
+        rank=rank,
+        world=world,
+        accumulate=recipe.accumulate,
+    )
+    return batch, order
+
+
+def _identity(recipe: PretrainRecipe, pool: FolderPool, precision: str) -> dict[str, Any]:
+    """What must not change on resume, under dotted names that an error message can show."""
+
+    def flat(value: Any, name: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {name: value}
+        return {key: v for inner in value for key, v in flat(value[inner], f"{name}.{inner}".lstrip(".")).items()}
+
+    return flat(plain(recipe), "") | {"faces": len(pool), "precision": precision}
+
+
+class Watch:
+    """What happens between epochs on process 0: health, snapshots of the regions, the encoder so far."""
+
+    def __init__(
+        self, recipe: PretrainRecipe, pool: FolderPool, out: Path, fabric: "Fabric", side_sets: dict[str, Any]
+    ) -> None:
+        self.out = out
+        self.metadata = run_metadata(recipe, pool)
+        chosen = torch.from_numpy(np.linspace(0, len(pool) - 1, min(recipe.health_faces, len(pool))).astype(np.int64))
+        self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
+        self.shown = self.faces[:: max(1, len(self.faces) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
+        self.monitor = HealthMonitor(self.faces, **side_sets)
+        self._show_views(recipe, pool, chosen)
+
+    def _show_views(self, recipe: PretrainRecipe, pool: FolderPool, chosen: Tensor) -> None:
+        some = chosen[:: max(1, len(chosen) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
+        images = [pool.read(int(index))[0] for index in some]
+        views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
+        sheet = [(view[index] * 255).byte() for view in views for index in range(len(some))]
+        write_image(self.out / "pictures" / "views.jpg", contact_sheet(sheet, len(some)))
+        with atomic(self.out / "snapshots" / "faces.npz") as temporary:
+            np.savez_compressed(temporary, images=(self.shown * 255).byte().cpu().numpy())
+
+    def epoch(self, method: Method, epoch: int, step: int) -> list[str]:
+        """Measure, append to health.csv, keep snapshots and weights; lines to show."""
+        row = dict(epoch=epoch, step=step) | self.monitor.measure(method, epoch)
+        append_rows(self.out / "health.csv", [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}])
+        self._snapshot(method, epoch)
+        export(method, self.out, self.metadata | {"epoch": epoch})
+        numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)
+        return [f"epoch {epoch}: {numbers}"] + ([f"[yellow]warning: {row['warning']}"] if row["warning"] else [])
+
+    @torch.no_grad()
+    def _snapshot(self, method: Method, epoch: int) -> None:
+        model = method.region_model()
+        if model is None:
+            return
+        method.eval()
+        maps = model.encoder.maps(self.faces)
+        # Before the first step the running mask embeddings are empty: use those of the health faces throughout.
+        embeddings = model.head.decoder(maps).float().mean(0)
+        heatmaps = model.head(model.encoder.maps(self.shown), embeddings=embeddings).heatmaps
+        with atomic(self.out / "snapshots" / f"epoch_{epoch:04d}.npz") as temporary:
+            np.savez_compressed(temporary, heatmaps=heatmaps.half().cpu().numpy())
+
+
+SHOWN = (
+    "effective_rank",
+    "feature_std",
+    "mask_cosine",
+    "assignment_entropy",
+    "neighbour_accuracy",
+    "pair_auc",
+    "teacher_gap",
+)
+
+
+def run_metadata(recipe: PretrainRecipe, pool: FolderPool) -> dict[str, Any]:
+    """What the weights say about themselves."""
+    return dict(
+        method=recipe.method.name,
+        recipe=plain(recipe),
+        recipe_hash=recipe_hash(recipe),
+        faces=len(pool),
+        crop=pool.crop_settings,
+        library=f"fra {__version__}",
+    )
+
+
+def export(method: Method, out: Path, metadata: dict[str, Any]) -> None:
+    """Write encoder.safetensors (plain backbone keys) and model.safetensors (the whole online network)."""
+    metadata = encoder_metadata(method.encoder) | metadata
+    save_weights(out / "encoder.safetensors", method.encoder.backbone, metadata)
+    model = method.region_model()
+    regions = {} if model is None else {"regions": asdict(model.head.config)}
+    save_weights(out / "model.safetensors", method.online, metadata | regions)
+
+
+def _finish(
+    recipe: PretrainRecipe,
+    pool: FolderPool,
+    method: Method,
+    out: Path,
+    *,
+    steps: int,
+    seconds: float,
+    unreadable: list[Path],
+) -> None:
+    trained = sum(weight.numel() for weight in method.parameters() if weight.requires_grad)
+    summary = dict(
+        method=recipe.method.name,
+        encoder=recipe.encoder.name,
+        image_size=recipe.encoder.image_size,
+        parameters=trained,
+        faces=len(pool),
+        epochs=recipe.schedule.epochs,
+        steps=steps,
+        seconds=round(seconds, 1),
+        pairs_per_second=round(steps * recipe.batch_size / max(seconds, 1e-9), 2),
+        unreadable=[str(path) for path in unreadable],
+    )
+    with atomic(out / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_card(out, summary, run_metadata(recipe, pool))

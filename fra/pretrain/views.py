@@ -1,0 +1,351 @@
+"""Views of a face: every augmentation of pre-training, in one place.
+
+B images, H x W their own sizes, S view size. A view is made in two parts: `draw` decides everything random about it,
+`ViewMaker.make` carries it out, in float32 and for many images at once.
+
+Whatever is random is a function of (seed, epoch, image index, view) alone, and every pixel is computed in the same
+order whatever else is in the batch: workers, processes, batch composition and resuming change nothing, bit for bit.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from torch import Tensor
+
+CHUNK = 2**18  # values worked on at a time: many, to save calls, yet a share of a core's cache (measured)
+LUMA = (0.299, 0.587, 0.114)  # grey as ITU-R BT.601 and Pillow's mode L weigh red, green, blue
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """One view. Defaults are the first view of FRA (released code; spec, section 8); steps are in their order."""
+
+    size: int = 224
+    """Side of the view in pixels."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area that the crop covers."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of the crop (torchvision's RandomResizedCrop)."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+    jitter: float = 0.8
+    """Probability of changing the colours: the next four, in random order."""
+    brightness: float = 0.4
+    """The factor is uniform in 1 -+ this."""
+    contrast: float = 0.4
+    """The factor is uniform in 1 -+ this."""
+    saturation: float = 0.2
+    """The factor is uniform in 1 -+ this."""
+    hue: float = 0.1
+    """The shift is uniform in -+ this, in turns of the colour circle."""
+    grayscale: float = 0.2
+    """Probability of losing all colour."""
+    blur: float = 1.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation, in pixels of the view (SimCLR, MoCo v2, BYOL: at size 224)."""
+    solarize: float = 0.0
+    """Probability of inverting what is bright."""
+    solarize_threshold: float = 128 / 255
+    """What counts as bright, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """All views of a face. They differ in blur and solarisation, given once per view; the rest is common to them.
+
+    Defaults are FRA's two views (released code; spec, section 8, which explains each step).
+    """
+
+    size: int = 224
+    """Side of the views in pixels."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area that a crop covers."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of a crop."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+    jitter: float = 0.8
+    """Probability of changing the colours."""
+    brightness: float = 0.4
+    """The factor is uniform in 1 -+ this."""
+    contrast: float = 0.4
+    """The factor is uniform in 1 -+ this."""
+    saturation: float = 0.2
+    """The factor is uniform in 1 -+ this."""
+    hue: float = 0.1
+    """The shift is uniform in -+ this, in turns of the colour circle."""
+    grayscale: float = 0.2
+    """Probability of losing all colour."""
+    blur: tuple[float, ...] = (1.0, 0.1)
+    """Probability of a Gaussian blur in each view; as many views as numbers."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation, in pixels of the view."""
+    solarize: tuple[float, ...] = (0.0, 0.2)
+    """Probability of inverting what is bright, in each view."""
+    solarize_threshold: float = 128 / 255
+    """What counts as bright, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if len(self.blur) != len(self.solarize) or not self.blur:
+            raise ValueError(
+                f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give one per view to both"
+            )
+        for name in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"views: {name} is [{low}, {high}], but must be two positive numbers, the smaller first")
+
+    def each(self) -> list[ViewConfig]:
+        """One ViewConfig per view."""
+        common = {name: value for name, value in vars(self).items() if name not in ("blur", "solarize")}
+        pairs = zip(self.blur, self.solarize, strict=True)
+        return [ViewConfig(**common, blur=blur, solarize=solarize) for blur, solarize in pairs]
+
+
+def random_bits(*key: int, indices: Int[np.ndarray, "B"], count: int) -> UInt64[np.ndarray, "B N"]:
+    """`count` random 64-bit numbers for every index: a function of (key, index) alone.
+
+    SplitMix64 (Steele, Lea and Flood, 2014), seeded by hashing key and index. Ours, because a generator object per
+    image and view would cost more than the drawing, and because NumPy may change its streams between releases.
+    """
+    state = np.zeros(1, np.uint64)
+    for number in key:
+        state = _mix(state + _GOLDEN ^ np.array([number % 2**64], np.uint64))
+    state = _mix(state + _GOLDEN ^ indices.astype(np.uint64))
+    return _mix(state[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64))
+
+
+_GOLDEN = np.array([0x9E3779B97F4A7C15], np.uint64)  # arrays, not scalars, because those wrap around silently
+
+
+def _mix(state: UInt64[np.ndarray, "*any"]) -> UInt64[np.ndarray, "*any"]:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """Everything that was drawn for one view of B images."""
+
+    boxes: Int[np.ndarray, "B 4"]
+    """Crops as left, top, width, height in whole pixels of their image."""
+    flip: Bool[np.ndarray, "B"]
+    jitter: Bool[np.ndarray, "B"]
+    order: Int[np.ndarray, "B 4"]
+    """The order in which brightness (0), contrast (1), saturation (2) and hue (3) change."""
+    amounts: Float[np.ndarray, "B 4"]
+    """Factors of brightness, contrast and saturation, and the shift of hue in turns."""
+    grayscale: Bool[np.ndarray, "B"]
+    sigma: Float[np.ndarray, "B"]
+    """Standard deviation of the blur in pixels of the view; 0 where there is none."""
+    solarize: Bool[np.ndarray, "B"]
+
+
+ATTEMPTS = 10  # at a random crop, before the centre is taken (torchvision's RandomResizedCrop)
+
+
+def draw(
+    config: ViewConfig,
+    sizes: Int[np.ndarray, "B 2"],
+    indices: Int[np.ndarray, "B"],
+    *,
+    seed: int,
+    epoch: int,
+    view: int,
+) -> ViewParameters:
+    """Decide everything random about one view of B images of given (height, width)."""
+    bits = random_bits(seed, epoch, view, indices=indices, count=16 + 2 * ATTEMPTS)
+    u = (bits >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
+    flip, jitter, grayscale, blurred, sigma, solarized = u[:, :6].T
+    spread = np.array([config.brightness, config.contrast, config.saturation])
+    low = np.append(np.maximum(0, 1 - spread), -config.hue)
+    high = np.append(1 + spread, config.hue)
+    from_sigma, to_sigma = config.blur_sigma
+    return ViewParameters(
+        boxes=_crops(config, sizes, place=u[:, 14:16], shape=u[:, 16:].reshape(len(u), ATTEMPTS, 2)),
+        flip=flip < config.flip,
+        jitter=jitter < config.jitter,
+        order=u[:, 6:10].argsort(1),
+        amounts=low + u[:, 10:14] * (high - low),
+        grayscale=grayscale < config.grayscale,
+        sigma=np.where(blurred < config.blur, from_sigma + sigma * (to_sigma - from_sigma), 0.0),
+        solarize=solarized < config.solarize,
+    )
+
+
+def _crops(
+    config: ViewConfig,
+    sizes: Int[np.ndarray, "B 2"],
+    *,
+    place: Float[np.ndarray, "B 2"],
+    shape: Float[np.ndarray, "B A 2"],
+) -> Int[np.ndarray, "B 4"]:
+    """Boxes of random area, shape and place: the first of ten attempts that fits, else the largest central one."""
+    height, width = sizes[:, :1], sizes[:, 1:]
+    area = height * width * (config.scale[0] + shape[..., 0] * (config.scale[1] - config.scale[0]))
+    narrow, wide = np.log(config.ratio)
+    aspect = np.exp(narrow + shape[..., 1] * (wide - narrow))
+    w, h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
+    first = fits.argmax(1)[:, None]
+    w, h = np.take_along_axis(w, first, 1), np.take_along_axis(h, first, 1)
+    own = width / height
+    central_w = np.where(own > config.ratio[1], np.rint(height * config.ratio[1]), width)
+    central_h = np.where(own < config.ratio[0], np.rint(width / config.ratio[0]), height)
+    found = fits.any(1, keepdims=True)
+    w, h = np.where(found, w, central_w), np.where(found, h, central_h)
+    room = np.concatenate([width - w, height - h], 1)
+    corner = np.where(found, np.floor(place * (room + 1)), room // 2)
+    return np.concatenate([corner, w, h], 1).astype(np.int64)
+
+
+class ViewMaker:
+    """Makes the views of batches of faces."""
+
+    def __init__(self, config: ViewsConfig, *, seed: int) -> None:
+        self.views = config.each()
+        self.seed = seed
+
+    def make(
+        self, images: Sequence[UInt8[Tensor, "3 _ _"]], indices: Int[Tensor, "B"], *, epoch: int
+    ) -> list[Float[Tensor, "B 3 _ _"]]:
+        """The views of B images of any sizes: one tensor per view, RGB in [0, 1].
+
+        `indices` are the images' places in their pool; with seed and epoch they decide what happens to each image.
+        """
+        sizes = np.array([image.shape[1:] for image in images])
+        made = []
+        for number, config in enumerate(self.views):
+            drawn = draw(config, sizes, indices.numpy(), seed=self.seed, epoch=epoch, view=number)
+            made.append(carry_out(config, images, drawn))
+        return made
+
+
+def carry_out(
+    config: ViewConfig, images: Sequence[UInt8[Tensor, "3 _ _"]], drawn: ViewParameters
+) -> Float[Tensor, "B 3 S S"]:
+    """Do what was drawn, a few images at a time."""
+    # Images whose colours change in the same order become neighbours, to be worked on together.
+    rank = np.where(drawn.jitter, drawn.order @ np.array([64, 16, 4, 1]), 256)
+    queue = rank.argsort(kind="stable")
+    made = torch.empty(len(images), 3, config.size, config.size)
+    at_once = max(1, CHUNK // (3 * config.size**2))
+    for chosen in np.split(queue, range(at_once, len(queue), at_once)):
+        faces = torch.empty(len(chosen), 3, config.size, config.size)
+        for face, i in zip(faces, chosen, strict=True):
+            face.copy_(crop(images[i], drawn.boxes[i], size=config.size, flip=bool(drawn.flip[i])))
+        faces.mul_(1 / 255)
+        jittered = int(drawn.jitter[chosen].sum())  # they come first
+        change_colours(faces[:jittered], drawn.order[chosen], drawn.amounts[chosen])
+        for face, i in zip(faces, chosen, strict=True):
+            if drawn.grayscale[i]:
+                face.copy_(grey(face[None])[0])
+            if drawn.sigma[i] > 0:
+                blur(face, drawn.sigma[i])
+            if drawn.solarize[i]:
+                solarize(face, config.solarize_threshold)
+            made[i] = face
+    return made
+
+
+def crop(
+    image: UInt8[Tensor, "3 H W"], box: Int[np.ndarray, "4"], *, size: int, flip: bool = False
+) -> UInt8[Tensor, "3 S S"]:
+    """One crop, resized with antialiasing as Pillow does (both round to 8 bits), and mirrored if asked."""
+    left, top, width, height = box.tolist()
+    part = image[None, :, top : top + height, left : left + width]
+    # Colours together, as a JPEG decodes: resizing is fastest so.
+    part = part.contiguous(memory_format=torch.channels_last)
+    resized = F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)[0]
+    return resized.flip(-1) if flip else resized
+
+
+def change_colours(
+    faces: Float[Tensor, "N 3 S S"], order: Int[np.ndarray, "M 4"], amounts: Float[np.ndarray, "M 4"]
+) -> None:
+    """Colour jitter in place: each face's four steps in its own order; neighbours with the same step go together."""
+    count = len(faces)
+    steps = (brighten, change_contrast, saturate, shift_hue)
+    for step in order[:count].T:
+        turns = np.flatnonzero(np.diff(step)) + 1
+        for start, stop in pairwise([0, *turns.tolist(), count]) if count else ():
+            which = step[start]
+            amount = torch.from_numpy(amounts[start:stop, which].astype(np.float32))
+            steps[which](faces[start:stop], amount[:, None, None, None])
+
+
+def brighten(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
+    """Blend with black, in place."""
+    faces.mul_(factor).clamp_(0, 1)
+
+
+def change_contrast(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
+    """Blend with the image's mean grey level, in place."""
+    # NumPy adds the pixels of an image in the same order whatever its neighbours and the number of threads.
+    colours = faces.flatten(2).numpy().mean(2)
+    mean = torch.from_numpy(colours[:, 0] * LUMA[0] + colours[:, 1] * LUMA[1] + colours[:, 2] * LUMA[2])
+    mean = mean[:, None, None, None]
+    faces.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
+
+
+def saturate(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
+    """Blend with the grey image, in place."""
+    without = grey(faces).mul_(1 - factor)
+    faces.mul_(factor).add_(without).clamp_(0, 1)
+
+
+def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) -> None:
+    """Turn the colour circle, in place, at constant value and saturation of HSV (A. R. Smith, 1978)."""
+    red, green, blue = faces.unbind(1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    scale = chroma.clamp(min=1e-8).reciprocal_()
+    # Hue in sixths of a turn from -3 to 3 (0 red, 2 green, -2 blue) without a case for each sixth, as cases are slow:
+    # with r, g, b stretched so that the largest is 1 and the smallest 0, |hue| = |g - b| + (1 - r)(3 - 2|g - b|).
+    side, away = (green - blue).mul_(scale), (high - red).mul_(scale)
+    apart = side.abs()
+    hue = (apart * -2).add_(3).mul_(away).add_(apart).copysign_(side).add_(turns[:, 0] * 6)
+    # A pure colour holds all of a channel within one sixth of that channel's hue, and nothing beyond two.
+    held = (hue[:, None] - torch.tensor([0.0, 2.0, -2.0])[:, None, None]).abs_()
+    held.sub_(3).abs_().sub_(1).clamp_(0, 1)
+    torch.addcmul(low[:, None], chroma[:, None], held, out=faces)
+
+
+def grey(faces: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N 1 S S"]:
+    """The grey image."""
+    red, green, blue = faces.split(1, dim=1)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def blur(face: Float[Tensor, "3 S S"], sigma: float) -> None:
+    """Gaussian blur in place, cut off at three sigma; the border pixels continue outside, as in Pillow."""
+    size, reach = face.shape[-1], round(3 * sigma)
+    taps = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-reach, reach + 1)]
+    weights = [tap / sum(taps) for tap in taps]
+    padded = F.pad(face, (reach, reach, reach, reach), mode="replicate")
+    columns = padded[:, :size] * weights[0]
+    for step, weight in enumerate(weights[1:], start=1):
+        columns.add_(padded[:, step : step + size], alpha=weight)
+    # All rows are summed as one long line: the sums that reach across the end of a row are left out at the end.
+    line = columns.view(-1)
+    length = len(line) - 2 * reach
+    rows = line[:length] * weights[0]
+    for step, weight in enumerate(weights[1:], start=1):
+        rows.add_(line[step : step + length], alpha=weight)
+    stride = size + 2 * reach
+    face.copy_(rows.as_strided(face.shape, (size * stride, stride, 1)))
+
+
+def solarize(face: Float[Tensor, "3 S S"], threshold: float) -> None:
+    """Invert, in place, what is at least as bright as the threshold."""
+    bright = (face - threshold).ge_(0)
+    face.add_(bright.mul_(1 - 2 * face))

@@ -1,0 +1,172 @@
+"""fra regions: a pre-trained region model and faces to heatmaps, pictures and a few numbers."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from fra.faces import pictures
+from fra.faces.image import UnreadableImage, image_files, read_image, write_image
+from fra.files import atomic, claim_folder
+from fra.parts.region_head import RegionModel
+from fra.regions import draw
+from fra.regions import heatmaps as measure
+from fra.training.devices import choose_device
+from fra.training.weights import load_region_model
+
+
+@dataclass(frozen=True)
+class RegionsSummary:
+    """What a run of `fra regions` found."""
+
+    faces: int
+    regions: int
+    order: list[int]
+    """The regions (from 0), the most structured heatmap over the whole set first."""
+    shares: list[float]
+    map_cosine: float
+    entropy: float
+    skipped: list[tuple[str, str]]
+    """Files that could not be read, with the reason."""
+    drawn: int
+    """Faces in regions.png."""
+    files: list[str]
+    """What was written, relative to the output folder."""
+
+
+def draw_regions(
+    model: str,
+    faces: Path,
+    out: Path,
+    *,
+    top: int = 3,
+    per_image: bool = False,
+    rows: int = 24,
+    resume: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+) -> RegionsSummary:
+    """Write `regions.png`, `heatmaps.npz`, `regions.json` and, when the run kept snapshots, `timeline.gif`.
+
+    `faces` is an image, a folder tree or a .txt list. All faces enter the numbers and the ranking; `rows` of them,
+    spread over the set, are drawn, each with its `top` heatmaps (`top` of at least K: all). Raises ValueError when
+    no face can be read, `top` is below 1, or `model` has no regions (BYOL, a plain encoder).
+    """
+    if top < 1:
+        raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
+    files = image_files(faces)
+    region_model = load_region_model(model)
+    out = Path(out)
+    claim_folder(out, command="regions", resume=resume)
+    place = choose_device(device)
+    seen = _look(region_model.to(place).eval(), files, place, rows)
+    if not seen.names:
+        raise ValueError(f"none of the {len(files)} images in {faces} can be read; the first: {seen.skipped[0][1]}")
+    maps = torch.cat(seen.heatmaps)
+    order = measure.ranking(maps, per_image=per_image)
+    found = measure.numbers(torch.cat(seen.scores))
+    drawn = sorted(seen.images)
+    sheet = draw.faces_with_heatmaps(
+        [seen.images[index] for index in drawn], maps[drawn], order[drawn], top=top, per_image=per_image
+    )
+    write_image(out / "regions.png", sheet)
+    with atomic(out / "heatmaps.npz") as temporary, open(temporary, "wb") as stream:
+        np.savez_compressed(stream, heatmaps=maps.numpy(), files=np.array(seen.names))
+    written = ["regions.png", "heatmaps.npz"]
+    snapshots = _snapshots_of(model)
+    if snapshots is not None:
+        draw.write_timeline(out / "timeline.gif", snapshots)
+        written.append("timeline.gif")
+    summary = RegionsSummary(
+        faces=len(seen.names),
+        regions=maps.shape[1],
+        order=measure.ranking(maps)[0].tolist(),
+        shares=found.shares,
+        map_cosine=found.map_cosine,
+        entropy=found.entropy,
+        skipped=seen.skipped,
+        drawn=len(drawn),
+        files=[*written, "regions.json"],
+    )
+    with atomic(out / "regions.json") as temporary:
+        temporary.write_text(json.dumps({"model": Path(model).name, **asdict(summary)}, indent=2) + "\n")
+    if not quiet:
+        print(describe(summary, out))
+    return summary
+
+
+def describe(summary: RegionsSummary, out: Path) -> str:
+    """The few lines a person reads after the command."""
+    undecided = float(np.log(summary.regions))
+    shares = "  ".join(f"{index + 1}: {share:.0%}" for index, share in enumerate(summary.shares))
+    lines = [
+        f"{summary.faces} faces, {summary.regions} regions",
+        f"share of pixels per region   {shares}",
+        f"likeness of two regions      {summary.map_cosine:.3f}   (1 = the same map, 0 = apart)",
+        f"doubt of a pixel (entropy)   {summary.entropy:.3f}   (log {summary.regions} = {undecided:.3f} = undecided)",
+    ]
+    if summary.entropy > 0.98 * undecided:
+        lines.append("the pixels have not chosen any region: the pictures stretch differences that are next to nothing")
+    if summary.drawn < summary.faces:
+        lines.append(f"drawn: {summary.drawn} of the faces, spread over the set")
+    lines += [f"skipped {name}: {reason}" for name, reason in summary.skipped[:5]]
+    if len(summary.skipped) > 5:
+        lines.append(f"... and {len(summary.skipped) - 5} more, all in regions.json")
+    lines.append(f"{', '.join(summary.files)} in {out}")
+    return "\n".join(lines)
+
+
+def _snapshots_of(model: str) -> draw.Snapshots | None:
+    """The snapshots in the model's run folder, given the folder or a file in it."""
+    path = Path(model)
+    return draw.load_snapshots((path if path.is_dir() else path.parent) / "snapshots")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the model said of the readable faces, in their order."""
+
+    names: list[str]
+    images: dict[int, UInt8[Tensor, "3 S S"]]
+    """The faces to be drawn, by index."""
+    heatmaps: list[Float[Tensor, "_ K h w"]]
+    scores: list[Float[Tensor, "_ K h w"]]
+    skipped: list[tuple[str, str]]
+
+
+def _look(model: RegionModel, files: list[Path], device: str, rows: int, *, batch: int = 32) -> _Seen:
+    """Run the model over all files in batches; unreadable ones are noted and left out."""
+    size = int(model.encoder.image_size)
+    wanted = set(draw.evenly(len(files), rows))
+    seen = _Seen([], {}, [], [], [])
+    waiting: list[Tensor] = []
+    for place, file in enumerate(files):
+        try:
+            original = read_image(file)
+        except UnreadableImage as reason:
+            seen.skipped.append((str(file), reason.reason))
+        else:
+            if place in wanted:
+                seen.images[len(seen.names)] = square_face(original, draw.TILE)
+            seen.names.append(str(file))
+            waiting.append(square_face(original, size))
+        if waiting and (len(waiting) == batch or place == len(files) - 1):
+            output = model(torch.stack(waiting).to(device).float() / 255)
+            seen.heatmaps.append(output.heatmaps.float().cpu())
+            seen.scores.append(output.scores.float().cpu())
+            waiting = []
+    if seen.names and not seen.images:  # every face that was to be drawn is unreadable
+        seen.images[0] = square_face(read_image(Path(seen.names[0])), draw.TILE)
+    return seen
+
+
+def square_face(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 size size"]:
+    """The middle square of the image at the model's input size; a square crop is only resized."""
+    height, width = image.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pictures.resize(image[:, top : top + side, left : left + side], size, size)

@@ -1,0 +1,171 @@
+"""What a run folder holds, read with tolerance: a missing piece is None or empty, never an error."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fra.files import MARK, read_rows
+from fra.regions.draw import Snapshots, load_snapshots
+
+Table = dict[str, np.ndarray]
+"""Columns of numbers by name; an empty cell is NaN."""
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+@dataclass(frozen=True)
+class PretrainRun:
+    name: str
+    summary: dict[str, Any]
+    log: Table
+    health: Table
+    warnings: list[tuple[int, str]]
+    """(epoch, sentence) as the health check wrote them."""
+    recipe: str | None
+    snapshots: Snapshots | None
+    pictures: list[Path]
+
+
+@dataclass(frozen=True)
+class TransferRun:
+    name: str
+    results: dict[str, Any]
+    pictures: list[Path]
+
+
+@dataclass(frozen=True)
+class RegionsRun:
+    name: str
+    numbers: dict[str, Any]
+    sheet: Path | None
+    timeline: Path | None
+
+
+@dataclass(frozen=True)
+class CropRun:
+    name: str
+    crops: int
+    skipped: int
+    sheet: Path | None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Everything a report is made of."""
+
+    crop: list[CropRun] = field(default_factory=list)
+    pretrain: list[PretrainRun] = field(default_factory=list)
+    transfer: list[TransferRun] = field(default_factory=list)
+    regions: list[RegionsRun] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def read_runs(folders: list[Path]) -> Runs:
+    """The runs in `folders`; a folder that is no run itself stands for the runs below it (two floors down).
+
+    Raises ValueError when a folder does not exist or no run is found at all.
+    """
+    runs = Runs()
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder: give run folders, such as those of fra pretrain")
+        below = sorted([*folder.glob("*"), *folder.glob("*/*")])
+        inside = [folder] if _kind(folder) else [candidate for candidate in below if _kind(candidate)]
+        if not inside:
+            runs.unknown.append(folder.name)
+        for run in inside:
+            _add(runs, run)
+    if not (runs.crop or runs.pretrain or runs.transfer or runs.regions):
+        raise ValueError(f"no run found in {', '.join(str(f) for f in folders)}: give folders written by fra commands")
+    return runs
+
+
+def _kind(folder: Path) -> str | None:
+    """The command that wrote the folder: by its mark, else by its key files."""
+    if not folder.is_dir():
+        return None
+    command = str(_json(folder / MARK).get("command", ""))
+    by_files = {
+        "transfer": "results.json",
+        "pretrain": "health.csv",
+        "regions": "heatmaps.npz",
+        "crop": "crops.csv",
+    }
+    if command in by_files:
+        return command
+    for kind, name in by_files.items():
+        if (folder / name).is_file():
+            return kind
+    trained = any((folder / name).is_file() for name in ("summary.json", "model.safetensors", "encoder.safetensors"))
+    return "pretrain" if trained else None
+
+
+def _add(runs: Runs, folder: Path) -> None:
+    kind, name = _kind(folder), folder.resolve().name
+    if kind == "pretrain":
+        runs.pretrain.append(_pretrain(folder))
+    elif kind == "transfer":
+        results = _json(folder / "results.json")
+        if results:
+            runs.transfer.append(TransferRun(name, results, _pictures(folder)))
+        else:
+            runs.unknown.append(f"{name} (a transfer run without results.json: it did not finish)")
+    elif kind == "regions":
+        sheet, gif = folder / "regions.png", folder / "timeline.gif"
+        numbers = _json(folder / "regions.json")
+        runs.regions.append(RegionsRun(name, numbers, _existing(sheet), _existing(gif)))
+    elif kind == "crop":
+        rows = read_rows(folder / "crops.csv") if (folder / "crops.csv").is_file() else []
+        skipped = sum(bool(row.get("reason")) for row in rows)
+        runs.crop.append(CropRun(name, len(rows) - skipped, skipped, _existing(folder / "contact_sheet.jpg")))
+
+
+def _pretrain(folder: Path) -> PretrainRun:
+    recipe = folder / "recipe.yaml"
+    rows = read_rows(folder / "health.csv") if (folder / "health.csv").is_file() else []
+    warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
+    return PretrainRun(
+        name=folder.resolve().name,
+        summary=_json(folder / "summary.json"),
+        log=_table(folder / "log.csv"),
+        health=_table(folder / "health.csv"),
+        warnings=warnings,
+        recipe=recipe.read_text() if recipe.is_file() else None,
+        snapshots=load_snapshots(folder / "snapshots"),
+        pictures=_pictures(folder),
+    )
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
+def _pictures(folder: Path, *, most: int = 4) -> list[Path]:
+    inside = [*folder.glob("*"), *(folder / "pictures").glob("*")]
+    return [file for file in sorted(inside) if file.suffix.lower() in PICTURE_SUFFIXES][:most]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _table(path: Path) -> Table:
+    if not path.is_file():
+        return {}
+    rows = read_rows(path)
+    return {name: np.array([_number(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return math.nan

@@ -1,0 +1,269 @@
+"""fra report: run folders of any kind to one page that needs no network and tells what happened."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from fra.faces import pictures
+from fra.files import atomic
+from fra.regions import draw
+from fra.regions import heatmaps as measure
+from fra.report import charts, words
+from fra.report.folders import PretrainRun, RegionsRun, Runs, read_runs
+from fra.report.tables import TransferTable, lower_is_better, metric_name, transfer_tables
+
+ROWS = 6
+"""Faces with heatmaps that the page shows; all of them stay in the run's regions.png."""
+
+TERMS = {
+    "same_face": "two views of a face agree",
+    "same_region": "a region agrees over two views",
+    "clusters": "assignment and balance together",
+    "assignment": "pixels choose as the teacher does",
+    "mean_entropy": "regions are used evenly; 0 is even",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    note: str
+    svg: str
+    seen: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    epoch: int
+    source: str
+
+
+def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | None = None) -> Path:
+    """Write `report.html` from run folders (crop, pretrain, transfer, regions; in any mix) and return its path.
+
+    `out` is a folder, or the .html file itself. The page holds everything it shows: no other file, no address. The same
+    folders give the same bytes. Raises ValueError when a folder does not exist or none of them holds a run.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    found = read_runs([Path(run) for run in runs])
+    out = Path(out)
+    target = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(duration=words.duration, count=words.count, plural=words.plural, metric=metric_name)
+    environment.tests["lower_is_better"] = lower_is_better
+    template = environment.from_string((Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8"))
+    page = template.render(**_content(found, title))
+    with atomic(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def _content(runs: Runs, title: str | None) -> dict[str, Any]:
+    tables = transfer_tables(runs.transfer)
+    lead = " ".join([*(words.pretrain_verdict(run) for run in runs.pretrain[:1]), words.transfer_verdict(tables) or ""])
+    pretrained = [_pretrain(run, with_heatmaps=not runs.regions) for run in runs.pretrain]
+    return {
+        "title": title or _title(runs),
+        "lead": lead.strip(),
+        "crop": [{"run": run, "sheet": embed_file(run.sheet)} for run in runs.crop],
+        "pretrain": pretrained,
+        "regions": [_regions(run, moving=not any(p["frames"] for p in pretrained)) for run in runs.regions],
+        "tables": [{"table": table, "chart": _dots(table)} for table in tables],
+        "comparison": words.comparison_sentence,
+        "samples": [
+            {"name": run.name, "source": embed_file(file)} for run in runs.transfer for file in run.pictures[:2]
+        ],
+        "unknown": runs.unknown,
+        "missing": _missing(runs),
+    }
+
+
+def _title(runs: Runs) -> str:
+    if runs.pretrain:
+        summary = runs.pretrain[0].summary
+        method = str(summary.get("method", "")).upper() or runs.pretrain[0].name
+        return f"{method} on {words.plural(summary['faces'], 'face')}" if summary.get("faces") else f"{method} on faces"
+    if runs.transfer:
+        return "What the features are worth"
+    return "Facial regions" if runs.regions else "Face crops"
+
+
+def _missing(runs: Runs) -> list[str]:
+    """What this report cannot tell, so that its reader does not look for it."""
+    sentences = []
+    if not runs.pretrain:
+        sentences.append("No pre-training run was given, so there are no training curves and no health check.")
+    if not runs.regions and not any(run.snapshots for run in runs.pretrain):
+        sentences.append("No heatmaps were given; `fra regions RUN --faces DIR --out DIR` draws them.")
+    if not runs.transfer:
+        sentences.append("No transfer run was given, so nothing says yet what the features are worth on a task.")
+    return sentences
+
+
+def _pretrain(run: PretrainRun, *, with_heatmaps: bool) -> dict[str, Any]:
+    frames, strip, sheet = [], None, None
+    if run.snapshots is not None:
+        strip = embed(draw.timeline_strip(run.snapshots))
+        frames = [Frame(epoch, embed(picture)) for epoch, picture in draw.timeline_frames(run.snapshots, frames=16)]
+        sheet = _sheet_of_snapshots(run) if with_heatmaps else None
+    return {
+        "run": run,
+        "facts": _facts(run),
+        "curves": _curves(run),
+        "health": _health(run),
+        "warnings": run.warnings,
+        "frames": frames,
+        "strip": strip,
+        "sheet": sheet,
+        "shares": _shares(words.usage(run.health)[-1].tolist() if words.usage(run.health).size else []),
+        "pictures": [embed_file(file) for file in run.pictures[:3]],
+    }
+
+
+def _facts(run: PretrainRun) -> list[tuple[str, str]]:
+    """What was trained and what it cost, only what the run knows."""
+    known = run.summary
+    rate = known.get("pairs_per_second")
+    entries = [
+        ("method", str(known.get("method", "")).upper()),
+        ("encoder", str(known.get("encoder", ""))),
+        ("faces", words.count(known["faces"]) if known.get("faces") else ""),
+        ("epochs", words.count(known["epochs"]) if known.get("epochs") else ""),
+        ("steps", words.count(known["steps"]) if known.get("steps") else ""),
+        ("time", words.duration(known["seconds"]) if known.get("seconds") else ""),
+        ("speed", f"{words.count(rate) if rate >= 10 else f'{rate:.1f}'} pairs/s" if rate else ""),
+        ("parameters", words.count(known["parameters"]) if known.get("parameters") else ""),
+        ("per pair", _work(known.get("multiply_adds_per_pair"))),
+    ]
+    return [(name, value) for name, value in entries if value]
+
+
+def _work(operations: float | None) -> str:
+    return f"{words.count(operations)} multiply-adds" if operations else ""
+
+
+def _curves(run: PretrainRun) -> list[Chart]:
+    log = run.log
+    if "step" not in log:
+        return []
+    x, label = (log["epoch"], "epoch") if _grows(log) else (log["step"], "step")
+
+    def chart(title: str, note: str, column: str, **options: Any) -> None:
+        if column in log:
+            svg = charts.line_chart([charts.Line(x, log[column])], x_label=label, **options)
+            if svg:
+                result.append(Chart(title, note, svg))
+
+    result: list[Chart] = []
+    chart("Loss", "all terms; falls, then levels off", "loss")
+    for term, note in TERMS.items():
+        chart(term.replace("_", " ").capitalize(), note, term)
+    chart("Learning rate", "warm-up, then its schedule", "learning_rate", from_zero=True)
+    chart("Speed", "face pairs per second; steady is good", "pairs_per_second", from_zero=True)
+    chart("Waiting for data", "share of the time; near 0 % is good", "waiting", percent=True, from_zero=True)
+    return result
+
+
+def _grows(log: dict[str, Any]) -> bool:
+    """Whether the epoch column is fine enough to be an axis (a fraction of an epoch per row)."""
+    epochs = log.get("epoch")
+    return epochs is not None and len(set(epochs.tolist())) == len(epochs) > 1
+
+
+def _health(run: PretrainRun) -> list[Chart]:
+    health = run.health
+    if "epoch" not in health:
+        return []
+    result = []
+    for finding in words.findings(health):
+        if finding.column == "usage":
+            svg = charts.area_chart(health["epoch"], words.usage(health))
+        else:
+            limit = words.undecided(health)
+            reference = (limit, "undecided") if finding.column == "assignment_entropy" and limit else None
+            line = charts.Line(health["epoch"], health[finding.column])
+            svg = charts.line_chart(
+                [line], size=charts.HALF, reference=reference, from_zero=finding.column != "mask_cosine"
+            )
+        if svg:
+            result.append(Chart(finding.title, f"Good: {finding.good}.", svg, f"Seen: {finding.seen}.", finding.state))
+    return result
+
+
+def _sheet_of_snapshots(run: PretrainRun) -> str:
+    """Heatmaps of the fixed faces at the last epoch, when nobody has drawn better ones."""
+    assert run.snapshots is not None
+    maps = run.snapshots.heatmaps[-1]
+    rows = min(ROWS, len(maps))
+    order = measure.ranking(maps)[:rows]
+    return embed(draw.faces_with_heatmaps(list(run.snapshots.images[:rows]), maps[:rows], order))
+
+
+def _regions(run: RegionsRun, *, moving: bool) -> dict[str, Any]:
+    sheet = None
+    if run.sheet is not None:
+        with Image.open(run.sheet) as image:
+            drawn = int(run.numbers.get("drawn") or 0)
+            whole = pictures.from_pillow(image)
+            sheet = embed(draw.first_rows(whole, drawn, ROWS) if drawn else whole)
+    return {
+        "run": run,
+        "sheet": sheet,
+        "timeline": embed_file(run.timeline) if moving else None,
+        "shares": _shares(run.numbers.get("shares") or []),
+        "undecided": math.log(max(1, int(run.numbers.get("regions") or 1))),
+        "skipped": run.numbers.get("skipped") or [],
+    }
+
+
+def _shares(values: Sequence[float]) -> list[tuple[int, float, str]]:
+    """(number from 1, share, CSS colour) of each region: the legend of the owner pictures."""
+    colours = pictures.region_colours(len(values))
+    return [
+        (index + 1, value, "#{:02x}{:02x}{:02x}".format(*colour))
+        for index, (value, colour) in enumerate(zip(values, colours, strict=True))
+    ]
+
+
+def _dots(table: TransferTable) -> str | None:
+    """A dot per seed, when there is more than one encoder to compare."""
+    if len(table.values) < 2:
+        return None
+    kinds = {row.encoder: row.kind for row in table.rows}
+    rows = [charts.Dots(name, values, kinds[name] == "ours") for name, values in table.values.items()]
+    metric = table.metrics[0]
+    direction = "lower" if lower_is_better(metric) else "higher"
+    return charts.dot_chart(rows, x_label=f"{metric_name(metric)}, % ({direction} is better)")
+
+
+def embed_file(path: Path | None) -> str | None:
+    """An image file as a data address, a GIF as it is; None when there is none that can be read."""
+    if path is None:
+        return None
+    if path.suffix.lower() == ".gif":
+        return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
+    try:
+        with Image.open(path) as stored:
+            return embed(pictures.from_pillow(stored))
+    except OSError:
+        return None
+
+
+def embed(picture: UInt8[Tensor, "3 H W"], *, widest: int = 1400) -> str:
+    """A picture as a data address, in WebP, which is small."""
+    image = pictures.to_pillow(picture)
+    if image.width > widest:
+        image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, format="WEBP", quality=84, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()

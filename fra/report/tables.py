@@ -1,0 +1,226 @@
+"""Transfer results side by side: one table per task, dataset, protocol and share of labels; one row per encoder."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from fra.report.folders import TransferRun
+
+NAMES = {
+    "accuracy": "accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "attribute_accuracy": "attribute accuracy",
+    "balanced_attribute_accuracy": "balanced attribute accuracy",
+    "nme": "landmark error (NME)",
+    "failure_rate": "failure rate",
+    "auc": "area under the error curve",
+}
+LOWER_IS_BETTER = {"nme", "failure_rate"}
+SHARES_OF_DECISIONS = {"accuracy", "attribute_accuracy"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    mean: float
+    std: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    encoder: str
+    kind: str
+    """`ours`, `random`, `other` or `baseline`."""
+    cells: list[Cell | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against random weights in one metric."""
+
+    metric: str
+    encoder: str
+    difference: float
+    """In percentage points, positive when ours is better whatever the metric's direction."""
+    noise: float | None
+    """Standard deviation of the difference, None when it is not known."""
+    noise_of: str
+    """Where the noise comes from: `the seeds`, or with a single seed `N test faces` (shares of decisions only)."""
+    baseline_beaten: bool | None
+
+    @property
+    def direction(self) -> str:
+        return "better" if self.difference > 0 else "worse"
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse` or `even`: a difference below two of its own standard deviations is none."""
+        if self.difference == 0 or (self.noise is not None and abs(self.difference) < 2 * self.noise):
+            return "even"
+        return self.direction
+
+
+@dataclass(frozen=True)
+class TransferTable:
+    title: str
+    note: str
+    metrics: list[str]
+    rows: list[Row]
+    comparisons: list[Comparison]
+    values: dict[str, list[float]]
+    """Of the first metric: one list of per-seed values for each encoder."""
+    missing: str | None
+    """A plain sentence when there is nothing to compare with."""
+
+
+def metric_name(metric: str) -> str:
+    base, _, threshold = metric.partition("@")
+    name = NAMES.get(base, base.replace("_", " "))
+    return f"{name} at {threshold} %" if threshold else name
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.partition("@")[0] in LOWER_IS_BETTER
+
+
+def kind_of(encoder: str) -> str:
+    if encoder == "random" or encoder.startswith(("random:", "random weights")):
+        return "random"
+    return "other" if encoder.startswith("timm:") else "ours"
+
+
+def transfer_tables(runs: Sequence[TransferRun]) -> list[TransferTable]:
+    groups: dict[tuple[str, ...], list[TransferRun]] = {}
+    for run in runs:
+        key = tuple(str(run.results.get(part, "")) for part in ("task", "dataset", "protocol", "fraction"))
+        groups.setdefault(key, []).append(run)
+    return [_table(key, members) for key, members in groups.items()]
+
+
+def _table(key: tuple[str, ...], runs: list[TransferRun]) -> TransferTable:
+    runs = sorted(runs, key=lambda run: ("ours", "other", "random").index(kind_of(_encoder(run))))
+    metrics = list(dict.fromkeys(name for run in runs for name in _metrics(run)))
+    labels = _labels(runs)
+    entries = [(labels[i], kind_of(_encoder(run)), _metrics(run)) for i, run in enumerate(runs)]
+    baseline = next((b for run in runs if (b := _baseline(run))), None)
+    if baseline:
+        entries.append((baseline[0], "baseline", {m: {"mean": value} for m, value in baseline[1].items()}))
+    comparisons = _comparisons(metrics, entries, int(runs[0].results.get("test_images") or 0))
+    return TransferTable(
+        title=f"{key[0].replace('_', ' ').capitalize()} on {key[1]}",
+        note=_note(runs[0].results),
+        metrics=metrics,
+        rows=[Row(name, kind, _cells(found, metrics, entries)) for name, kind, found in entries],
+        comparisons=comparisons,
+        values={name: list(map(float, found[metrics[0]].get("values") or [found[metrics[0]]["mean"]]))
+                for name, kind, found in entries if kind != "baseline" and metrics[0] in found} if metrics else {},
+        missing=None if comparisons else _why_not(entries),
+    )  # fmt: skip
+
+
+def _why_not(entries: list[tuple[str, str, dict[str, Any]]]) -> str:
+    kinds = {kind for _, kind, _ in entries}
+    if "random" not in kinds:
+        return "There is no run of the same task from random weights here, so nothing says what pre-training added."
+    return "There is no run of a pre-trained encoder of ours here to compare with random weights."
+
+
+def _encoder(run: TransferRun) -> str:
+    return str(run.results.get("encoder", run.name))
+
+
+def _labels(runs: list[TransferRun]) -> list[str]:
+    """What the table calls each run; two runs of one encoder are told apart by their recipe or folder."""
+    names = []
+    for run in runs:
+        encoder = _encoder(run)
+        shown = "random weights" if kind_of(encoder) == "random" else encoder.rstrip("/").split("/")[-1]
+        _, _, architecture = encoder.partition(":")
+        if kind_of(encoder) == "random" and architecture:
+            shown += f" ({architecture})"
+        names.append(shown)
+    return [f"{name} [{run.name}]" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
+
+
+def _metrics(run: TransferRun) -> dict[str, Any]:
+    """The metrics that hold a number (a key such as `normaliser` may stand among them)."""
+    found = run.results.get("metrics") or {}
+    return {name: value for name, value in found.items() if isinstance(value, dict) and _real(value.get("mean"))}
+
+
+def _real(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _baseline(run: TransferRun) -> tuple[str, dict[str, float]] | None:
+    """(name, metrics) of the answer that never looks at the image, as `fra transfer` leaves it."""
+    found = run.results.get("baseline")
+    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
+        return None
+    values = {m: float(v["mean"] if isinstance(v, dict) else v) for m, v in found["metrics"].items() if v is not None}
+    return str(found.get("name", "without looking")), values
+
+
+def _cells(
+    found: dict[str, Any], metrics: list[str], entries: list[tuple[str, str, dict[str, Any]]]
+) -> list[Cell | None]:
+    cells: list[Cell | None] = []
+    for metric in metrics:
+        if metric not in found:
+            cells.append(None)
+            continue
+        means = [other[metric]["mean"] for _, _, other in entries if metric in other]
+        best = (min if lower_is_better(metric) else max)(means)
+        values, mean = found[metric].get("values") or [], float(found[metric]["mean"])
+        std = found[metric].get("std") if len(values) != 1 else None
+        cells.append(Cell(mean, float(std) if _real(std) else None, best=len(means) > 1 and mean == best))
+    return cells
+
+
+def _comparisons(metrics: list[str], entries: list[tuple[str, str, dict[str, Any]]], faces: int) -> list[Comparison]:
+    random = next((found for _, kind, found in entries if kind == "random"), None)
+    baseline = next((found for _, kind, found in entries if kind == "baseline"), {})
+    result = []
+    for name, kind, found in entries:
+        for metric in metrics:
+            if kind != "ours" or random is None or metric not in found or metric not in random:
+                continue
+            sign = -1 if lower_is_better(metric) else 1
+            ours, theirs = found[metric], random[metric]
+            beaten = sign * (ours["mean"] - baseline[metric]["mean"]) > 0 if metric in baseline else None
+            difference = sign * (ours["mean"] - theirs["mean"])
+            noise, source = _noise(metric, ours, theirs, faces)
+            result.append(Comparison(metric, name, difference, noise, source, beaten))
+    return result
+
+
+def _noise(metric: str, ours: dict[str, Any], theirs: dict[str, Any], faces: int) -> tuple[float | None, str]:
+    """Noise of the difference of two means: over seeds, or with one seed binomial over the test faces."""
+    both = (ours, theirs)
+    counts = [len(entry.get("values") or []) for entry in both]
+    if min(counts) > 1 and all(_real(entry.get("std")) for entry in both):
+        return math.sqrt(sum(entry["std"] ** 2 / count for entry, count in zip(both, counts, strict=True))), "the seeds"
+    if metric in SHARES_OF_DECISIONS and faces:
+        means = [min(max(entry["mean"], 0.0), 100.0) for entry in both]
+        return math.sqrt(sum(mean * (100 - mean) / faces for mean in means)), f"{faces:,} test faces"
+    return None, ""
+
+
+def _note(results: dict[str, Any]) -> str:
+    parts = []
+    if results.get("train_images"):
+        parts.append(f"{results['train_images']:,} labelled training faces")
+    fraction = results.get("fraction")
+    if _real(fraction) and fraction != 1:
+        parts[-1:] = [f"{parts[-1] if parts else 'labels'} ({100 * fraction:g} % of the labels)"]
+    if results.get("test_images"):
+        parts.append(f"{results['test_images']:,} test faces")
+    if results.get("protocol"):
+        parts.append(f"protocol: {results['protocol']}")
+    if results.get("seeds"):
+        parts.append(f"{len(results['seeds'])} seed{'s' if len(results['seeds']) != 1 else ''}")
+    normaliser = (results.get("metrics") or {}).get("nme", {}).get("normaliser")
+    if normaliser:
+        parts.append(f"NME: percent, {normaliser}")
+    return " · ".join(parts)

@@ -1,0 +1,219 @@
+"""The loop that fits methods and tasks alike. It knows neither."""
+
+import hashlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fra.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from fra.training.journal import Journal, keep_rows_until
+from fra.training.schedules import ScheduleConfig
+from fra.training.trainable import Progress
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Interrupted(Exception):
+    """Training was asked to stop (Ctrl-C, SIGTERM, SIGUSR1) and has saved where it stands."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Everything the loop needs besides model, optimiser and batches."""
+
+    fabric: "Fabric"
+    folder: Path
+    identity: dict[str, Any]
+    """What must be equal when a run is resumed."""
+    schedule: ScheduleConfig
+    learning_rate: float
+    steps_per_epoch: int
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    seed: int = 0
+    images_per_step: int = 1
+    unit: str = "pairs"
+    log_every: int = 10
+    checkpoint_seconds: float = 300.0
+    quiet: bool = False
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.epochs * self.steps_per_epoch
+
+    def progress(self, step: int) -> Progress:
+        return Progress(step, self.steps, step // self.steps_per_epoch, self.schedule.epochs)
+
+
+def fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches_from: Callable[[int], Iterable[Any]],
+    how: Fit,
+    *,
+    resume: bool = False,
+    on_epoch: Callable[[int, int], list[str]] = lambda epoch, step: [],
+) -> int:
+    """Fit `model` (a Trainable) and return the number of steps done; state is in `folder`/last.ckpt.
+
+    `batches_from(n)` yields the endless batches of this process from batch n on. `on_epoch(epoch, step)` measures
+    and returns lines to show; it runs on process 0, first for epoch 0 before training. With `resume` the run goes
+    on from its checkpoint, bit for bit as if it had not stopped. Raises ValueError when the loss is not finite and
+    Interrupted after a stop signal.
+    """
+    fabric, path = how.fabric, how.folder / "last.ckpt"
+    wrapped, stepper = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    step = 0
+    if resume and path.exists():
+        state = load_checkpoint(path, identity=how.identity)
+        step = state["step"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        fabric.strategy.precision.load_state_dict(state["precision"])
+    if fabric.is_global_zero:
+        for name in ("log.csv", "health.csv"):
+            keep_rows_until(how.folder / name, step)
+
+    def save() -> None:
+        position = Position(step, how.identity)
+        precision = fabric.strategy.precision.state_dict()
+        save_checkpoint(path, model=model, optimizer=optimizer, precision=precision, position=position)
+
+    journal = Journal(
+        how.folder / "log.csv",
+        steps=how.steps,
+        unit=how.unit,
+        per_step=how.images_per_step,
+        quiet=how.quiet or not fabric.is_global_zero,
+    )
+    with journal, stop_signals() as stop:
+        if step == 0:
+            _at_epoch(how, journal, on_epoch, save, 0, 0)
+        batches = iter(batches_from(step * how.accumulate)) if step < how.steps else iter(())
+        saved_at = time.monotonic()
+        while step < how.steps:
+            progress = how.progress(step)
+            model.train()
+            torch.manual_seed(step_seed(how.seed, step, fabric.global_rank))
+            rate = how.schedule.rate(how.learning_rate, step, how.steps_per_epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            terms, waited = _forward_and_backward(wrapped, batches, how, progress)
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+            model.after_step(progress)  # type: ignore[operator]
+            step += 1
+            journal.stepped(step, waited=waited)
+            ends_epoch = step % how.steps_per_epoch == 0
+            if fabric.is_global_zero and (step % how.log_every == 0 or ends_epoch):
+                journal.write(_row(model, progress, step, rate, terms))
+            if ends_epoch:
+                _at_epoch(how, journal, on_epoch, save, step // how.steps_per_epoch, step)
+                saved_at = time.monotonic()
+            elif fabric.is_global_zero and time.monotonic() - saved_at > how.checkpoint_seconds:
+                journal.paused(save)
+                saved_at = time.monotonic()
+            if _anyone(fabric, bool(stop)) and step < how.steps:
+                if fabric.is_global_zero:
+                    save()
+                fabric.barrier()
+                raise Interrupted(f"stopped at step {step} of {how.steps}; {path} is saved, go on with --resume")
+    return step
+
+
+def _forward_and_backward(
+    wrapped: Any, batches: Iterator[Any], how: Fit, progress: Progress
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradients of one optimiser step; the mean terms of its batches, and the seconds waited for data."""
+    collected: list[dict[str, torch.Tensor]] = []
+    waited = 0.0
+    for index in range(how.accumulate):
+        before = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - before
+        with how.fabric.no_backward_sync(wrapped, enabled=index < how.accumulate - 1):
+            loss = wrapped.loss(batch, progress)
+            how.fabric.backward(loss.total / how.accumulate)
+        collected.append({"loss": loss.total.detach(), **{name: term.detach() for name, term in loss.terms.items()}})
+    terms = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
+    if terms["loss"].device.type == "cpu" or (progress.step + 1) % how.log_every == 0:  # no GPU sync on other steps
+        _stop_unless_finite(terms, how, progress)
+    return terms, waited
+
+
+def _stop_unless_finite(terms: dict[str, torch.Tensor], how: Fit, progress: Progress) -> None:
+    values = {name: float(term) for name, term in terms.items()}
+    # fp16 skips steps with overflow by itself; a loss that is not finite is a fault in any precision.
+    if not all(math.isfinite(value) for value in values.values()):
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        raise ValueError(
+            f"the loss is not finite at step {progress.step} (epoch {progress.epoch}): {', '.join(broken)}; "
+            "the last checkpoint is from before. Lower the learning rate, lengthen the warm-up, or use --precision 32"
+        )
+
+
+def _row(
+    model: nn.Module, progress: Progress, step: int, rate: float, terms: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    momentum = getattr(model, "teacher_momentum", lambda progress: None)(progress)
+    row = dict(step=step, epoch=progress.epoch, **{name: float(term) for name, term in terms.items()})
+    row["learning_rate"] = rate
+    return row if momentum is None else row | dict(teacher_momentum=momentum)
+
+
+def _at_epoch(
+    how: Fit,
+    journal: Journal,
+    on_epoch: Callable[[int, int], list[str]],
+    save: Callable[[], None],
+    epoch: int,
+    step: int,
+) -> None:
+    def work() -> None:
+        for line in on_epoch(epoch, step):
+            journal.say(line)
+        save()
+
+    if how.fabric.is_global_zero:
+        journal.paused(work)
+    how.fabric.barrier()
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random inside one step (dropout): a function of these three alone."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _anyone(fabric: "Fabric", flag: bool) -> bool:
+    """Does any process say so? All processes get the same answer."""
+    if fabric.world_size == 1:
+        return flag
+    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect stop signals instead of dying from them: Ctrl-C, SIGTERM, and SIGUSR1 as SLURM sends it."""
+    received: list[int] = []
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    try:
+        before = {name: signal.signal(getattr(signal, name), lambda number, _: received.append(number)) for name in names}
+    except ValueError:  # not in the main thread: leave signals alone
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

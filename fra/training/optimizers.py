@@ -1,0 +1,102 @@
+"""How weights are moved: LARS for pre-training; SGD and AdamW from torch."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser and its constants."""
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    """LARS for pre-training (supplement 5.2)."""
+    learning_rate: float = 1.8
+    """Peak rate, absolute, for the whole batch (supplement 5.2: 1.8 at 1024, which is 0.45 * batch / 256)."""
+    weight_decay: float = 1.5e-6
+    """Only on tensors that are not excluded (supplement 5.2)."""
+    momentum: float = 0.9
+    """Of LARS and SGD (supplement 5.2)."""
+    trust: float = 1e-3
+    """LARS's eta: the step as a share of the weight norm at rate 1 (released code)."""
+    exclude: Literal["one_dim", "official_names"] = "one_dim"
+    """What LARS neither adapts nor decays: all vectors (ours, clean), or the released code's rule by name."""
+    rate_in_momentum: bool = True
+    """The rate is inside the momentum buffer (released code), or outside as in lightly's LARS."""
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose step per tensor is a fixed share of that tensor's norm (You et al., 2017).
+
+    step = rate * trust * |w| / (|g| + decay * |w| + 1e-8) * (g + decay * w); groups with adapt=False take plain
+    rate * g. A tensor without gradient still shrinks by rate * trust, because decay cancels in the ratio.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 1e-3,
+        rate_in_momentum: bool = True,
+    ) -> None:
+        defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, adapt=True)
+        super().__init__(groups, defaults)
+        self.rate_in_momentum = rate_in_momentum
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
+                self._step_group(group, weights)
+
+    def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        steps = [weight.grad for weight in weights]
+        if group["adapt"]:
+            decay = group["weight_decay"]
+            norms, pulls = torch._foreach_norm(weights), torch._foreach_norm(steps)
+            steps = torch._foreach_add(steps, weights, alpha=decay)
+            scales = torch.stack(norms) / (torch.stack(pulls) + decay * torch.stack(norms) + 1e-8)
+            torch._foreach_mul_(steps, list((group["trust"] * scales).unbind()))
+        if self.rate_in_momentum:
+            steps = torch._foreach_mul(steps, group["lr"])
+        buffers = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, steps)
+        torch._foreach_add_(weights, buffers, alpha=-1.0 if self.rate_in_momentum else -group["lr"])
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded."""
+    excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    kept = [weight for name, weight in named if not excluded_by(name, weight)]
+    excluded = [weight for name, weight in named if excluded_by(name, weight)]
+    groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
+    if config.name == "lars":
+        groups[1]["adapt"] = False
+        return LARS(
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            trust=config.trust,
+            rate_in_momentum=config.rate_in_momentum,
+        )
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _is_vector(name: str, weight: Tensor) -> bool:
+    return weight.dim() <= 1
+
+
+def _has_official_name(name: str, weight: Tensor) -> bool:
+    """The released rule: "bn", "downsample.1" or "bias" in the name; so head norms and layer norms are adapted."""
+    return "bn" in name or "downsample.1" in name or "bias" in name

@@ -1,0 +1,136 @@
+"""Features of a frozen encoder, computed once. N images, C channels, B images at a time, S pixels a side."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from fra.faces.image import UnreadableImage
+from fra.transfer.dataset import LabelledFaces
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that could not be used, and why."""
+
+    file: str
+    split: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the readable images of a split, kept in memory on the CPU."""
+
+    images: Int[Tensor, "N"]
+    """Positions in the dataset, rising."""
+    plain: Float[Tensor, "N C"]
+    mirrored: Float[Tensor, "N C"] | None
+    """Of the left-right mirrored images, when asked for."""
+    unreadable: tuple[Unreadable, ...]
+
+    def rows(self, images: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
+        """Where these images are in `plain`; unreadable ones are left out."""
+        return torch.isin(self.images, images).nonzero().flatten()
+
+
+def compute_features(
+    encoder: nn.Module,
+    faces: LabelledFaces,
+    images: Int[Tensor, "n"],
+    *,
+    split: str,
+    size: int,
+    mirror: bool = False,
+    device: str = "cpu",
+    workers: int = 0,
+    quiet: bool = False,
+) -> Features:
+    """Put images, read as squares of `size`, through the encoder in eval mode; threads read the images.
+
+    Training and validation images that cannot be read are left out and listed. Raises ValueError for one of the test
+    split: on a smaller test set the score would not be comparable.
+    """
+    encoder.eval().to(device).to(memory_format=torch.channels_last)
+    kept: list[int] = []
+    plain: list[Tensor] = []
+    mirrored: list[Tensor] = []
+    unreadable: list[Unreadable] = []
+    # On a CPU, reading ahead would take the cores from the encoder: measured twice as slow.
+    for found in _read(faces, images.sort().values, split, size, workers, device != "cpu", quiet):
+        bad = [item for _, item in found if isinstance(item, Unreadable)]
+        if bad and split == "test":
+            raise ValueError(
+                f"test image {faces.root / bad[0].file} cannot be used ({bad[0].reason}): a score on the others would "
+                "not be comparable, so mend the dataset first"
+            )
+        unreadable += bad
+        good = [(image, item) for image, item in found if isinstance(item, Tensor)]
+        if not good:
+            continue
+        kept += [image for image, _ in good]
+        batch = torch.stack([item for _, item in good]).to(device)
+        plain.append(_encode(encoder, batch))
+        if mirror:
+            mirrored.append(_encode(encoder, batch.flip(-1)))
+    if not kept and len(images):
+        raise ValueError(f"none of the {len(images)} {split} images can be read ({unreadable[0].reason}): check --data")
+    return Features(
+        images=torch.tensor(kept, dtype=torch.long),
+        plain=torch.cat(plain) if plain else torch.empty(0, 0),
+        mirrored=torch.cat(mirrored) if mirrored else None,
+        unreadable=tuple(unreadable),
+    )
+
+
+@torch.inference_mode()
+def _encode(encoder: nn.Module, batch: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
+    return encoder((batch.float() / 255).contiguous(memory_format=torch.channels_last)).float().cpu()
+
+
+Read = tuple[int, Tensor | Unreadable]
+
+
+def _read(
+    faces: LabelledFaces, images: Tensor, split: str, size: int, workers: int, ahead: bool, quiet: bool
+) -> Iterator[list[Read]]:
+    """Batches of (position, image or what was wrong with it); `ahead` reads the next one while this one is used."""
+    from rich.progress import track
+
+    def read(image: int) -> Read:
+        try:
+            return image, faces.image(image, size=size)
+        except (UnreadableImage, OSError) as error:
+            return image, Unreadable(faces.files[image], split, str(error))
+
+    # Each reading thread keeps to one core: teams of torch's threads inside it would only wait for each other.
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: list[Future[Read]] = []
+        parts = list(images.split(BATCH)) if len(images) else []
+        for part in track(parts, description=f"features of {len(images):,} {split} images", disable=quiet or not parts):
+            coming = [pool.submit(read, image) for image in part.tolist()]
+            if not ahead:
+                yield [future.result() for future in coming]
+            elif waiting:
+                yield [future.result() for future in waiting]
+            waiting = coming
+        if ahead and waiting:
+            yield [future.result() for future in waiting]
+    torch.set_num_threads(threads)
+
+
+def encoder_fingerprint(encoder: nn.Module) -> str:
+    """A hash of all weights and statistics."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

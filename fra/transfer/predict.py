@@ -1,0 +1,72 @@
+"""A learned task as one network: images to answers. B images, C channels, T outputs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from fra.transfer.attributes import Attributes
+from fra.transfer.expression import Expression
+from fra.transfer.features import encoder_fingerprint
+from fra.transfer.landmarks import Landmarks
+from fra.transfer.linear import Standardiser
+from fra.transfer.task import Task
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attributes, "landmarks": Landmarks}
+"""`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""
+
+
+class TaskModel(nn.Module):
+    """Encoder, standardisation and head of a `fra transfer` run."""
+
+    def __init__(
+        self, task: Task, encoder: nn.Module, standardise: Standardiser, head: nn.Module, *, size: int
+    ) -> None:
+        super().__init__()
+        self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
+        """The head's outputs for face crops in [0, 1], of the size it was trained at."""
+        return self.head(self.standardise(self.encoder(images)))
+
+    @torch.inference_mode()
+    def predict(self, image: "UInt8[Tensor, '3 H W'] | Float[Tensor, '3 H W'] | Image") -> dict[str, Any]:
+        """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1]."""
+        if not isinstance(image, Tensor):
+            image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        if image.is_floating_point():
+            image = (image * 255).round().to(torch.uint8)
+        face = resize(image, [self.image_size, self.image_size], antialias=True)
+        return self.task.answer(self(face[None] / 255)[0], width=image.shape[2], height=image.shape[1])
+
+
+def load_task_model(run: str | Path) -> TaskModel:
+    """The task model of a `fra transfer` run folder, or its `task.safetensors`, on the CPU.
+
+    The encoder is loaded from where it was then. Raises ValueError when it or the run is not there, or the encoder's
+    weights have changed since.
+    """
+    from fra.training.weights import load_encoder, read_weights
+
+    path = Path(run) / "task.safetensors" if Path(run).is_dir() else Path(run)
+    if not path.exists():
+        raise ValueError(f"there is no {path}: give a finished run folder of `fra transfer`")
+    tensors, notes = read_weights(path)
+    if notes.get("task") not in TASKS:
+        raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
+    task = TASKS[notes["task"]](**settings)
+    encoder = load_encoder(notes["encoder"])
+    if encoder_fingerprint(encoder) != notes["encoder_hash"]:
+        raise ValueError(f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again")
+    head = task.head(encoder.channels)
+    head.load_state_dict({name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")})
+    standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
+    return TaskModel(task, encoder, standardise, head, size=notes["image_size"]).eval()

@@ -1,0 +1,166 @@
+"""From the finished seeds of a run to its files: `results.json`, `log.csv`, `predictions.csv`, weights, a picture."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fra.files import atomic, write_rows
+from fra.transfer.dataset import LabelledFaces
+from fra.transfer.metrics import wilson
+from fra.transfer.protocol import Fitted
+from fra.transfer.subsets import subset_hash
+from fra.transfer.task import Baseline, Task
+
+PICTURE_FACES = 8
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One finished seed, as kept in `seeds/`."""
+
+    seed: int
+    outputs: Tensor
+    best_outputs: Tensor | None
+    tensors: dict[str, Tensor]
+    log: list[dict[str, Any]]
+    subset: Tensor
+    train_images: int
+
+
+def seed_file(out: Path, seed: int) -> Path:
+    return out / f"seeds/seed_{seed}.safetensors"
+
+
+def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
+    """One file, whole or not at all: a run that is killed loses only the seed it was at."""
+    tensors = {"outputs": fitted.outputs, "subset": subset, **fitted.tensors}
+    if fitted.best_outputs is not None:
+        tensors["best_outputs"] = fitted.best_outputs
+    notes = {"log": json.dumps(fitted.log), "train_images": str(fitted.train_images)}
+    with atomic(seed_file(out, seed)) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=notes)
+
+
+def load_seed(out: Path, seed: int) -> SeedResult:
+    with safe_open(seed_file(out, seed), "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        notes = stored.metadata()
+    return SeedResult(
+        seed,
+        tensors.pop("outputs"),
+        tensors.pop("best_outputs", None),
+        tensors,
+        json.loads(notes["log"]),
+        tensors.pop("subset"),
+        int(notes["train_images"]),
+    )
+
+
+def score(task: Task, targets: Tensor, seeds: Sequence[SeedResult]) -> dict[str, dict[str, Any]]:
+    """`metrics` of results.json: mean, standard deviation (n - 1; 0 for one seed) and values of the last epoch."""
+    last = [task.metrics(seed.outputs, targets) for seed in seeds]
+    best = [task.metrics(seed.best_outputs, targets) for seed in seeds if seed.best_outputs is not None]
+    metrics: dict[str, dict[str, Any]] = {}
+    for name in last[0]:
+        metrics[name] = {**_spread([values[name] for values in last]), "selected": "last"}
+        if len(best) == len(last):
+            metrics[name]["best_on_validation"] = _spread([values[name] for values in best])
+        if name == "nme":
+            metrics[name]["normaliser"] = getattr(task, "normaliser")  # noqa: B009
+    return metrics
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "values": values}
+
+
+def summarise(
+    task: Task, word: str, faces: LabelledFaces, seeds: Sequence[SeedResult], about: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of `results.json`; `about` holds what the run knows of itself (encoder, recipe, fraction, …).
+
+    `confidence` is Wilson's 95 % interval of the mean over the test images. The cells of one image are not independent,
+    so images are counted for attributes too, which makes that interval a wide one.
+    """
+    test = faces.splits["test"]
+    targets = faces.targets[word][test]
+    metrics = score(task, targets, seeds)
+    baselines = [task.baseline(faces.targets[word][seed.subset], targets) for seed in seeds]
+    every = torch.cat([seed.outputs for seed in seeds])
+    return {
+        "task": task.name,
+        "dataset": faces.name,
+        **about,
+        "train_images": min(seed.train_images for seed in seeds),
+        "val_images": len(faces.splits["val"]),
+        "test_images": len(test),
+        "seeds": [seed.seed for seed in seeds],
+        "metrics": metrics,
+        "baseline": {"name": baselines[0].name, "metrics": _mean_metrics(baselines)},
+        "confidence": {
+            name: {**dataclasses.asdict(wilson(metrics[name]["mean"], len(test))), "level": 0.95, "form": "wilson"}
+            for name in task.proportions
+        },
+        "subset_hash": [subset_hash([faces.files[image] for image in seed.subset.tolist()]) for seed in seeds],
+        **task.details(every, targets.repeat(len(seeds), *[1] * (targets.ndim - 1))),
+    }
+
+
+def _mean_metrics(baselines: Sequence[Baseline]) -> dict[str, float]:
+    return {name: statistics.fmean(baseline.metrics[name] for baseline in baselines) for name in baselines[0].metrics}
+
+
+def write_run(
+    out: Path,
+    task: Task,
+    word: str,
+    faces: LabelledFaces,
+    seeds: Sequence[SeedResult],
+    *,
+    about: dict[str, Any],
+    notes: dict[str, Any],
+    size: int,
+) -> dict[str, Any]:
+    """Write everything that is made from the finished seeds, `results.json` last; give its content."""
+    test = faces.splits["test"]
+    targets = faces.targets[word][test]
+    results = summarise(task, word, faces, seeds, about)
+    write_rows(out / "log.csv", [_rounded(row) for seed in seeds for row in seed.log])
+    write_rows(out / "predictions.csv", _predictions(task, faces, targets, seeds))
+    labels = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
+    notes = notes | {"task": task.name, "settings": labels, "image_size": size}
+    with atomic(out / "task.safetensors") as temporary:
+        tensors = {name: tensor.contiguous() for name, tensor in seeds[0].tensors.items()}
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in notes.items()})
+    images = [faces.image(index, size=size) for index in test[:PICTURE_FACES].tolist()]
+    with atomic(out / f"{task.name}.png") as temporary:
+        task.picture(seeds[0].outputs, targets, images).savefig(temporary, dpi=120)
+    with atomic(out / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def _predictions(
+    task: Task, faces: LabelledFaces, targets: Tensor, seeds: Sequence[SeedResult]
+) -> list[dict[str, Any]]:
+    files = [faces.files[image] for image in faces.splits["test"].tolist()]
+    rows = []
+    for seed in seeds:
+        columns = task.columns(seed.outputs, targets)
+        for file, values in zip(files, zip(*columns.values(), strict=True), strict=True):
+            rows.append({"seed": seed.seed, "file": file, **dict(zip(columns, values, strict=True))})
+    return rows
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}

@@ -1,0 +1,27 @@
+"""Few labels: which training images a fraction of 1 % or 10 % keeps."""
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+
+from jaxtyping import Int
+from torch import Tensor, tensor
+
+
+def draw_subset(count: int, *, fraction: float, seed: int) -> Int[Tensor, "n"]:
+    """Positions (rising) of floor(fraction * count), at least 1, of `count` images, drawn at random, not stratified.
+
+    Nested: of the same seed, 1 % lies inside 10 %. The order comes from SHA-256 of seed and position, so every
+    process, machine and library version draws the same images (paper, supplement Table 1a; its subset is not known).
+    Raises ValueError unless 0 < fraction <= 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"a fraction of {fraction} of the training images is not possible: give 0 < fraction <= 1")
+    size = max(1, int(Decimal(str(fraction)) * count))  # exact: the float product 0.29 * 100 is 28.999...
+    order = sorted(range(count), key=lambda position: hashlib.sha256(f"{seed}/{position}".encode()).digest())
+    return tensor(sorted(order[:size]))
+
+
+def subset_hash(files: Sequence[str]) -> str:
+    """A short fingerprint of the images in a subset, in their order."""
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]

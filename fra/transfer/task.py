@@ -1,0 +1,77 @@
+"""The contract of a task: what is predicted from a face, and how the prediction is judged.
+
+A task knows no encoder, no dataset and no way of training. A protocol (linear now; fine-tuning, EAC and STAR later)
+brings features or feature maps to the task's head and minimises its criterion. N images.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The score of who never looks at the image."""
+
+    name: str
+    metrics: dict[str, float]
+
+
+class Task(ABC):
+    """Abstract or final: a concrete task is a frozen dataclass whose fields (labels, names) rebuild it.
+
+    Outputs are what the head gives, one row per image; targets have the same first dimension.
+    """
+
+    name: ClassVar[str]
+    """The word in `results.json` and in TASKS."""
+    selects: ClassVar[str]
+    """The metric that ranks epochs on a validation split."""
+    lower_is_better: ClassVar[bool] = False
+    """Of `selects`."""
+    proportions: ClassVar[tuple[str, ...]] = ()
+    """Metrics that are shares of decisions, and so get a confidence interval."""
+    least_squares: ClassVar[bool] = False
+    """True when the criterion is a mean squared error, so that a linear head has a closed form."""
+
+    @abstractmethod
+    def head(self, channels: int) -> nn.Module:
+        """A fresh head for features with so many channels, initialised from torch's global generator."""
+
+    @abstractmethod
+    def criterion(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss to minimise, a scalar, mean over the images."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """Named scores over a whole split, percent (contract's names)."""
+
+    @abstractmethod
+    def baseline(self, train_targets: Tensor, test_targets: Tensor) -> Baseline:
+        """The constant answer learned from the training targets alone, judged on the test split."""
+
+    @abstractmethod
+    def mirror(self, targets: Tensor) -> Tensor:
+        """Targets of the left-right mirrored images."""
+
+    @abstractmethod
+    def answer(self, output: Tensor, *, width: int, height: int) -> dict[str, Any]:
+        """What one image's output says, for people and JSON; points are in pixels of an image of that size."""
+
+    @abstractmethod
+    def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
+        """Columns of `predictions.csv`, one value per image: enough to recompute every metric."""
+
+    @abstractmethod
+    def details(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        """Further entries of `results.json`, such as a confusion matrix; outputs of all seeds one after another."""
+
+    @abstractmethod
+    def picture(self, outputs: Tensor, targets: Tensor, images: Sequence[Tensor]) -> "Figure":
+        """A figure of the result; `images` are the first few test images, uint8 (3, S, S)."""

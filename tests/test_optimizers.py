@@ -1,0 +1,70 @@
+"""LARS and the learning rate, by hand and against the published values."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from fra.training.optimizers import LARS, OptimizerConfig, build_optimizer
+from fra.training.schedules import ScheduleConfig
+
+
+def lars_on(gradient: list[float], steps: int) -> list[torch.Tensor]:
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = LARS([dict(params=[weight], weight_decay=1e-6)], lr=0.9)
+    found = []
+    for _ in range(steps):
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+        found.append(weight.detach().clone())
+    return found
+
+
+def test_g_lars_makes_the_published_steps() -> None:
+    first, second = lars_on([0.6, 0.8], 2)
+    assert_close(first, torch.tensor([2.997300, 3.996400]), atol=1e-6, rtol=0)
+    assert_close(second, torch.tensor([2.992172, 3.989563]), atol=1e-6, rtol=0)
+
+
+def test_g_a_weight_without_gradient_still_shrinks() -> None:
+    assert_close(lars_on([0.0, 0.0], 1)[0], torch.tensor([2.997305, 3.996407]), atol=1e-6, rtol=0)
+
+
+def test_rate_outside_the_momentum_buffer_differs_only_when_the_rate_changes() -> None:
+    ends = []
+    for inside in (True, False):
+        weight = nn.Parameter(torch.tensor([1.0]))
+        optimizer = LARS([dict(params=[weight], adapt=False)], lr=1.0, rate_in_momentum=inside)
+        for rate in (1.0, 0.5):
+            optimizer.param_groups[0]["lr"] = rate
+            weight.grad = torch.tensor([1.0])
+            optimizer.step()
+        ends.append(weight.item())
+    # inside: 1 - 1 - (.9*1 + .5) = -1.4; outside: 1 - 1 - .5 * (.9*1 + 1) = -.95
+    assert ends == pytest.approx([-1.4, -0.95])
+
+
+def test_exclusion_rules_differ_in_head_norms_and_layer_norms() -> None:
+    model = nn.ModuleDict(dict(norm=nn.LayerNorm(3), bn1=nn.BatchNorm1d(3), linear=nn.Linear(3, 3)))
+    by_shape = build_optimizer(OptimizerConfig(exclude="one_dim"), model)
+    by_name = build_optimizer(OptimizerConfig(exclude="official_names"), model)
+    # vectors: two of the layer norm, two of the batch norm, the linear bias; by name: not the layer norm's weight
+    assert [len(group["params"]) for group in by_shape.param_groups] == [1, 5]
+    assert [len(group["params"]) for group in by_name.param_groups] == [2, 4]
+
+
+def test_published_learning_rates() -> None:
+    schedule = ScheduleConfig(epochs=400, warmup_epochs=10)
+    for epoch, iteration, rate in [
+        (0, 0, 0.0018), (0, 99, 0.18), (5, 0, 0.9018), (9, 99, 1.8), (10, 0, 1.8),
+        (100, 50, 1.573660), (200, 0, 0.936239), (399, 99, 0.0000292),
+    ]:  # fmt: skip
+        assert schedule.rate(1.8, epoch * 100 + iteration, 100) == pytest.approx(rate, rel=2e-3 if rate < 1e-4 else 1e-6)
+
+
+def test_stepwise_cosine_starts_at_the_peak_and_ends_near_zero() -> None:
+    schedule = ScheduleConfig(epochs=2, warmup_epochs=1, form="stepwise")
+    rates = [schedule.rate(1.0, step, 10) for step in range(20)]
+    assert rates[9] == 1.0 and rates[10] == 1.0
+    assert rates[15] == pytest.approx(0.5)
+    assert 0 < rates[19] < 0.03
