@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except KeyboardInterrupt:
-        print("fra: interrupted; what was finished is kept", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"fra: {str(error) or 'interrupted; what was finished is kept'}", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
         if options.debug:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fra: {_one_line(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if options.debug or "out of memory" not in str(error) and "No space left" not in str(error):
+        if options.debug or ("out of memory" not in str(error) and "No space left" not in str(error)):
             raise
         print(f"fra: {_one_line(error)}: lower batch_size or raise accumulate with --set", file=sys.stderr)
         return 2
@@ -57,23 +57,33 @@ def _command(
     *,
     common: str = "",
 ) -> argparse.ArgumentParser:
-    """A subcommand with those of the common flags that it takes, as letters: out, device, precision, workers, seed, set."""
+    """A subcommand with those of the common flags that it takes: out, device, precision, workers, seed, set."""
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.set_defaults(run=run)
     flags = common.split()
     if "out" in flags:
-        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go; nothing is overwritten")
+        parser.add_argument(
+            "--out", type=Path, required=True, metavar="DIR", help="where results go; nothing is overwritten"
+        )
         parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
     if "device" in flags:
         parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     if "precision" in flags:
         parser.add_argument("--precision", default="auto", choices=("auto", "32", "bf16", "16"))
     if "workers" in flags:
-        parser.add_argument("--workers", type=_count, default=None, metavar="N", help="helper processes (default: chosen by the machine)")
+        parser.add_argument(
+            "--workers",
+            type=_count,
+            default=None,
+            metavar="N",
+            help="helper processes (default: chosen by the machine)",
+        )
     if "seed" in flags:
         parser.add_argument("--seed", type=int, default=None, metavar="N")
     if "set" in flags:
-        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting (repeatable)")
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting (repeatable)"
+        )
         parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -90,10 +100,16 @@ def _count(text: str) -> int:
 def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "crop", "cut faces out of photographs", _crop, common="out workers seed")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder tree, or a .txt list of photos")
-    parser.add_argument("--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already")
-    parser.add_argument("--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo")
+    parser.add_argument(
+        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
+    )
+    parser.add_argument(
+        "--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo"
+    )
     parser.add_argument("--size", type=int, default=128, help="side of the crops, pixels")
-    parser.add_argument("--margin", type=float, default=0.25, help="what is added to the box, as a share of its longer side")
+    parser.add_argument(
+        "--margin", type=float, default=0.25, help="what is added to the box, as a share of its longer side"
+    )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
 
@@ -126,11 +142,18 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         common="out device precision workers seed set",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
-    parser.add_argument("--faces", type=Path, metavar="DIR", help="crops: an output of `fra crop`, a folder tree, or a .txt list")
+    parser.add_argument(
+        "--faces", type=Path, metavar="DIR", help="crops: an output of `fra crop`, a folder tree, or a .txt list"
+    )
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=5, metavar="M", help="save this often, and at every epoch"
+    )
     parser.add_argument("--plan", action="store_true", help="say what it would take, and train nothing")
-    parser.add_argument("--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only")
+    parser.add_argument(
+        "--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only"
+    )
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="pairs in LFW's layout, for the health monitor only")
     for action in parser._actions:
         action.required = action.required and action.dest != "out"  # --plan and --print_config write nothing
@@ -146,7 +169,9 @@ def _pretrain(options: Arguments) -> None:
         print(recipe_text(recipe), end="")
         return
     if options.faces is None:
-        raise ValueError("--faces is missing: a folder of face crops (`fra crop` makes one, `fra data synthetic` draws one)")
+        raise ValueError(
+            "--faces is missing: a folder of face crops (`fra crop` makes one, `fra data synthetic` draws one)"
+        )
     if options.plan:
         plan(recipe, options.faces, device=options.device, devices=options.devices * options.nodes)
         return
@@ -164,6 +189,7 @@ def _pretrain(options: Arguments) -> None:
         workers=options.workers,
         labelled=options.labelled,
         pairs=options.pairs,
+        checkpoint_minutes=options.checkpoint_minutes,
         quiet=options.quiet,
     )
 
@@ -175,18 +201,23 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
     parser.add_argument("--encoder", metavar="WHAT", help="run folder, .safetensors, random, random:NAME or timm:NAME")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
-    parser.add_argument("--fraction", type=float, default=1.0, metavar="F", help="share of the training labels, in (0, 1]")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, metavar="F", help="share of the training labels, in (0, 1]"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation"
+    )
     parser.add_argument("--protocol", choices=("linear",), default=None)
     for action in parser._actions:
         action.required = action.required and action.dest != "out"
 
 
 def _transfer(options: Arguments) -> None:
-    from fra.recipe import recipe_text
-    from fra.transfer.run import load_transfer_recipe, transfer
+    from fra.recipe import load_recipe, recipe_text
+    from fra.transfer.protocol import TransferRecipe
+    from fra.transfer.run import transfer
 
-    recipe = load_transfer_recipe(options.recipe, options.set)
+    recipe = load_recipe(options.recipe, "transfer", TransferRecipe, options.set)
     if options.print_config:
         print(recipe_text(recipe), end="")
         return
@@ -287,10 +318,16 @@ def _recipes(options: Arguments) -> None:
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "demo", "the whole story in a few minutes, on drawn faces or your photographs", _demo, common="workers"
+        commands,
+        "demo",
+        "the whole story in a few minutes, on drawn faces or your photographs",
+        _demo,
+        common="workers",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
-    parser.add_argument("--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs instead of drawn faces")
+    parser.add_argument(
+        "--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs instead of drawn faces"
+    )
 
 
 def _demo(options: Arguments) -> None:

@@ -52,7 +52,9 @@ def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say) -> list[Pa
     draw_regions(str(run), drawn / "images", found, resume=_is_ours(found), quiet=quiet)
     runs = [run, found]
     for name in TASKS:
-        say(f"{name.removeprefix('synthetic_').capitalize()} from {FEW_LABELS:.0%} of the labels, against random weights")
+        say(
+            f"{name.removeprefix('synthetic_').capitalize()} from {FEW_LABELS:.0%} of the labels, against random weights"
+        )
         for encoder, label in ((str(run), "pretrain"), (f"random:{run}", "random")):
             folder = out / f"{name}.{label}"
             task = load_recipe(f"laptop/{name}", "transfer", TransferRecipe)

@@ -17,9 +17,7 @@ Recipe = TypeVar("Recipe")
 def shipped_recipes(kind: str) -> dict[str, Path]:
     """Names and files of all recipes of a kind, "pretrain" or "transfer"; a name is SCALE/FILE."""
     folder = Path(str(resources.files("fra"))) / "recipes"
-    return {
-        f"{scale}/{path.stem}": path for scale in SCALES for path in sorted((folder / scale / kind).glob("*.yaml"))
-    }
+    return {f"{scale}/{path.stem}": path for scale in SCALES for path in sorted((folder / scale / kind).glob("*.yaml"))}
 
 
 def find_recipe(name: str, kind: str) -> Path:
@@ -74,7 +72,9 @@ def build(
     try:
         parsed = parser.instantiate(parser.parse_object(raw))
     except Exception as error:  # jsonargparse raises several types; each message names the key and what it expects
-        message = " ".join(str(error).replace("Parser key", "setting").split()).replace("<class '", "").replace("'>", "")
+        message = (
+            " ".join(str(error).replace("Parser key", "setting").split()).replace("<class '", "").replace("'>", "")
+        )
         raise ValueError(f"recipe {where}: {message}") from error
     return schema(**{field.name: parsed[field.name] for field in dataclasses.fields(schema) if field.name in raw})  # type: ignore[arg-type]
 
@@ -95,7 +95,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: str) -> type:
     section = raw.get(key)
     name = section.get("name") if isinstance(section, dict) else None
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise ValueError(f"recipe {where}: {key}.name is '{name}'; it may be {', '.join(choices)}")
     return choices[name]
 

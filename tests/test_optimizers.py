@@ -59,12 +59,15 @@ def test_published_learning_rates() -> None:
         (0, 0, 0.0018), (0, 99, 0.18), (5, 0, 0.9018), (9, 99, 1.8), (10, 0, 1.8),
         (100, 50, 1.573660), (200, 0, 0.936239), (399, 99, 0.0000292),
     ]:  # fmt: skip
-        assert schedule.rate(1.8, epoch * 100 + iteration, 100) == pytest.approx(rate, rel=2e-3 if rate < 1e-4 else 1e-6)
+        assert schedule.rate(1.8, epoch * 100 + iteration, 100) == pytest.approx(
+            rate, rel=2e-3 if rate < 1e-4 else 1e-6
+        )
 
 
 def test_stepwise_cosine_starts_at_the_peak_and_ends_near_zero() -> None:
     schedule = ScheduleConfig(epochs=2, warmup_epochs=1, form="stepwise")
     rates = [schedule.rate(1.0, step, 10) for step in range(20)]
-    assert rates[9] == 1.0 and rates[10] == 1.0
+    assert rates[9] == 1.0
+    assert rates[10] == 1.0
     assert rates[15] == pytest.approx(0.5)
     assert 0 < rates[19] < 0.03

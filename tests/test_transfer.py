@@ -16,7 +16,7 @@ from torch.testing import assert_close
 import fra
 from fra.faces.geometry import FLIP_68
 from fra.faces.image import write_image
-from fra.recipe import load_recipe, shipped_recipes
+from fra.recipe import shipped_recipes
 from fra.training.weights import read_weights
 from fra.transfer import linear, run
 from fra.transfer.attributes import Attributes
@@ -26,7 +26,7 @@ from fra.transfer.expression import Expression
 from fra.transfer.landmarks import Landmarks
 from fra.transfer.linear import PENALTIES, Standardiser, batch_for, ridge
 from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import load_task_model, transfer, transfer_network
+from fra.transfer.run import load_task_model, load_transfer_recipe, transfer, transfer_network
 
 COLOURS = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=torch.uint8)
 RECIPE = TransferRecipe(name="planted", task="expression", dataset="planted", epochs=10)
@@ -266,6 +266,17 @@ def test_what_does_not_fit_together_is_one_clear_error(
     assert not (tmp_path / "run").exists()
 
 
+def test_training_that_explodes_stops_with_the_way_out(planted: LabelledFaces, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lower learning_rate from 1e"):
+        judge(replace(RECIPE, learning_rate=1e38), planted, tmp_path / "run")
+
+
+@pytest.mark.parametrize("setting", ["epochs", "batch_size"])
+def test_no_epochs_or_no_images_a_step_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting} is 0"):
+        replace(RECIPE, **{setting: 0})
+
+
 # The pieces
 
 
@@ -340,7 +351,7 @@ def test_recipes_are_found() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_shipped_recipe_names_itself_a_dataset_and_its_command(name: str) -> None:
-    recipe = load_recipe(name, "transfer", TransferRecipe)
+    recipe = load_transfer_recipe(name)
     assert recipe.name == name.partition("/")[2]
     assert recipe.dataset in DATASETS
     assert recipe.protocol in run.PROTOCOLS
@@ -368,7 +379,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_random_encoder_is_judged_from_start_to_end(drawn: Path, tmp_path: Path, name: str, folder: str) -> None:
-    recipe = replace(load_recipe(name, "transfer", TransferRecipe), image_size=32)
+    recipe = replace(load_transfer_recipe(name), image_size=32)
     results = transfer(recipe, encoder="random", data=drawn / folder, out=tmp_path / "run", fraction=1.0, quiet=True)
     assert results["test_images"] == 40
     assert results["encoder"] == "random"

@@ -18,7 +18,7 @@ class _MeanOverProcesses(torch.autograd.Function):
         return total / processes()
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total / processes()

@@ -61,17 +61,17 @@ class Encoder(nn.Module):
         return self.maps(images).mean((2, 3))
 
 
-def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> nn.Module:
-    """The bare network without pooling and classifier, in channels-last memory format.
+def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
+    """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
     Raises ValueError for a name nobody knows, or a `last_stride` of 1 outside the ResNet family.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])
-        network: nn.Module = ResNet(options.pop("block"), num_classes=0, global_pool="", zero_init_last=False, **options)
+        network: Any = ResNet(options.pop("block"), num_classes=0, global_pool="", zero_init_last=False, **options)
     elif timm.is_model(config.name):
         # The last batch norm of a block starts at one, as in torchvision (spec, section 1).
-        extra = {"zero_init_last": False} if config.name.startswith("resnet") else {}
+        extra: dict[str, Any] = {"zero_init_last": False} if config.name.startswith("resnet") else {}
         network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
@@ -81,10 +81,11 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> nn.Mod
     return network.to(memory_format=torch.channels_last)
 
 
-def _make_last_stage_fine(network: nn.Module, name: str) -> None:
+def _make_last_stage_fine(network: Any, name: str) -> None:
     if not isinstance(network, ResNet):
         raise ValueError(f"last_stride=1 is only known for ResNets, not for {name}: leave it at 2")
-    for module in network.layer4[0].modules():
+    first: Any = network.layer4[0]  # type: ignore[index]
+    for module in first.modules():
         if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
             module.stride = (1, 1)
         if isinstance(module, nn.AvgPool2d):

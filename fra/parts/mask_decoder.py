@@ -29,7 +29,7 @@ class DecoderConfig:
     """What the decoder starts from: zeros (released code) leave all K outputs nearly equal; the queries themselves
     make regions differ from the first step (ours, docs/how_fra_works.md)."""
     mask_mlp: Literal["default", "orthogonal"] = "default"
-    """First weights of the mask MLP: torch's default (released code), or orthogonal with gain 1.4 and no biases (ours)."""
+    """First weights of the mask MLP: torch's default (released code), or orthogonal, gain 1.4, no biases (ours)."""
 
 
 def sine_encoding(height: int, width: int, channels: int) -> Float[Tensor, "P D"]:
@@ -104,7 +104,7 @@ class MaskDecoder(nn.Module):
 
     def forward(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K D"]:
         memory = self.input(maps).flatten(2).transpose(1, 2)
-        places = sine_encoding(*maps.shape[2:], memory.shape[2]).to(memory)
+        places = sine_encoding(maps.shape[2], maps.shape[3], memory.shape[2]).to(memory)
         queries = self.queries.weight.expand(len(maps), -1, -1)
         content = queries if self.content == "queries" else torch.zeros_like(queries)
         for layer in self.layers:

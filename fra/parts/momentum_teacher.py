@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -34,7 +33,8 @@ class MomentumTeacher(nn.Module, Generic[Network]):
     @torch.no_grad()
     def follow(self, student: Network, *, momentum: float) -> None:
         """One step of the running average; `momentum` in [0, 1], 1 leaves the teacher as it is."""
-        mine, theirs = list(self.network.parameters()), list(student.parameters())
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - momentum)
         if self.follow_buffers:
             for own, other in zip(self.network.buffers(), student.buffers(), strict=True):

@@ -45,6 +45,8 @@ class FaceNetwork(nn.Module):
 class BYOL(Method):
     """Online network, predictor, and a teacher that follows."""
 
+    online: FaceNetwork
+
     def __init__(self, config: BYOLConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config = config

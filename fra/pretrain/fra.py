@@ -1,4 +1,4 @@
-"""FRA (Gao and Patras, CVPR 2024): the same face and the same facial regions in two views, and regions that are clusters.
+"""FRA (Gao and Patras, CVPR 2024): the same face and the same regions in two views, and regions that are clusters.
 
 B images, K facial regions, C encoder channels, D embedding channels, P positions of the last map, S view size.
 RGB is the three colours of a view.
@@ -49,7 +49,7 @@ class FRAConfig:
     region_weight: float = 0.5
     """Weight of the same-region term in each direction (released code)."""
     negative_weight: float = 0.02
-    """Pushes different regions of one face apart, inside the same-region term (released code; not in the supplement)."""
+    """Pushes different regions of one face apart, in the same-region term (released code; not in the supplement)."""
     cluster_weight: float = 0.1
     """Weight of the cluster term (released command line)."""
     student_temperature: float = 0.1
@@ -106,6 +106,8 @@ class RegionNetwork(nn.Module):
 class FRA(Method):
     """Online network with two predictors, and a teacher that follows."""
 
+    online: RegionNetwork
+
     def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config = config
@@ -140,8 +142,8 @@ class FRA(Method):
         same_region = self._region_loss(regions[0], second.regions) + self._region_loss(regions[1], first.regions)
         watched = targets if self.config.cluster_views == "same" else targets[::-1]
         pairs = list(zip(online, watched, strict=True))
-        assignment = sum(self._assignment_loss(o.scores, t.scores) for o, t in pairs) / len(pairs)
-        mean_entropy = sum(mean_entropy_loss(o.scores, self.config.student_temperature) for o, _ in pairs) / len(pairs)
+        assignment = _mean([self._assignment_loss(o.scores, t.scores) for o, t in pairs])
+        mean_entropy = _mean([mean_entropy_loss(o.scores, self.config.student_temperature) for o in online])
         clusters = assignment + self.config.mean_entropy_weight * mean_entropy
         total = (
             self.config.face_weight * same_face
@@ -195,6 +197,10 @@ class FRA(Method):
         return rising_momentum(self.config.teacher_momentum, progress.fraction)
 
 
+def _mean(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).mean()
+
+
 def pixel_rows(scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
     """Every pixel of the batch as one row: R = B * h * w."""
     return scores.flatten(2).transpose(1, 2).reshape(-1, scores.shape[1])
@@ -221,6 +227,6 @@ def assignment_loss(
 
 
 def mean_entropy_loss(scores: Float[Tensor, "B K h w"], temperature: float) -> Float[Tensor, ""]:
-    """log K minus the entropy of the mean assignment over all pixels and processes; 0 when all regions are used alike."""
+    """log K minus the entropy of the mean assignment over all pixels and processes; 0 when regions are used alike."""
     mean = mean_over_processes((pixel_rows(scores) / temperature).softmax(-1).mean(0))
     return torch.special.xlogy(mean, mean).sum() + math.log(len(mean))

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
-from fra.parts.encoder import Encoder
 from fra.parts.region_head import RegionModel
 from fra.parts.similarity import effective_rank, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
@@ -85,9 +84,7 @@ class HealthMonitor:
         return row
 
 
-def region_health(
-    model: RegionModel, faces: Float[Tensor, "B 3 S S"], *, temperature: float
-) -> dict[str, float]:
+def region_health(model: RegionModel, faces: Float[Tensor, "B 3 S S"], *, temperature: float) -> dict[str, float]:
     """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region.
 
     The mask embeddings are those of these faces, so that the first row, before training, means something too.
@@ -104,12 +101,13 @@ def region_health(
 
 def diagnose(row: dict[str, Any], *, epoch: int, highest_rank: float) -> list[str]:
     """What is wrong, in plain sentences. Nothing is said before training has begun."""
-    found = []
+    found: list[str] = []
     if epoch == 0:
         return found
     if row["effective_rank"] < 0.3 * highest_rank and row["effective_rank"] < 3:
         found.append(
-            f"Features are collapsing: their effective rank fell from {highest_rank:.1f} to {row['effective_rank']:.1f}."
+            "Features are collapsing: their effective rank"
+            f" fell from {highest_rank:.1f} to {row['effective_rank']:.1f}."
             " Lower the learning rate or raise the batch size."
         )
     usage = [value for name, value in row.items() if name.startswith("usage_")]
@@ -141,7 +139,7 @@ def area_under_curve(scores: Float[Tensor, "N"], positive: Bool[Tensor, "N"]) ->
 
 
 def read_labelled(folder: Path, size: int, *, limit: int = 2000) -> Labelled:
-    """Faces of a folder with one subfolder per class, at most `limit`, evenly spread. ValueError when there are none."""
+    """At most `limit` faces of a folder with one subfolder per class, evenly spread. ValueError when there are none."""
     files = image_files(folder)
     classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
     if len(classes) < 2:

@@ -34,13 +34,14 @@ class Plan:
     def lines(self) -> list[str]:
         hours = self.seconds / 3600
         length = f"{hours:.1f} hours" if hours >= 1 else f"{self.seconds / 60:.1f} minutes"
+        trained, encoder = self.parameters / 1e6, self.encoder_parameters / 1e6
         return [
-            f"weights        {self.parameters / 1e6:.2f} M trained, of which the encoder {self.encoder_parameters / 1e6:.2f} M",
-            f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair of views, forward and backward, both networks",
-            f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process (four copies of the weights + one batch's activations)",
+            f"weights        {trained:.2f} M trained, of which the encoder {encoder:.2f} M",
+            f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair: forward, backward, teacher",
+            f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process: weights (four copies), activations",
             f"steps          {self.steps:,} ({self.pairs:,} pairs)",
-            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second, measured here with small"
-            " batches and without loading; several devices divide it",
+            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second here, measured just now",
+            "               with small batches and without loading; several devices divide it",
         ]
 
 

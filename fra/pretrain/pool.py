@@ -166,7 +166,7 @@ class FaceLoader:
             batch_size=None,
             sampler=order,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_prepare_worker,
         )

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fra import __version__
-from fra.faces.pictures import contact_sheet
 from fra.faces.image import write_image
+from fra.faces.pictures import contact_sheet
 from fra.files import append_rows, atomic, claim_folder
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
@@ -99,6 +99,7 @@ def pretrain(
     workers: int | None = None,
     labelled: Path | None = None,
     pairs: Path | None = None,
+    checkpoint_minutes: float = 5.0,
     quiet: bool = False,
 ) -> Path:
     """Train as the recipe says and leave a run folder in `out`, which is returned.
@@ -109,7 +110,7 @@ def pretrain(
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     fabric.launch()
     precision = choose_precision(fabric.device.type, precision)
-    batch, _ = _batches(recipe, len(pool), world=fabric.world_size)
+    _batches(recipe, len(pool), world=fabric.world_size)  # refuses sizes that do not fit, before anything is written
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
         pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
@@ -141,6 +142,7 @@ def pretrain(
         seed=recipe.seed,
         images_per_step=recipe.batch_size,
         log_every=max(1, min(10, order.steps_per_epoch // 4)),
+        checkpoint_seconds=60 * checkpoint_minutes,
         quiet=quiet,
     )
     watch = Watch(recipe, pool, out, fabric, side_sets) if fabric.is_global_zero else None

@@ -51,7 +51,9 @@ def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         written = state["identity"]
     except (RuntimeError, EOFError, KeyError, OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint of fra ({type(error).__name__}): start again without it") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint of fra ({type(error).__name__}): start again without it"
+        ) from error
     differing = sorted(key for key in identity if identity[key] != written.get(key))
     if differing:
         key = differing[0]

@@ -62,7 +62,10 @@ class Journal:
     def speed(self) -> dict[str, float]:
         """Units per second and the share of time spent waiting for data, since the last call."""
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        found = {f"{self.unit}_per_second": self._steps_here * self.per_step / seconds, "waiting": self._waited / seconds}
+        found = {
+            f"{self.unit}_per_second": self._steps_here * self.per_step / seconds,
+            "waiting": self._waited / seconds,
+        }
         self._started, self._steps_here, self._waited = time.perf_counter(), 0, 0.0
         return found
 
@@ -70,7 +73,9 @@ class Journal:
         """Append a row that holds at least step and loss, with the speed since the last row."""
         speed = self.speed()
         row = row | speed
-        append_rows(self.path, [{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}])
+        append_rows(
+            self.path, [{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}]
+        )
         if self._progress:
             bound = "data-bound" if speed["waiting"] > 0.2 else "compute-bound"
             rate = speed[f"{self.unit}_per_second"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C, SIGTERM, SIGUSR1) and has saved where it stands."""
 
 
@@ -199,7 +199,8 @@ def _anyone(fabric: "Fabric", flag: bool) -> bool:
     """Does any process say so? All processes get the same answer."""
     if fabric.world_size == 1:
         return flag
-    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)
+    flags = fabric.all_gather(torch.tensor(float(flag), device=fabric.device))
+    return bool(torch.as_tensor(flags).sum() > 0)
 
 
 @contextmanager
@@ -208,7 +209,9 @@ def stop_signals() -> Iterator[list[int]]:
     received: list[int] = []
     names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     try:
-        before = {name: signal.signal(getattr(signal, name), lambda number, _: received.append(number)) for name in names}
+        before = {
+            name: signal.signal(getattr(signal, name), lambda number, _: received.append(number)) for name in names
+        }
     except ValueError:  # not in the main thread: leave signals alone
         yield received
         return

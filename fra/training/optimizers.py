@@ -57,7 +57,7 @@ class LARS(torch.optim.Optimizer):
                 self._step_group(group, weights)
 
     def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        steps = [weight.grad for weight in weights]
+        steps: Any = [weight.grad for weight in weights]  # lists or tuples of tensors
         if group["adapt"]:
             decay = group["weight_decay"]
             norms, pulls = torch._foreach_norm(weights), torch._foreach_norm(steps)

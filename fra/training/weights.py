@@ -68,7 +68,9 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu") -
     path = _weights_path(Path(what), "model.safetensors")
     state, metadata = read_weights(path)
     if "regions" not in metadata:
-        raise ValueError(f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra")
+        raise ValueError(
+            f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
+        )
     encoder = Encoder(_encoder_config(metadata))
     settings = dict(metadata["regions"])
     settings["decoder"] = DecoderConfig(**settings["decoder"])
@@ -109,7 +111,9 @@ def _weights_path(path: Path, name: str) -> Path:
     if not path.exists():
         raise ValueError(f"there is no {path}: give a run folder, a .safetensors file, `random` or `timm:NAME`")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file: give a run folder, a .safetensors file, `random` or `timm:NAME`")
+        raise ValueError(
+            f"{path} is not a .safetensors file: give a run folder, a .safetensors file, `random` or `timm:NAME`"
+        )
     return path
 
 

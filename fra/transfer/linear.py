@@ -164,6 +164,8 @@ def train_by_sgd(
             optimizer.zero_grad()
             schedule.step()
             total += float(loss.detach()) * len(rows)
+        if not math.isfinite(total):
+            raise ValueError(f"the loss is {total} in epoch {epoch}: lower learning_rate from {recipe.learning_rate}")
         row = {"epoch": epoch, "loss": total / data.count, "learning_rate": schedule.get_last_lr()[0]}
         if val is not None:
             with torch.no_grad():

@@ -37,6 +37,11 @@ class TransferRecipe:
     fraction: float = 1.0
     """Share of the training images whose labels may be used, 0 < fraction <= 1."""
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+
 
 @dataclass(frozen=True)
 class Fitted:

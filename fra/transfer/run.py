@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from fra.files import atomic, claim_folder, write_rows
-from fra.recipe import plain, recipe_text
+from fra.recipe import load_recipe, plain, recipe_text
 from fra.training.devices import choose_device
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.datasets import DATASETS
@@ -21,10 +22,23 @@ from fra.transfer.results import load_seed, save_seed, seed_file, write_run
 from fra.transfer.subsets import draw_subset
 from fra.transfer.task import Task
 
-__all__ = ["PROTOCOLS", "TASKS", "TransferRecipe", "load_task_model", "transfer", "transfer_network"]
+__all__ = [
+    "PROTOCOLS",
+    "TASKS",
+    "TransferRecipe",
+    "load_task_model",
+    "load_transfer_recipe",
+    "transfer",
+    "transfer_network",
+]
 
 PROTOCOLS = {"linear": Linear}
 """Fine-tuning, EAC and STAR will be rows here."""
+
+
+def load_transfer_recipe(name: str, overrides: Sequence[str] = ()) -> TransferRecipe:
+    """A shipped recipe or a YAML file, with "key=value" overrides. ValueError names what is wrong and what there is."""
+    return load_recipe(name, "transfer", TransferRecipe, overrides)
 
 
 def transfer(

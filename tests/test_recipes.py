@@ -1,0 +1,125 @@
+"""Every shipped recipe is read, typed and built; what is wrong in one is said in one line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import fra
+from fra.parts.encoder import build_backbone
+from fra.pretrain.run import METHODS, PretrainRecipe, build_method, load_pretrain_recipe
+from fra.pretrain.views import ViewMaker
+from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, shipped_recipes
+from fra.training.optimizers import build_optimizer
+from fra.transfer.datasets import DATASETS
+from fra.transfer.protocol import TransferRecipe
+from fra.transfer.run import PROTOCOLS
+
+FILES = sorted(Path(fra.__file__).parent.glob("recipes/**/*.yaml"))
+PRETRAIN, TRANSFER = list(shipped_recipes("pretrain")), list(shipped_recipes("transfer"))
+SMALL = "smoke/resnet10_half.fra"
+
+
+def test_every_file_has_a_name_of_its_own() -> None:
+    assert len(FILES) == len(PRETRAIN) + len(TRANSFER) >= 20
+    assert not set(PRETRAIN) & set(TRANSFER)
+
+
+@pytest.mark.parametrize("name", PRETRAIN)
+def test_pretraining_recipe_is_built(name: str) -> None:
+    recipe = load_pretrain_recipe(name, [])
+    # ResNet-50 with its heads takes seconds to initialise; on the meta device nothing is filled.
+    with torch.device("meta"):
+        kind = METHODS[recipe.method.name][1]
+        backbone = build_backbone(recipe.encoder)
+    assert sum(weight.numel() for weight in backbone.parameters()) > 1e6
+    assert issubclass(kind, torch.nn.Module)
+    if not name.startswith(("paper", "one_gpu")):
+        method = build_method(recipe)
+        assert len(build_optimizer(recipe.optimizer, method).param_groups) == 2
+    views = ViewMaker(recipe.views, seed=0).make(
+        [torch.zeros(3, 32, 32, dtype=torch.uint8)], torch.tensor([0]), epoch=0
+    )
+    assert [tuple(view.shape) for view in views] == [(1, 3, recipe.views.size, recipe.views.size)] * 2
+    assert 0 < recipe.schedule.warmup_epochs < recipe.schedule.epochs
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_transfer_recipe_is_built(name: str) -> None:
+    recipe = load_recipe(name, "transfer", TransferRecipe)
+    assert recipe.dataset in DATASETS
+    assert recipe.protocol in PROTOCOLS
+
+
+def test_paper_presets_hold_the_supplements_numbers() -> None:
+    recipe = load_pretrain_recipe("paper/resnet50.fra_vggface2_400ep", [])
+    assert (recipe.batch_size, recipe.schedule.epochs, recipe.method.decoder.layers) == (1024, 400, 1)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay, recipe.optimizer.momentum) == (
+        1.8,
+        1.5e-6,
+        0.9,
+    )
+    official = load_pretrain_recipe("paper/resnet50.fra_official", [])
+    assert (official.batch_size, official.schedule.epochs, official.method.decoder.layers) == (512, 50, 2)
+    assert (official.optimizer.learning_rate, official.optimizer.weight_decay) == (0.9, 1e-6)
+    assert official.optimizer.exclude == "official_names"
+    # both follow one rule: 0.45 * batch / 256
+    assert recipe.optimizer.learning_rate / recipe.batch_size == pytest.approx(0.45 / 256)
+    assert official.optimizer.learning_rate / official.batch_size == pytest.approx(0.45 / 256)
+
+
+def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
+    recipe = load_pretrain_recipe(SMALL, ["method.regions=16", "views.scale=[0.3, 0.9]", "optimizer.weight_decay=1e-6"])
+    assert recipe.method.regions == 16
+    assert recipe.views.scale == (0.3, 0.9)
+    assert recipe.optimizer.weight_decay == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.regoins=16", "has no setting 'regoins'; it has name, regions"),
+        ("batch_sise=16", "has no setting 'batch_sise'; it has encoder, method"),
+        ("batch_size=many", "batch_size"),
+        ("method.decoder.content=nothing", "content"),
+        ("method.name=dino", "may be byol, fra"),
+        ("batch_size", "key=value"),
+        ("batch_size.x=3", "is a value, not a section"),
+        ("views.scale=[0.9, 0.1]", "the smaller first"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match="setting|set|may be|smaller|Expected|batch_size") as caught:
+        load_pretrain_recipe(SMALL, [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_lists_what_there_is() -> None:
+    with pytest.raises(ValueError, match="no recipe is called 'nope'; there are paper/"):
+        load_pretrain_recipe("nope", [])
+    with pytest.raises(ValueError, match="there is no recipe file"):
+        load_pretrain_recipe("nope.yaml", [])
+
+
+def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
+    recipe = load_pretrain_recipe(SMALL, ["seed=3"])
+    (tmp_path / "mine.yaml").write_text(recipe_text(recipe))
+    again = load_pretrain_recipe(str(tmp_path / "mine.yaml"), [])
+    assert again == recipe
+    assert recipe_hash(again) == recipe_hash(recipe) != recipe_hash(load_pretrain_recipe(SMALL, []))
+
+
+def test_every_line_of_a_paper_recipe_cites_its_source() -> None:
+    for name, path in shipped_recipes("pretrain").items():
+        if name.startswith("paper"):
+            lines = [line for line in path.read_text().splitlines() if ": " in line and "name: " not in line[:8]]
+            uncited = [line for line in lines if "#" not in line]
+            assert not uncited, (name, uncited)
+
+
+def test_a_recipe_is_plain_data() -> None:
+    recipe = load_pretrain_recipe(SMALL, [])
+    assert isinstance(recipe, PretrainRecipe)
+    assert yaml.safe_load(recipe_text(recipe)) == plain(recipe)
