@@ -202,7 +202,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--encoder", metavar="WHAT", help="run folder, .safetensors, random, random:NAME or timm:NAME")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
     parser.add_argument(
-        "--fraction", type=float, default=1.0, metavar="F", help="share of the training labels, in (0, 1]"
+        "--fraction", type=float, default=None, metavar="F", help="share of the training labels, in (0, 1]"
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation"
@@ -213,11 +213,10 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _transfer(options: Arguments) -> None:
-    from fra.recipe import load_recipe, recipe_text
-    from fra.transfer.protocol import TransferRecipe
-    from fra.transfer.run import transfer
+    from fra.recipe import recipe_text
+    from fra.transfer.run import load_transfer_recipe, transfer
 
-    recipe = load_recipe(options.recipe, "transfer", TransferRecipe, options.set)
+    recipe = load_transfer_recipe(options.recipe, options.set)
     if options.print_config:
         print(recipe_text(recipe), end="")
         return

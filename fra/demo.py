@@ -7,12 +7,10 @@ from fra.crop.run import crop
 from fra.faces.image import image_files
 from fra.files import MARK
 from fra.pretrain.run import load_pretrain_recipe, pretrain
-from fra.recipe import load_recipe
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
 from fra.transfer.datasets.synthetic import write as write_drawn_faces
-from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import transfer
+from fra.transfer.run import load_transfer_recipe, transfer
 
 DRAWN_FACES = 4000
 FEW_LABELS = 0.1
@@ -52,12 +50,11 @@ def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say) -> list[Pa
     draw_regions(str(run), drawn / "images", found, resume=_is_ours(found), quiet=quiet)
     runs = [run, found]
     for name in TASKS:
-        say(
-            f"{name.removeprefix('synthetic_').capitalize()} from {FEW_LABELS:.0%} of the labels, against random weights"
-        )
+        what = name.removeprefix("synthetic_").capitalize()
+        say(f"{what} from {FEW_LABELS:.0%} of the labels, against random weights")
         for encoder, label in ((str(run), "pretrain"), (f"random:{run}", "random")):
             folder = out / f"{name}.{label}"
-            task = load_recipe(f"laptop/{name}", "transfer", TransferRecipe)
+            task = load_transfer_recipe(f"laptop/{name}")
             transfer(
                 task,
                 encoder=encoder,

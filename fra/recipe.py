@@ -65,6 +65,10 @@ def build(
 
     classes = {key: _variant(raw, key, choices, where) for key, choices in variants.items()}
     _refuse_unknown_keys(raw, schema, classes, where)
+    required = [field.name for field in dataclasses.fields(schema) if _is_required(field)]  # type: ignore[arg-type]
+    missing = [name for name in required if name not in raw]
+    if missing:
+        raise ValueError(f"recipe {where}: {', '.join(missing)} is missing")
     parser = ArgumentParser(exit_on_error=False)
     for field in dataclasses.fields(schema):  # type: ignore[arg-type]
         hint = classes.get(field.name, get_type_hints(schema)[field.name])
@@ -77,6 +81,10 @@ def build(
         )
         raise ValueError(f"recipe {where}: {message}") from error
     return schema(**{field.name: parsed[field.name] for field in dataclasses.fields(schema) if field.name in raw})  # type: ignore[arg-type]
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -180,6 +180,6 @@ def test_unreadable_faces_are_skipped_and_listed(drawn_faces: Path, tmp_path: Pa
     assert "000.png" in (out / "summary.json").read_text()
 
 
-def test_the_seed_of_a_step_depends_on_step_and_process() -> None:
-    assert len({step_seed(0, step, rank) for step in range(50) for rank in range(4)}) == 200
+def test_the_seed_of_a_batch_depends_on_batch_and_process() -> None:
+    assert len({step_seed(0, batch, rank) for batch in range(50) for rank in range(4)}) == 200
     assert step_seed(0, 3, 1) == step_seed(0, 3, 1) != step_seed(1, 3, 1)

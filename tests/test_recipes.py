@@ -103,6 +103,15 @@ def test_a_missing_recipe_lists_what_there_is() -> None:
         load_pretrain_recipe("nope.yaml", [])
 
 
+def test_a_recipe_without_a_required_section_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("method: {name: byol}\n")
+    with pytest.raises(ValueError, match="encoder is missing"):
+        load_pretrain_recipe(str(tmp_path / "mine.yaml"), [])
+    (tmp_path / "mine.yaml").write_text("method: {name: byol\n")
+    with pytest.raises(ValueError, match="is not valid YAML"):
+        load_pretrain_recipe(str(tmp_path / "mine.yaml"), [])
+
+
 def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
     recipe = load_pretrain_recipe(SMALL, ["seed=3"])
     (tmp_path / "mine.yaml").write_text(recipe_text(recipe))

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,33 @@ def test_a_long_curve_is_thinned_to_the_means_of_its_stretches():
     assert len(x) == 240
     assert x[0] == 0.5
     assert (y == 0.5).all()
+
+
+def test_the_page_opens_in_a_browser_asks_for_nothing_and_its_slider_moves(page, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    file = tmp_path / "report.html"
+    file.write_text(page)
+    asked: list[str] = []
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        tab = chromium.new_page(viewport={"width": 1100, "height": 900})
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(file.as_uri())
+        pictures = "[...document.images].map(image => image.complete && image.naturalWidth > 0)"
+        assert tab.evaluate(pictures)
+        assert all(tab.evaluate(pictures))
+        # nothing is wider than the page
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        shown = "[...document.images].map(image => image.src + getComputedStyle(image).display).join()"
+        slider = tab.locator("input[type=range]").first
+        before = tab.evaluate(shown)
+        slider.evaluate("s => { s.value = s.value == s.min ? s.max : s.min; s.dispatchEvent(new Event('input')); }")
+        assert tab.evaluate(shown) != before
+        chromium.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert complaints == []

@@ -14,7 +14,8 @@ def write_card(out: Path, summary: dict[str, Any], metadata: dict[str, Any]) -> 
     crops = ", ".join(f"{key}: {value}" for key, value in crop.items()) if crop else "unknown (not made by `fra crop`)"
     text = f"""# {out.resolve().name}
 
-A face encoder pre-trained without labels by {summary["method"]} ({metadata["library"]}, recipe {metadata["recipe_hash"]}).
+A face encoder pre-trained without labels by {summary["method"]} ({metadata["library"]}; recipe
+{metadata["recipe_hash"]}).
 
 | | |
 |---|---|

@@ -7,7 +7,6 @@ Whatever is random is a function of (seed, epoch, image index, view) alone, and 
 order whatever else is in the batch: workers, processes, batch composition and resuming change nothing, bit for bit.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
-# Values worked on at a time: many save calls, few stay in a core's cache. Measured; results do not depend on them.
-CHUNK, PIXELS = 2**18, 2**14
+# Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
+CHUNK = 2**18
 LUMA = (0.299, 0.587, 0.114)  # grey as ITU-R BT.601 and Pillow's mode L weigh red, green, blue
+CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, blue in sixths of a turn
 
 
 @dataclass(frozen=True)
@@ -243,14 +243,17 @@ def carry_out(
     queue = rank.argsort(kind="stable")
     made = torch.empty(len(images), 3, config.size, config.size)
     for chosen in chunks(queue, config.size):
-        faces = torch.empty(len(chosen), 3, config.size, config.size)
+        alone = len(chosen) == 1  # worked on where it will stay
+        faces = made[chosen[0]][None] if alone else torch.empty(len(chosen), 3, config.size, config.size)
         for face, i in zip(faces, chosen, strict=True):
             face.copy_(crop(images[i], drawn.boxes[i], size=config.size, flip=bool(drawn.flip[i])))
         faces.mul_(1 / 255)
         jittered = int(drawn.jitter[chosen].sum())  # they come first
         change_colours(faces[:jittered], drawn.order[chosen], drawn.amounts[chosen])
-        for face, i in zip(faces, chosen, strict=True):
-            made[i] = grey(face[None])[0] if drawn.grayscale[i] else face
+        for i in drawn.grayscale[chosen].nonzero()[0]:
+            faces[i] = grey(faces[i : i + 1])[0]
+        if not alone:
+            made[torch.from_numpy(chosen)] = faces
     blur(made, drawn.sigma)
     for i in drawn.solarize.nonzero()[0]:
         solarize(made[i], config.solarize_threshold)
@@ -311,11 +314,6 @@ def saturate(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) 
 
 def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) -> None:
     """Turn the colour circle by at most 1/3, in place, at constant value and saturation of HSV (A. R. Smith, 1978)."""
-    for rows in faces.split(max(1, PIXELS // faces[:, 0, 0].numel()), dim=2):
-        _shift_hue_of_rows(rows, turns[:, 0])
-
-
-def _shift_hue_of_rows(faces: Float[Tensor, "N 3 H W"], turns: Float[Tensor, "N 1 1"]) -> None:
     red, green, blue = faces.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
@@ -325,9 +323,9 @@ def _shift_hue_of_rows(faces: Float[Tensor, "N 3 H W"], turns: Float[Tensor, "N 
     # with r, g, b stretched so that the largest is 1 and the smallest 0, |hue| = |g - b| + (1 - r)(3 - 2|g - b|).
     side, away = (green - blue).mul_(scale), (high - red).mul_(scale)
     apart = side.abs()
-    hue = (apart * -2).add_(3).mul_(away).add_(apart).copysign_(side).add_(turns * 6)
+    hue = torch.addcmul(apart, apart, away, value=-2).add_(away, alpha=3).copysign_(side).add_(turns[:, 0] * 6)
     # A pure colour holds all of a channel within one sixth of that channel's hue, and nothing beyond two.
-    held = (hue[:, None] - torch.tensor([0.0, 2.0, -2.0])[:, None, None]).abs_()
+    held = (hue[:, None] - CENTRES).abs_()
     held.sub_(3).abs_().sub_(1).clamp_(0, 1)
     torch.addcmul(low[:, None], chroma[:, None], held, out=faces)
 
@@ -347,7 +345,8 @@ def blur(faces: Float[Tensor, "B 3 S S"], sigma: Float[np.ndarray, "B"]) -> None
         for chosen in chunks((reach == r).nonzero()[0], size):
             taps = np.exp(-0.5 * (steps / sigma[chosen, None]) ** 2)
             weights = torch.from_numpy((taps / taps.sum(1, keepdims=True)).astype(np.float32))
-            faces[torch.from_numpy(chosen)] = _weighted_sums(faces[torch.from_numpy(chosen)], weights)
+            which = slice(chosen[0], chosen[0] + 1) if len(chosen) == 1 else torch.from_numpy(chosen)
+            faces[which] = _weighted_sums(faces[which], weights)
 
 
 def _weighted_sums(faces: Float[Tensor, "N 3 S S"], weights: Float[Tensor, "N taps"]) -> Float[Tensor, "N 3 S S"]:

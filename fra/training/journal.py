@@ -11,8 +11,13 @@ from fra.files import append_rows, read_rows, write_rows
 
 def keep_rows_until(path: Path, step: int) -> None:
     """Drop the rows of steps after `step`: a resumed run writes them again."""
-    if path.exists():
-        write_rows(path, [row for row in read_rows(path) if int(row["step"]) <= step])
+    if not path.exists():
+        return
+    kept = [row for row in read_rows(path) if int(row["step"]) <= step]
+    if kept:
+        write_rows(path, kept)
+    else:
+        path.unlink()
 
 
 class Journal:

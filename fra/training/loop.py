@@ -104,7 +104,6 @@ def fit(
         while step < how.steps:
             progress = how.progress(step)
             model.train()
-            torch.manual_seed(step_seed(how.seed, step, fabric.global_rank))
             rate = how.schedule.rate(how.learning_rate, step, how.steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -141,6 +140,8 @@ def _forward_and_backward(
         before = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - before
+        # After the batch has come: a loader that starts draws from torch's random state.
+        torch.manual_seed(step_seed(how.seed, progress.step * how.accumulate + index, how.fabric.global_rank))
         with how.fabric.no_backward_sync(wrapped, enabled=index < how.accumulate - 1):
             loss = wrapped.loss(batch, progress)
             how.fabric.backward(loss.total / how.accumulate)
@@ -189,9 +190,9 @@ def _at_epoch(
     how.fabric.barrier()
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random inside one step (dropout): a function of these three alone."""
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=7).digest()
+def step_seed(seed: int, batch: int, rank: int) -> int:
+    """The seed of everything random that happens to one batch (dropout): a function of these three alone."""
+    digest = hashlib.blake2b(f"{seed}/{batch}/{rank}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
 
 
