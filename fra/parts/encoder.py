@@ -15,6 +15,7 @@ FACE_STD = (0.2536, 0.2194, 0.2070)
 # Small networks of our own for minutes instead of days; timm's ResNet class, so keys keep torchvision's names.
 SMALL_RESNETS: dict[str, dict[str, Any]] = {
     "resnet10": dict(block=BasicBlock, layers=(1, 1, 1, 1)),
+    "resnet10_quarter": dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stem_width=16),
     "resnet10_half": dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), stem_width=32),
     "resnet18_half": dict(block=BasicBlock, layers=(2, 2, 2, 2), channels=(32, 64, 128, 256), stem_width=32),
 }
