@@ -55,25 +55,32 @@ class Forwarding(nn.Module):
         return self.method.loss(inputs, START).total
 
 
-def one_of_two(rank: int, name: str, folder: str) -> None:
+def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    method = build(name)
     half = [view[4 * rank : 4 * rank + 4] for view in views()]
-    together = DistributedDataParallel(Forwarding(method))  # a name, or its hooks are gone before the backward pass
-    together(*half).backward()
-    if rank == 0:
-        gradients = {key: weight.grad for key, weight in method.named_parameters() if weight.requires_grad}
-        torch.save(gradients, f"{folder}/gradients.pt")
+    for name in METHODS:
+        method = build(name)
+        together = DistributedDataParallel(Forwarding(method))  # a name, or its hooks go before the backward pass
+        together(*half).backward()
+        if rank == 0:
+            gradients = {key: weight.grad for key, weight in method.named_parameters() if weight.requires_grad}
+            torch.save(gradients, f"{folder}/{name}.pt")
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def gradients_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    mp.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    return folder
+
+
 @pytest.mark.parametrize("name", list(METHODS))
-def test_one_process_equals_two(name: str, tmp_path: Path) -> None:
-    mp.spawn(one_of_two, args=(name, str(tmp_path)), nprocs=2)
+def test_one_process_equals_two(name: str, gradients_of_two: Path) -> None:
     method = build(name)
     method.loss(views(), START).total.backward()
-    theirs = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    theirs = torch.load(gradients_of_two / f"{name}.pt", weights_only=True)
     scale = max(gradient.abs().max().item() for gradient in theirs.values())
     assert scale > 1e-3
     for key, weight in method.named_parameters():

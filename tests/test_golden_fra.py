@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fra.parts.encoder import Encoder
+from fra.parts.encoder import Encoder, EncoderConfig
 from fra.parts.heads import MLPHead
 from fra.parts.mask_decoder import DecoderConfig, MaskDecoder, sine_encoding
 from fra.parts.momentum_teacher import rising_momentum
 from fra.parts.region_head import RegionHead, RegionHeadConfig, pool_regions
-from fra.parts.similarity import cosine_distance
+from fra.parts.similarity import cosine_distance, mean_pairwise_cosine
 from fra.parts.sinkhorn import sinkhorn
 from fra.pretrain.fra import FRA, FRAConfig, assignment_loss, mean_entropy_loss, region_distance
 from fra.pretrain.method import HeadConfig
@@ -215,3 +215,22 @@ def test_running_mask_embeddings_start_with_the_first_batch_and_then_follow() ->
     head.remember(torch.ones(2, 8))
     head.remember(torch.zeros(2, 8))
     assert_close(head.prototypes, torch.full((2, 8), 0.9))
+
+
+def test_the_released_design_starts_undecided() -> None:
+    """Spec, section 4: at the start total 4.2, base 4.0, clusters log 8 = 2.08, embeddings nearly parallel."""
+    torch.manual_seed(0)
+    config = FRAConfig(decoder=DecoderConfig(layers=2), teacher_dropout=True)
+    model = FRA(config, Encoder(EncoderConfig(name="resnet18", image_size=64))).train()
+    smooth = torch.nn.functional.interpolate(torch.rand(32, 3, 8, 8), size=64, mode="bilinear")
+    views = [smooth + 0.05 * torch.rand(32, 3, 64, 64) for _ in range(2)]
+    loss = model.loss(views, Progress(0, 1, 0, 1))
+    assert loss.total.item() == pytest.approx(4.2, abs=0.15)
+    assert loss.terms["clusters"].item() == pytest.approx(math.log(8), abs=0.01)
+    assert loss.terms["mean_entropy"].item() < 0.01
+    embeddings = model._embeddings_of_step[0]
+    assert mean_pairwise_cosine(embeddings).item() > 0.95
+    alive = FRAConfig(decoder=DecoderConfig(content="queries", mask_mlp="orthogonal"))
+    model = FRA(alive, Encoder(EncoderConfig(name="resnet18", image_size=64))).train()
+    model.loss(views, Progress(0, 1, 0, 1))
+    assert mean_pairwise_cosine(model._embeddings_of_step[0]).item() < 0.8

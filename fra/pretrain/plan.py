@@ -57,8 +57,6 @@ def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, 
     progress = Progress(0, max(steps, 1), 0, 1)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     method.train()
-    with FlopCounterMode(display=False) as counter:
-        method.loss(views, progress).total.backward()
     activations = _saved_bytes(method, views, progress) / small
     started, passes = time.perf_counter(), 0
     while passes < 2 or (time.perf_counter() - started < seconds and passes < 20):
@@ -69,12 +67,26 @@ def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, 
     return Plan(
         parameters=sum(weight.numel() for weight in trained),
         encoder_parameters=sum(weight.numel() for weight in method.encoder.parameters()),
-        multiply_adds_per_pair=counter.get_total_flops() / 2 / small,
+        multiply_adds_per_pair=multiply_adds_per_pair(method, size=size),
         memory_bytes=WEIGHT_COPIES * weight_bytes + activations * batch,
         pairs_per_second=rate,
         steps=steps,
         pairs=pairs,
     )
+
+
+def multiply_adds_per_pair(method: Method, *, size: int) -> float:
+    """Multiply-adds of the forward and backward passes of both networks on both views of one face.
+
+    Counted in eval mode on two faces, so that batch statistics stay as they are; gradients are cleared.
+    """
+    was_training = method.training
+    views = [torch.rand(2, 3, size, size, device=next(method.parameters()).device) for _ in range(2)]
+    with FlopCounterMode(display=False) as counter:
+        method.eval().loss(views, Progress(0, 1, 0, 1)).total.backward()
+    method.zero_grad(set_to_none=True)
+    method.train(was_training)
+    return counter.get_total_flops() / 2 / 2
 
 
 def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> int:

@@ -24,7 +24,7 @@ from fra.pretrain.card import write_card
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.method import Method
-from fra.pretrain.plan import Plan, make_plan
+from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.pool import EpochBatches, FaceLoader, FolderPool, default_workers, face_batch
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
@@ -312,6 +312,7 @@ def _finish(
         encoder=recipe.encoder.name,
         image_size=recipe.encoder.image_size,
         parameters=trained,
+        multiply_adds_per_pair=multiply_adds_per_pair(method, size=recipe.views.size),
         faces=len(pool),
         epochs=recipe.schedule.epochs,
         steps=steps,
