@@ -16,7 +16,8 @@ DRAWN_FACES = 4000
 FEW_LABELS = 0.1
 SEEDS = 3
 TASKS = ("synthetic_expression", "synthetic_attributes", "synthetic_landmarks")
-PHOTO_STEPS = 600  # about as much training as on drawn faces
+FEWEST_FACES = 8
+PHOTO_STEPS = 1250  # as much training as on drawn faces
 
 
 def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
@@ -74,6 +75,8 @@ def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say) -
     say(f"Cutting the faces out of {photos}")
     crop(photos, crops, choose="all", resume=_is_ours(crops), workers=workers, quiet=quiet)
     faces = len(image_files(crops))
+    if faces < FEWEST_FACES:
+        raise ValueError(f"only {faces} faces were found in {photos}: give at least {FEWEST_FACES}, better thousands")
     recipe = load_pretrain_recipe("laptop/demo.fra", [])
     if faces < recipe.batch_size:
         recipe = load_pretrain_recipe("laptop/demo.fra", [f"batch_size={faces}"])

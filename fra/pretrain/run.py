@@ -4,9 +4,9 @@ recipe -> pool and views -> method -> training loop -> a run folder that explain
 """
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from fra import __version__
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
-from fra.files import append_rows, atomic, claim_folder
+from fra.files import append_rows, atomic, claim_folder, read_rows
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.card import write_card
@@ -110,13 +110,13 @@ def pretrain(
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     fabric.launch()
     precision = choose_precision(fabric.device.type, precision)
-    _batches(recipe, len(pool), world=fabric.world_size)  # refuses sizes that do not fit, before anything is written
+    steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size)[1].steps_per_epoch
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
         pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
     )
     _claim(fabric, out, resume)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and not (out / "recipe.yaml").exists():
         with atomic(out / "recipe.yaml") as temporary:
             temporary.write_text(recipe_text(recipe))
 
@@ -124,49 +124,52 @@ def pretrain(
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(recipe.optimizer, method)
-    order_of = lambda first: _batches(  # noqa: E731 (the loop asks for a start)
-        recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first
-    )[1]
-    order = order_of(0)
-    maker = ViewMaker(recipe.views, seed=recipe.seed)
     if workers is None:
         workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=devices)
+    loaders: list[FaceLoader] = []
     how = Fit(
         fabric=fabric,
         folder=out,
         identity=_identity(recipe, pool, precision),
         schedule=recipe.schedule,
         learning_rate=recipe.optimizer.learning_rate,
-        steps_per_epoch=order.steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         accumulate=recipe.accumulate,
         seed=recipe.seed,
         images_per_step=recipe.batch_size,
-        log_every=max(1, min(10, order.steps_per_epoch // 4)),
+        log_every=max(1, min(10, steps_per_epoch // 4)),
         checkpoint_seconds=60 * checkpoint_minutes,
         quiet=quiet,
     )
-    watch = Watch(recipe, pool, out, fabric, side_sets) if fabric.is_global_zero else None
-    loaders: list[FaceLoader] = []
 
     def views_from(first: int) -> Iterator[list[Tensor]]:
-        loaders.append(FaceLoader(pool, maker, order_of(first), workers=workers))
+        _, order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
+        loaders.append(FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers))
         for loaded in loaders[-1]:
             yield [view.to(fabric.device, non_blocking=True) for view in loaded.views]
 
-    if fabric.is_global_zero and not quiet:
+    if not fabric.is_global_zero:
+        fit(method, optimizer, views_from, how, resume=resume)
+        fabric.barrier()
+        return out
+    if not quiet:
         print(
             f"{recipe.method.name} with {recipe.encoder.name} at {recipe.views.size} px: {len(pool):,} faces,"
-            f" {how.schedule.epochs} epochs of {order.steps_per_epoch:,} steps of {recipe.batch_size} faces,"
+            f" {how.schedule.epochs} epochs of {steps_per_epoch:,} steps of {recipe.batch_size} faces,"
             f" on {fabric.world_size} x {fabric.device.type} in {precision}"
         )
-    started = time.monotonic()
-    on_epoch = (lambda epoch, step: watch.epoch(method, epoch, step)) if watch else (lambda epoch, step: [])
-    steps = fit(method, optimizer, views_from, how, resume=resume, on_epoch=on_epoch)
-    if fabric.is_global_zero:
-        unreadable = [path for loader in loaders for path in loader.unreadable.values()]
-        _finish(recipe, pool, method, out, steps=steps, seconds=time.monotonic() - started, unreadable=unreadable)
-        if not quiet:
-            print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
+    watch = Watch(recipe, pool, out, fabric, loaders, side_sets)
+    steps = fit(
+        method,
+        optimizer,
+        views_from,
+        how,
+        resume=resume,
+        on_epoch=lambda epoch, step: watch.epoch(method, epoch, step),
+    )
+    _finish(recipe, pool, method, out, steps=steps)
+    if not quiet:
+        print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
     fabric.barrier()
     return out
 
@@ -222,15 +225,23 @@ class Watch:
     """What happens between epochs on process 0: health, snapshots of the regions, the encoder so far."""
 
     def __init__(
-        self, recipe: PretrainRecipe, pool: FolderPool, out: Path, fabric: "Fabric", side_sets: dict[str, Any]
+        self,
+        recipe: PretrainRecipe,
+        pool: FolderPool,
+        out: Path,
+        fabric: "Fabric",
+        loaders: list[FaceLoader],
+        side_sets: dict[str, Any],
     ) -> None:
         self.out = out
+        self.loaders = loaders
         self.metadata = run_metadata(recipe, pool)
         chosen = torch.from_numpy(np.linspace(0, len(pool) - 1, min(recipe.health_faces, len(pool))).astype(np.int64))
         self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
         self.shown = self.faces[:: max(1, len(self.faces) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
         self.monitor = HealthMonitor(self.faces, **side_sets)
-        self._show_views(recipe, pool, chosen)
+        if not (out / "snapshots" / "faces.npz").exists():
+            self._show_views(recipe, pool, chosen)
 
     def _show_views(self, recipe: PretrainRecipe, pool: FolderPool, chosen: Tensor) -> None:
         some = chosen[:: max(1, len(chosen) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
@@ -246,9 +257,18 @@ class Watch:
         row = dict(epoch=epoch, step=step) | self.monitor.measure(method, epoch)
         append_rows(self.out / "health.csv", [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}])
         self._snapshot(method, epoch)
+        self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
         numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)
         return [f"epoch {epoch}: {numbers}"] + ([f"[yellow]warning: {row['warning']}"] if row["warning"] else [])
+
+    def _list_unreadable(self) -> None:
+        """Add the images met so far that could not be read; a resumed run keeps what was listed before."""
+        met = {str(path) for loader in self.loaders for path in loader.unreadable.values()}
+        known = set(unreadable_faces(self.out))
+        if met - known:
+            with atomic(self.out / "unreadable.txt") as temporary:
+                temporary.write_text("".join(f"{path}\n" for path in sorted(met | known)))
 
     @torch.no_grad()
     def _snapshot(self, method: Method, epoch: int) -> None:
@@ -296,29 +316,31 @@ def export(method: Method, out: Path, metadata: dict[str, Any]) -> None:
     save_weights(out / "model.safetensors", method.online, metadata | regions)
 
 
-def _finish(
-    recipe: PretrainRecipe,
-    pool: FolderPool,
-    method: Method,
-    out: Path,
-    *,
-    steps: int,
-    seconds: float,
-    unreadable: list[Path],
-) -> None:
-    trained = sum(weight.numel() for weight in method.parameters() if weight.requires_grad)
+def unreadable_faces(out: Path) -> list[str]:
+    """The images that a run could not read so far."""
+    table = out / "unreadable.txt"
+    return table.read_text().splitlines() if table.exists() else []
+
+
+def _finish(recipe: PretrainRecipe, pool: FolderPool, method: Method, out: Path, *, steps: int) -> None:
+    """Write summary.json and the card; the time is that of all sittings, from log.csv."""
+    log = read_rows(out / "log.csv")
+    done = [0, *(int(row["step"]) for row in log)]
+    rates = [float(row["pairs_per_second"]) for row in log]
+    pairs = [(now - before) * recipe.batch_size for before, now in pairwise(done)]
+    seconds = sum(count / max(rate, 1e-9) for count, rate in zip(pairs, rates, strict=True))
     summary = dict(
         method=recipe.method.name,
         encoder=recipe.encoder.name,
         image_size=recipe.encoder.image_size,
-        parameters=trained,
+        parameters=sum(weight.numel() for weight in method.parameters() if weight.requires_grad),
         multiply_adds_per_pair=multiply_adds_per_pair(method, size=recipe.views.size),
         faces=len(pool),
         epochs=recipe.schedule.epochs,
         steps=steps,
         seconds=round(seconds, 1),
-        pairs_per_second=round(steps * recipe.batch_size / max(seconds, 1e-9), 2),
-        unreadable=[str(path) for path in unreadable],
+        pairs_per_second=round(sum(pairs) / max(seconds, 1e-9), 2),
+        unreadable=unreadable_faces(out),
     )
     with atomic(out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")

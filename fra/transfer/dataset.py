@@ -56,7 +56,4 @@ def find_layout(folder: Path, *, holds: str, below: str, name: str) -> Path:
     for root in (folder, folder / below):
         if (root / holds).exists():
             return root
-    raise ValueError(
-        f"{folder} does not hold {name}: expected {folder / holds} or {folder / below / holds}; "
-        f"`fra data layout {name}` shows the tree"
-    )
+    raise ValueError(f"{folder} does not hold {name}: expected {folder / holds} or {folder / below / holds}")

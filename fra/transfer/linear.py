@@ -31,6 +31,9 @@ def batch_for(count: int, recipe: TransferRecipe) -> int:
     return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH))
 
 
+QUIETEST_CHANNEL = 0.1  # ours: the least deviation a channel is divided by, as a share of the mean over channels
+
+
 @dataclass(frozen=True)
 class Standardiser:
     """(features - mean) / scale. `scale` is the standard deviation times the root of C.
@@ -44,10 +47,14 @@ class Standardiser:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N C"]) -> "Standardiser":
-        """With the statistics of training features; a channel that never changes becomes 0."""
+        """With the statistics of training features; no channel counts more than ten times its size.
+
+        A channel that hardly ever fires has next to no deviation among few training images, and one test image in
+        which it does fire would otherwise decide everything.
+        """
         spread = features.std(0, correction=0)
-        still = spread <= 1e-6 * features.abs().amax().clamp(min=1e-12)
-        return cls(features.mean(0), spread.masked_fill(still, math.inf) * math.sqrt(features.shape[1]))
+        floor = (QUIETEST_CHANNEL * spread.mean()).clamp(min=1e-12)
+        return cls(features.mean(0), spread.clamp(min=floor) * math.sqrt(features.shape[1]))
 
     def __call__(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return (features - self.mean) / self.scale
