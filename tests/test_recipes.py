@@ -33,7 +33,7 @@ def test_pretraining_recipe_is_built(name: str) -> None:
     with torch.device("meta"):
         kind = METHODS[recipe.method.name][1]
         backbone = build_backbone(recipe.encoder)
-    assert sum(weight.numel() for weight in backbone.parameters()) > 1e6
+    assert sum(weight.numel() for weight in backbone.parameters()) > 1e5
     assert issubclass(kind, torch.nn.Module)
     if not name.startswith(("paper", "one_gpu")):
         method = build_method(recipe)

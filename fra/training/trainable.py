@@ -1,13 +1,14 @@
-"""What the loop knows of anything it fits: a loss with named terms, and where training stands."""
+"""What the loop knows of anything it fits: a loss with named terms, and where training stands.
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+Both are named tuples, because Fabric looks into what a wrapped model takes and gives, and refuses frozen dataclasses.
+"""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Where training stands when a step begins."""
 
     step: int
@@ -23,12 +24,11 @@ class Progress:
         return self.step / self.steps
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """What is minimised, and the terms it consists of (before their weights), for the journal."""
 
     total: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor]
 
 
 @runtime_checkable
