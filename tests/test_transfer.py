@@ -281,10 +281,16 @@ def test_no_epochs_or_no_images_a_step_are_refused(setting: str) -> None:
 
 
 def test_standardised_features_have_length_one_and_a_dead_channel_is_zero() -> None:
-    features = torch.tensor([[1.0, 5.0, -3.0, 0.1], [3.0, 5.0, -9.0, 0.3]])
+    features = torch.tensor([[1.0, 5.0, -3.0, 0.2], [3.0, 5.0, -9.0, 0.6]])
     # Each live channel becomes -1 and 1, divided by the root of four channels.
     expected = torch.tensor([[-0.5, 0.0, 0.5, -0.5], [0.5, 0.0, -0.5, 0.5]])
     assert_close(Standardiser.of(features)(features), expected)
+
+
+def test_a_channel_that_hardly_fires_is_not_blown_up() -> None:
+    # Deviations 4 and 0 have the mean 2, so the quiet channel is divided by .2; both then by the root of two channels.
+    scale = Standardiser.of(torch.tensor([[0.0, 7.0], [8.0, 7.0]]))
+    assert_close(scale(torch.tensor([[8.0, 8.0]])), torch.tensor([[1.0, 5.0]]) / 2**0.5)
 
 
 @pytest.mark.parametrize("count", [6, 40])
