@@ -1,6 +1,8 @@
 """`fra demo`: the whole story in a few minutes, on drawn faces or on a folder of photographs."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from fra.crop.run import crop
@@ -17,7 +19,8 @@ FEW_LABELS = 0.1
 SEEDS = 3
 TASKS = ("synthetic_expression", "synthetic_attributes", "synthetic_landmarks")
 FEWEST_FACES = 8
-PHOTO_STEPS = 1250  # as much training as on drawn faces
+PHOTO_STEPS = 1250  # about as much training as on drawn faces
+MOST_EPOCHS = 50
 
 
 def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
@@ -26,7 +29,11 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
     Everything stays in `out`; called again it goes on where it stopped. Raises ValueError for unusable photos.
     """
     started = time.monotonic()
-    say = (lambda text: None) if quiet else (lambda text: print(f"\n== {text}", flush=True))
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"\n== {text}", flush=True)
+
     if photos is None:
         runs = _on_drawn_faces(out, workers, quiet, say)
         title = "FRA on drawn faces"
@@ -39,7 +46,7 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
     return page
 
 
-def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say) -> list[Path]:  # type: ignore[no-untyped-def]
+def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
     drawn, run, found = out / "faces", out / "pretrain", out / "regions"
     if not (drawn / "labels.csv").exists():
         say(f"Drawing {DRAWN_FACES:,} faces (no photograph is needed, nothing is downloaded)")
@@ -70,7 +77,7 @@ def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say) -> list[Pa
     return runs
 
 
-def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say) -> list[Path]:  # type: ignore[no-untyped-def]
+def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
     crops, run, found = out / "crops", out / "pretrain", out / "regions"
     say(f"Cutting the faces out of {photos}")
     crop(photos, crops, choose="all", resume=_is_ours(crops), workers=workers, quiet=quiet)
@@ -78,14 +85,12 @@ def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say) -
     if faces < FEWEST_FACES:
         raise ValueError(f"only {faces} faces were found in {photos}: give at least {FEWEST_FACES}, better thousands")
     recipe = load_pretrain_recipe("laptop/demo.fra", [])
-    if faces < recipe.batch_size:
-        recipe = load_pretrain_recipe("laptop/demo.fra", [f"batch_size={faces}"])
-    epochs = max(1, round(PHOTO_STEPS / (faces // recipe.batch_size)))
-    settings = [f"batch_size={recipe.batch_size}", f"schedule.epochs={min(epochs, 50)}"]
+    batch = min(faces, recipe.batch_size)
+    epochs = min(MOST_EPOCHS, max(1, round(PHOTO_STEPS / (faces // batch))))
+    recipe = replace(recipe, batch_size=batch, schedule=replace(recipe.schedule, epochs=epochs))
     say(f"Pre-training FRA on {faces:,} faces")
     if faces < 1000:
         say(f"{faces} faces are few: expect pictures to look at, not an encoder to use")
-    recipe = load_pretrain_recipe("laptop/demo.fra", settings)
     pretrain(recipe, crops, run, resume=_is_ours(run), workers=workers, quiet=quiet)
     say("Drawing the facial regions it has found")
     draw_regions(str(run), crops, found, resume=_is_ours(found), quiet=quiet)

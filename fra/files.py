@@ -64,6 +64,11 @@ def claim_folder(out: Path | str, *, command: str, resume: bool) -> bool:
     return False
 
 
+def shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table with its floats as text of six digits."""
+    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+
+
 def write_rows(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
     """Write a CSV table whole; columns in the order in which they first appear in the rows."""
     columns = list(dict.fromkeys(name for row in rows for name in row))

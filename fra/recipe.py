@@ -70,9 +70,8 @@ def build(
     if missing:
         raise ValueError(f"recipe {where}: {', '.join(missing)} is missing")
     parser = ArgumentParser(exit_on_error=False)
-    for field in dataclasses.fields(schema):  # type: ignore[arg-type]
-        hint = classes.get(field.name, get_type_hints(schema)[field.name])
-        parser.add_argument(f"--{field.name}", type=hint)
+    for name, hint in (get_type_hints(schema) | classes).items():
+        parser.add_argument(f"--{name}", type=hint)
     try:
         parsed = parser.instantiate(parser.parse_object(raw))
     except Exception as error:  # jsonargparse raises several types; each message names the key and what it expects

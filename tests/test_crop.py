@@ -30,15 +30,6 @@ from fra.faces.image import image_files, read_image
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def faces_folder() -> Path:
-    """Real faces beside the project, where there are any (see FRA_TEST_FACES)."""
-    folder = Path(os.environ.get("FRA_TEST_FACES", ROOT.parent / "shared" / "faces"))
-    if not (folder / "photos").is_dir():
-        pytest.skip(f"no real faces at {folder}: set FRA_TEST_FACES to a folder that has them")
-    return folder
-
-
 def photo(path: Path, *, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
     """Smooth noise; `size` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -470,22 +461,22 @@ def test_yunet_without_weights_or_opencv_names_the_way_out(tmp_path: Path, monke
 # --- real faces --------------------------------------------------------------------------------------------------
 
 
-def test_all_annotated_faces_are_found_and_none_where_there_is_none(faces_folder: Path, tmp_path: Path):
-    summary = crop(faces_folder / "photos", tmp_path / "out", choose="all", workers=1, quiet=True)
+def test_all_annotated_faces_are_found_and_none_where_there_is_none(real_faces: Path, tmp_path: Path):
+    summary = crop(real_faces / "photos", tmp_path / "out", choose="all", workers=1, quiet=True)
     found: dict[str, list[list[float]]] = {}
     for row in table(tmp_path / "out"):
         boxes = found.setdefault(row["photo"], [])
         if row["crop"]:
             boxes.append([float(row[name]) for name in ("x1", "y1", "x2", "y2")])
     annotated = hit = 0
-    with open(faces_folder / "photos/boxes.csv", newline="") as stream:
+    with open(real_faces / "photos/boxes.csv", newline="") as stream:
         for row in csv.DictReader(stream):
             annotated += 1
             tight = torch.tensor([[float(row[name]) for name in ("x1", "y1", "x2", "y2")]])  # brows to chin
             boxes = torch.tensor(found[row["file"]]).reshape(-1, 4)
             hit += bool((box_iou(tight, boxes) >= 0.4).any())
     assert (hit, annotated) == (84, 84)
-    with open(faces_folder / "photos/no_face.csv", newline="") as stream:
+    with open(real_faces / "photos/no_face.csv", newline="") as stream:
         assert [found[row["file"]] for row in csv.DictReader(stream)] == [[]] * 5
     assert summary.photos == 55
     assert summary.skipped == {"no face": 5}

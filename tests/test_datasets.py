@@ -1,6 +1,5 @@
 """The drawn faces are written in four layouts and read back; real downloads have the counts that are known."""
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -174,13 +173,9 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
 # Real faces
 
-REAL = Path(os.environ.get("FRA_TEST_FACES", Path(__file__).resolve().parents[2] / "shared/faces"))
-needs_real_faces = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real faces in {REAL}: set FRA_TEST_FACES")
 
-
-@needs_real_faces
-def test_the_real_rafdb_has_its_known_counts() -> None:
-    faces = rafdb.read(REAL / "rafdb")
+def test_the_real_rafdb_has_its_known_counts(real_faces: Path) -> None:
+    faces = rafdb.read(real_faces / "rafdb")
     train, test = faces.splits["train"], faces.splits["test"]
     assert len(train) == 12_271
     assert len(test) in (1_534, 3_068)
@@ -188,9 +183,8 @@ def test_the_real_rafdb_has_its_known_counts() -> None:
     assert all(faces.image(int(index), size=100).shape == (3, 100, 100) for index in (train[0], test[-1]))
 
 
-@needs_real_faces
-def test_the_real_celeba_selection_has_its_known_counts() -> None:
-    faces = celeba.read(REAL / "celeba")
+def test_the_real_celeba_selection_has_its_known_counts(real_faces: Path) -> None:
+    faces = celeba.read(real_faces / "celeba")
     assert [len(faces.splits[split]) for split in ("train", "val", "test")] == [5000, 800, 1200]
     assert faces.tasks["attributes"].names[20] == "Male"
     # The majority of each attribute is right for about 80 % of the cells of the whole of CelebA.
@@ -201,9 +195,8 @@ def test_the_real_celeba_selection_has_its_known_counts() -> None:
     assert faces.image(0, size=64).shape == (3, 64, 64)
 
 
-@needs_real_faces
-def test_the_real_300w_selection_has_its_known_counts() -> None:
-    faces = w300.read(REAL / "300w")
+def test_the_real_300w_selection_has_its_known_counts(real_faces: Path) -> None:
+    faces = w300.read(real_faces / "300w")
     assert [len(faces.splits[split]) for split in ("train", "val", "test")] == [1207, 0, 165]
     # The landmarks' box is the middle half of the image, in its longer direction.
     extent = (faces.targets["landmarks"].amax(1) - faces.targets["landmarks"].amin(1)).amax(1)

@@ -183,3 +183,17 @@ def test_unreadable_faces_are_skipped_and_listed(drawn_faces: Path, tmp_path: Pa
 def test_the_seed_of_a_batch_depends_on_batch_and_process() -> None:
     assert len({step_seed(0, batch, rank) for batch in range(50) for rank in range(4)}) == 200
     assert step_seed(0, 3, 1) == step_seed(0, 3, 1) != step_seed(1, 3, 1)
+
+
+@pytest.mark.parametrize("extra", [("--devices", "2"), ("--precision", "bf16")], ids=["two processes", "bf16"])
+def test_fabric_trains_with_two_processes_and_in_mixed_precision(
+    extra: tuple[str, str], drawn_faces: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "fra.cli", "pretrain", "smoke/resnet10_half.fra", "--faces", str(drawn_faces)]
+    command += [word for setting in FRA_TINY for word in ("--set", setting)]
+    command += ["--workers", "0", "--device", "cpu", "--quiet", "--out", str(tmp_path / "run"), *extra]
+    subprocess.run(command, check=True, timeout=300, capture_output=True)
+    losses = [float(row["loss"]) for row in read_rows(tmp_path / "run" / "log.csv")]
+    assert len(losses) == 10
+    assert all(0 < loss < 8 for loss in losses)
+    assert fra.load_encoder(tmp_path / "run")(torch.rand(1, 3, 32, 32)).isfinite().all()

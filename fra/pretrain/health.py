@@ -4,6 +4,7 @@ B images, K facial regions, C encoder channels, D embedding channels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
-from fra.parts.region_head import RegionModel
+from fra.parts.region_head import RegionModel, RegionOutput
 from fra.parts.similarity import effective_rank, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
 
@@ -54,11 +55,15 @@ class HealthMonitor:
         self.labelled = labelled
         self.pairs = pairs
         self.temperature = temperature
-        self._highest_rank = 0.0
 
     @torch.no_grad()
-    def measure(self, method: Method, epoch: int) -> dict[str, Any]:
-        """One row of health.csv; `warning` is a plain sentence, empty when all is well."""
+    def measure(
+        self, method: Method, epoch: int, *, earlier_ranks: Sequence[float] = ()
+    ) -> tuple[dict[str, Any], RegionOutput | None]:
+        """One row of health.csv, and what the method sees in the faces where it knows regions.
+
+        `warning` is a plain sentence, empty when all is well; `earlier_ranks` are the effective ranks so far.
+        """
         was_training = method.training
         method.eval()
         features = _in_batches(method.encoder, self.faces)
@@ -69,8 +74,9 @@ class HealthMonitor:
             teacher_gap=float(1 - (unit(features) * unit(others)).sum(-1).mean()),
         )
         region_model = method.region_model()
-        if region_model is not None:
-            row |= region_health(region_model, self.faces, temperature=self.temperature)
+        regions = None if region_model is None else look_at(region_model, self.faces)
+        if regions is not None:
+            row |= region_health(regions, temperature=self.temperature)
         if self.labelled is not None:
             features = _in_batches(method.encoder, self.labelled.images)
             row["neighbour_accuracy"] = neighbour_accuracy(features, self.labelled.labels)
@@ -78,24 +84,25 @@ class HealthMonitor:
             features = unit(_in_batches(method.encoder, self.pairs.images))
             cosines = (features[self.pairs.first] * features[self.pairs.second]).sum(-1)
             row["pair_auc"] = area_under_curve(cosines, self.pairs.same)
-        self._highest_rank = max(self._highest_rank, row["effective_rank"])
-        row["warning"] = " ".join(diagnose(row, epoch=epoch, highest_rank=self._highest_rank))
+        highest_rank = max([*earlier_ranks, row["effective_rank"]])
+        row["warning"] = " ".join(diagnose(row, epoch=epoch, highest_rank=highest_rank))
         method.train(was_training)
-        return row
+        return row, regions
 
 
-def region_health(model: RegionModel, faces: Float[Tensor, "B 3 S S"], *, temperature: float) -> dict[str, float]:
-    """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region.
-
-    The mask embeddings are those of these faces, so that the first row, before training, means something too.
-    """
+def look_at(model: RegionModel, faces: Float[Tensor, "B 3 S S"]) -> RegionOutput:
+    """The regions of faces by their own mean mask embeddings: the running ones are empty before the first step."""
     maps = _in_batches(model.encoder.maps, faces)
-    embeddings = _in_batches(model.head.decoder, maps).float().mean(0)
-    scores = model.head(maps, embeddings=embeddings).scores
+    return model.head(maps, embeddings=_in_batches(model.head.decoder, maps).float().mean(0))
+
+
+def region_health(regions: RegionOutput, *, temperature: float) -> dict[str, float]:
+    """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region."""
+    scores = regions.scores
     shares = (scores / temperature).softmax(1)
     entropy = -torch.special.xlogy(shares, shares).sum(1).mean()
-    usage = torch.bincount(scores.argmax(1).flatten(), minlength=len(embeddings)) / scores[:, 0].numel()
-    row = dict(mask_cosine=float(mean_pairwise_cosine(embeddings)), assignment_entropy=float(entropy))
+    usage = torch.bincount(scores.argmax(1).flatten(), minlength=scores.shape[1]) / scores[:, 0].numel()
+    row = dict(mask_cosine=float(mean_pairwise_cosine(regions.embeddings)), assignment_entropy=float(entropy))
     return row | {f"usage_{index}": float(share) for index, share in enumerate(usage)}
 
 
@@ -176,5 +183,5 @@ def _read_all(files: list[Path], size: int) -> Tensor:
 
 
 def _in_batches(network: Any, inputs: Tensor, *, batch: int = 128) -> Tensor:
-    """`network` over all inputs, on the device of its weights, results together on the CPU or where inputs live."""
+    """`network` over all inputs, `batch` at a time; inputs and weights are on one device."""
     return torch.cat([network(part) for part in inputs.split(batch)]).float()

@@ -17,7 +17,7 @@ from torch import Tensor
 from fra import __version__
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
-from fra.files import append_rows, atomic, claim_folder, read_rows
+from fra.files import append_rows, atomic, claim_folder, read_rows, shortened
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.card import write_card
@@ -76,10 +76,12 @@ def build_method(recipe: PretrainRecipe) -> Method:
 def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: int = 1) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
     pool = FolderPool(faces)
-    batch, order = _batches(recipe, len(pool), world=devices)
+    order = _batches(recipe, len(pool), world=devices)
     method = build_method(recipe).to(choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
-    found = make_plan(method, size=recipe.views.size, batch=batch, steps=steps, pairs=steps * recipe.batch_size)
+    found = make_plan(
+        method, size=recipe.views.size, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
+    )
     print(f"{recipe.method.name} with {recipe.encoder.name}, {len(pool):,} faces, {recipe.schedule.epochs} epochs")
     for line in found.lines():
         print("  " + line)
@@ -108,9 +110,12 @@ def pretrain(
     """
     pool = FolderPool(faces)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
+    method = build_method(recipe)
+    # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
+    work = multiply_adds_per_pair(method, size=recipe.views.size)
     fabric.launch()
     precision = choose_precision(fabric.device.type, precision)
-    steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size)[1].steps_per_epoch
+    steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
         pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
@@ -120,7 +125,6 @@ def pretrain(
         with atomic(out / "recipe.yaml") as temporary:
             temporary.write_text(recipe_text(recipe))
 
-    method = build_method(recipe)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     optimizer = build_optimizer(recipe.optimizer, method)
@@ -143,7 +147,7 @@ def pretrain(
     )
 
     def views_from(first: int) -> Iterator[list[Tensor]]:
-        _, order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
+        order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
         loaders.append(FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers))
         for loaded in loaders[-1]:
             yield [view.to(fabric.device, non_blocking=True) for view in loaded.views]
@@ -167,7 +171,7 @@ def pretrain(
         resume=resume,
         on_epoch=lambda epoch, step: watch.epoch(method, epoch, step),
     )
-    _finish(recipe, pool, method, out, steps=steps)
+    _finish(recipe, pool, method, out, steps=steps, work=work)
     if not quiet:
         print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
     fabric.barrier()
@@ -187,27 +191,23 @@ def _claim(fabric: "Fabric", out: Path, resume: bool) -> None:
         raise problem
 
 
-def _batches(
-    recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, first_batch: int = 0
-) -> tuple[int, EpochBatches]:
-    """Faces per process and pass, and the order in which this process sees them."""
+def _batches(recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, first_batch: int = 0) -> EpochBatches:
+    """The order in which this process sees the faces. ValueError when the batch cannot be divided among all."""
     parts = world * recipe.accumulate
     if recipe.batch_size % parts:
         raise ValueError(
             f"batch_size {recipe.batch_size} cannot be divided among {world} processes x {recipe.accumulate} passes:"
             " choose a multiple"
         )
-    batch = recipe.batch_size // parts
-    order = EpochBatches(
+    return EpochBatches(
         count,
-        batch_size=batch,
+        batch_size=recipe.batch_size // parts,
         seed=recipe.seed,
         first_batch=first_batch,
         rank=rank,
         world=world,
         accumulate=recipe.accumulate,
     )
-    return batch, order
 
 
 def _identity(recipe: PretrainRecipe, pool: FolderPool, precision: str) -> dict[str, Any]:
@@ -238,25 +238,32 @@ class Watch:
         self.metadata = run_metadata(recipe, pool)
         chosen = torch.from_numpy(np.linspace(0, len(pool) - 1, min(recipe.health_faces, len(pool))).astype(np.int64))
         self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
-        self.shown = self.faces[:: max(1, len(self.faces) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
+        self.stride = max(1, len(chosen) // SNAPSHOT_FACES)
         self.monitor = HealthMonitor(self.faces, **side_sets)
         if not (out / "snapshots" / "faces.npz").exists():
             self._show_views(recipe, pool, chosen)
 
     def _show_views(self, recipe: PretrainRecipe, pool: FolderPool, chosen: Tensor) -> None:
-        some = chosen[:: max(1, len(chosen) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
+        some = chosen[:: self.stride][:SNAPSHOT_FACES]
         images = [pool.read(int(index))[0] for index in some]
         views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
         sheet = [(view[index] * 255).byte() for view in views for index in range(len(some))]
         write_image(self.out / "pictures" / "views.jpg", contact_sheet(sheet, len(some)))
+        shown = self.faces[:: self.stride][:SNAPSHOT_FACES]
         with atomic(self.out / "snapshots" / "faces.npz") as temporary:
-            np.savez_compressed(temporary, images=(self.shown * 255).byte().cpu().numpy())
+            np.savez_compressed(temporary, images=(shown * 255).byte().cpu().numpy())
 
     def epoch(self, method: Method, epoch: int, step: int) -> list[str]:
         """Measure, append to health.csv, keep snapshots and weights; lines to show."""
-        row = dict(epoch=epoch, step=step) | self.monitor.measure(method, epoch)
-        append_rows(self.out / "health.csv", [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}])
-        self._snapshot(method, epoch)
+        table = self.out / "health.csv"
+        ranks = [float(row["effective_rank"]) for row in read_rows(table)] if table.exists() else []
+        measured, regions = self.monitor.measure(method, epoch, earlier_ranks=ranks)
+        row = dict(epoch=epoch, step=step) | measured
+        append_rows(table, [shortened(row)])
+        if regions is not None:
+            shown = regions.heatmaps[:: self.stride][:SNAPSHOT_FACES]
+            with atomic(self.out / "snapshots" / f"epoch_{epoch:04d}.npz") as temporary:
+                np.savez_compressed(temporary, heatmaps=shown.half().cpu().numpy())
         self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
         numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)
@@ -269,19 +276,6 @@ class Watch:
         if met - known:
             with atomic(self.out / "unreadable.txt") as temporary:
                 temporary.write_text("".join(f"{path}\n" for path in sorted(met | known)))
-
-    @torch.no_grad()
-    def _snapshot(self, method: Method, epoch: int) -> None:
-        model = method.region_model()
-        if model is None:
-            return
-        method.eval()
-        maps = model.encoder.maps(self.faces)
-        # Before the first step the running mask embeddings are empty: use those of the health faces throughout.
-        embeddings = model.head.decoder(maps).float().mean(0)
-        heatmaps = model.head(model.encoder.maps(self.shown), embeddings=embeddings).heatmaps
-        with atomic(self.out / "snapshots" / f"epoch_{epoch:04d}.npz") as temporary:
-            np.savez_compressed(temporary, heatmaps=heatmaps.half().cpu().numpy())
 
 
 SHOWN = (
@@ -322,8 +316,8 @@ def unreadable_faces(out: Path) -> list[str]:
     return table.read_text().splitlines() if table.exists() else []
 
 
-def _finish(recipe: PretrainRecipe, pool: FolderPool, method: Method, out: Path, *, steps: int) -> None:
-    """Write summary.json and the card; the time is that of all sittings, from log.csv."""
+def _finish(recipe: PretrainRecipe, pool: FolderPool, method: Method, out: Path, *, steps: int, work: float) -> None:
+    """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
     log = read_rows(out / "log.csv")
     done = [0, *(int(row["step"]) for row in log)]
     rates = [float(row["pairs_per_second"]) for row in log]
@@ -334,7 +328,7 @@ def _finish(recipe: PretrainRecipe, pool: FolderPool, method: Method, out: Path,
         encoder=recipe.encoder.name,
         image_size=recipe.encoder.image_size,
         parameters=sum(weight.numel() for weight in method.parameters() if weight.requires_grad),
-        multiply_adds_per_pair=multiply_adds_per_pair(method, size=recipe.views.size),
+        multiply_adds_per_pair=work,
         faces=len(pool),
         epochs=recipe.schedule.epochs,
         steps=steps,

@@ -8,7 +8,7 @@ order whatever else is in the batch: workers, processes, batch composition and r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 import numpy as np
@@ -24,8 +24,8 @@ CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, bl
 
 
 @dataclass(frozen=True)
-class ViewConfig:
-    """One view. Defaults are the first view of FRA (released code; spec, section 8); steps are in their order."""
+class CommonViewConfig:
+    """What all views of a face share, in the order of the steps (FRA's released code; spec, section 8)."""
 
     size: int = 224
     """Side of the view in pixels."""
@@ -47,51 +47,30 @@ class ViewConfig:
     """The shift is uniform in -+ this, in turns of the colour circle; at most 1/3."""
     grayscale: float = 0.2
     """Probability of losing all colour."""
-    blur: float = 1.0
-    """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Range of the blur's standard deviation, in pixels of the view (SimCLR, MoCo v2, BYOL: at size 224)."""
-    solarize: float = 0.0
-    """Probability of inverting what is bright."""
     solarize_threshold: float = 128 / 255
     """What counts as bright, in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class ViewsConfig:
-    """All views of a face. They differ in blur and solarisation, given once per view; the rest is common to them.
+class ViewConfig(CommonViewConfig):
+    """One view. Defaults are the first view of FRA."""
 
-    Defaults are FRA's two views (released code; spec, section 8, which explains each step).
-    """
+    blur: float = 1.0
+    """Probability of a Gaussian blur."""
+    solarize: float = 0.0
+    """Probability of inverting what is bright."""
 
-    size: int = 224
-    """Side of the views in pixels."""
-    scale: tuple[float, float] = (0.2, 1.0)
-    """Share of the image's area that a crop covers."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width over height of a crop."""
-    flip: float = 0.5
-    """Probability of a mirror image."""
-    jitter: float = 0.8
-    """Probability of changing the colours."""
-    brightness: float = 0.4
-    """The factor is uniform in 1 -+ this."""
-    contrast: float = 0.4
-    """The factor is uniform in 1 -+ this."""
-    saturation: float = 0.2
-    """The factor is uniform in 1 -+ this."""
-    hue: float = 0.1
-    """The shift is uniform in -+ this, in turns of the colour circle; at most 1/3."""
-    grayscale: float = 0.2
-    """Probability of losing all colour."""
+
+@dataclass(frozen=True)
+class ViewsConfig(CommonViewConfig):
+    """All views of a face; as many as there are numbers. Defaults are FRA's two views."""
+
     blur: tuple[float, ...] = (1.0, 0.1)
-    """Probability of a Gaussian blur in each view; as many views as numbers."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Range of the blur's standard deviation, in pixels of the view."""
+    """Probability of a Gaussian blur, in each view."""
     solarize: tuple[float, ...] = (0.0, 0.2)
     """Probability of inverting what is bright, in each view."""
-    solarize_threshold: float = 128 / 255
-    """What counts as bright, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if len(self.blur) != len(self.solarize) or not self.blur:
@@ -109,7 +88,7 @@ class ViewsConfig:
 
     def each(self) -> list[ViewConfig]:
         """One ViewConfig per view."""
-        common = {name: value for name, value in vars(self).items() if name not in ("blur", "solarize")}
+        common = {field.name: getattr(self, field.name) for field in fields(CommonViewConfig)}
         pairs = zip(self.blur, self.solarize, strict=True)
         return [ViewConfig(**common, blur=blur, solarize=solarize) for blur, solarize in pairs]
 

@@ -12,7 +12,7 @@ PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def choose_device(device: str = "auto") -> str:
-    """ "auto" is CUDA where there is one, else Apple's MPS, else the CPU. ValueError for one that is not there."""
+    """For auto CUDA where there is one, else Apple's MPS, else the CPU. ValueError for a device that is not there."""
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next(name for name in ("cuda", "mps", "cpu") if present[name])
@@ -24,7 +24,7 @@ def choose_device(device: str = "auto") -> str:
 
 
 def choose_precision(device: str, precision: str = "auto") -> str:
-    """ "auto" is bf16 where the processor or GPU computes in it, else 32."""
+    """For auto bf16 where the processor or GPU computes in it, else 32. ValueError for what the device cannot do."""
     if precision == "auto":
         return "bf16" if _computes_in_bf16(device) else "32"
     if precision not in PRECISIONS:

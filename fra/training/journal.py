@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fra.files import append_rows, read_rows, write_rows
+from fra.files import append_rows, read_rows, shortened, write_rows
 
 
 def keep_rows_until(path: Path, step: int) -> None:
@@ -77,10 +77,7 @@ class Journal:
     def write(self, row: dict[str, Any]) -> None:
         """Append a row that holds at least step and loss, with the speed since the last row."""
         speed = self.speed()
-        row = row | speed
-        append_rows(
-            self.path, [{key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}]
-        )
+        append_rows(self.path, [shortened(row | speed)])
         if self._progress:
             bound = "data-bound" if speed["waiting"] > 0.2 else "compute-bound"
             rate = speed[f"{self.unit}_per_second"]

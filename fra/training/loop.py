@@ -200,8 +200,8 @@ def _anyone(fabric: "Fabric", flag: bool) -> bool:
     """Does any process say so? All processes get the same answer."""
     if fabric.world_size == 1:
         return flag
-    flags = fabric.all_gather(torch.tensor(float(flag), device=fabric.device))
-    return bool(torch.as_tensor(flags).sum() > 0)
+    raised = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
+    return bool(torch.as_tensor(raised) > 0)
 
 
 @contextmanager

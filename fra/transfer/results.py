@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fra.files import atomic, write_rows
+from fra.files import atomic, shortened, write_rows
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.metrics import wilson
 from fra.transfer.protocol import Fitted
@@ -135,7 +135,7 @@ def write_run(
     test = faces.splits["test"]
     targets = faces.targets[word][test]
     results = summarise(task, word, faces, seeds, about)
-    write_rows(out / "log.csv", [_rounded(row) for seed in seeds for row in seed.log])
+    write_rows(out / "log.csv", [shortened(row) for seed in seeds for row in seed.log])
     write_rows(out / "predictions.csv", _predictions(task, faces, targets, seeds))
     labels = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
     notes = notes | {"task": task.name, "settings": labels, "image_size": size}
@@ -160,7 +160,3 @@ def _predictions(
         for file, values in zip(files, zip(*columns.values(), strict=True), strict=True):
             rows.append({"seed": seed.seed, "file": file, **dict(zip(columns, values, strict=True))})
     return rows
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
