@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.distributed import mean_over_processes
+from fra.parts.distributed import Gradients, mean_over_processes
 from fra.parts.encoder import Encoder
 from fra.parts.heads import MLPHead
 from fra.parts.mask_decoder import DecoderConfig, MaskDecoder
@@ -65,13 +65,20 @@ class RegionHead(nn.Module):
         self.updates: Tensor
 
     def forward(
-        self, maps: Float[Tensor, "B C h w"], *, embeddings: Float[Tensor, "K D"] | None = None
+        self,
+        maps: Float[Tensor, "B C h w"],
+        *,
+        embeddings: Float[Tensor, "K D"] | None = None,
+        gradients: Gradients = "exact",
     ) -> RegionOutput:
-        """Regions of a batch; `embeddings` replaces the batch's own mean mask embeddings (inference)."""
+        """Regions of a batch; `embeddings` replaces the batch's own mean mask embeddings (inference).
+
+        `gradients` says how that mean over all processes is differentiated (training).
+        """
         height, width = maps.shape[2:]
         rows = maps.flatten(2).transpose(1, 2)
         if embeddings is None:
-            embeddings = mean_over_processes(self.decoder(maps).float().mean(0))
+            embeddings = mean_over_processes(self.decoder(maps).float().mean(0), gradients=gradients)
         scores = region_scores(self.pixel_projector(rows), embeddings)
         heatmaps = (scores / self.config.scale).softmax(dim=1) + 1e-7
         vectors = pool_regions(rows, heatmaps)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.distributed import mean_over_processes
+from fra.parts.distributed import Gradients, mean_over_processes
 from fra.parts.encoder import Encoder
 from fra.parts.heads import MLPHead
 from fra.parts.mask_decoder import DecoderConfig
@@ -66,6 +66,10 @@ class FRAConfig:
     """Weight of the mean-entropy term inside the cluster term (released code)."""
     cluster_views: Literal["same", "crossed"] = "same"
     """Teacher and student look at the same view (released code), or each at the other's."""
+    gradients: Gradients = "exact"
+    """How the means over processes (of mask embeddings and of assignments) are differentiated: as one process with the
+    whole batch would (ours: exact), or with each process's own gradient divided by W (released code: in-place
+    all_reduce). Alone they are the same."""
 
     @property
     def region_head(self) -> RegionHeadConfig:
@@ -91,10 +95,11 @@ class RegionNetwork(nn.Module):
         self.face_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
         self.region_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
         self.region_head = RegionHead(encoder.channels, config.region_head)
+        self.gradients = config.gradients
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndRegions:
         maps = self.encoder.maps(images)
-        found = self.region_head(maps)
+        found = self.region_head(maps, gradients=self.gradients)
         return FaceAndRegions(
             face=self.face_projector(maps.mean((2, 3))),
             regions=self.region_projector(found.vectors),
@@ -143,7 +148,7 @@ class FRA(Method):
         watched = targets if self.config.cluster_views == "same" else targets[::-1]
         pairs = list(zip(online, watched, strict=True))
         assignment = _mean([self._assignment_loss(o.scores, t.scores) for o, t in pairs])
-        mean_entropy = _mean([mean_entropy_loss(o.scores, self.config.student_temperature) for o in online])
+        mean_entropy = _mean([self._mean_entropy_loss(found.scores) for found in online])
         clusters = assignment + self.config.mean_entropy_weight * mean_entropy
         total = (
             self.config.face_weight * same_face
@@ -168,6 +173,9 @@ class FRA(Method):
             self._balanced(teacher),
             temperature=self.config.student_temperature,
         )
+
+    def _mean_entropy_loss(self, scores: Tensor) -> Tensor:
+        return mean_entropy_loss(scores, self.config.student_temperature, gradients=self.config.gradients)
 
     def _balanced(self, scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
         """The teacher's assignment of every pixel, balanced over the regions."""
@@ -226,7 +234,10 @@ def assignment_loss(
     return -(assignment * F.log_softmax(pixel_rows(scores) / temperature, -1)).sum(-1).mean()
 
 
-def mean_entropy_loss(scores: Float[Tensor, "B K h w"], temperature: float) -> Float[Tensor, ""]:
+def mean_entropy_loss(
+    scores: Float[Tensor, "B K h w"], temperature: float, *, gradients: Gradients = "exact"
+) -> Float[Tensor, ""]:
     """log K minus the entropy of the mean assignment over all pixels and processes; 0 when regions are used alike."""
-    mean = mean_over_processes((pixel_rows(scores) / temperature).softmax(-1).mean(0))
+    shares = (pixel_rows(scores) / temperature).softmax(-1).mean(0)
+    mean = mean_over_processes(shares, gradients=gradients)
     return torch.special.xlogy(mean, mean).sum() + math.log(len(mean))
