@@ -37,12 +37,14 @@ def test_pretraining_recipe_is_built(name: str) -> None:
     assert issubclass(kind, torch.nn.Module)
     if not name.startswith(("paper", "one_gpu")):
         method = build_method(recipe)
-        assert len(build_optimizer(recipe.optimizer, method).param_groups) == 2
+        groups = build_optimizer(recipe.optimizer, method).param_groups
+        assert len(groups) == (1 if recipe.optimizer.name == "larc" else 2)
     views = ViewMaker(recipe.views, seed=0).make(
         [torch.zeros(3, 32, 32, dtype=torch.uint8)], torch.tensor([0]), epoch=0
     )
-    assert [tuple(view.shape) for view in views] == [(1, 3, recipe.views.size, recipe.views.size)] * 2
-    assert 0 < recipe.schedule.warmup_epochs < recipe.schedule.epochs
+    assert [tuple(view.shape) for view in views] == [(1, 3, size, size) for size in recipe.views.sizes]
+    assert len(views) == 2 or kind.multi_crop
+    assert 0 <= recipe.schedule.warmup_epochs < recipe.schedule.epochs
 
 
 @pytest.mark.parametrize("name", TRANSFER)
@@ -69,6 +71,52 @@ def test_paper_presets_hold_the_supplements_numbers() -> None:
     assert official.optimizer.learning_rate / official.batch_size == pytest.approx(0.45 / 256)
 
 
+@pytest.mark.parametrize(
+    ("name", "views", "batch", "peak", "first", "last", "freeze", "queue"),
+    [
+        ("swav_400", [224] * 2 + [96] * 6, 4096, 4.8, 0.3, 0.0048, 313, 0),
+        ("swav_2x224", [224] * 2, 4096, 4.8, 0.3, 0.0048, 313, 0),
+        ("swav_bs256", [224] * 2 + [96] * 6, 256, 0.6, None, 0.0006, 5005, 3840),
+        ("swav_bulat", [224] * 2 + [96] * 6, 1024, 4.8, 0.3, 0.0048, 313, 0),
+    ],
+)
+def test_swav_presets_hold_the_published_scripts_numbers(
+    name: str, views: list[int], batch: int, peak: float, first: float | None, last: float, freeze: int, queue: int
+) -> None:
+    recipe = load_pretrain_recipe(f"paper/resnet50.{name}", [])
+    assert recipe.views.sizes == views
+    assert (recipe.batch_size, recipe.optimizer.name, recipe.optimizer.weight_decay) == (batch, "larc", 1e-6)
+    assert recipe.method.freeze_steps == freeze
+    assert recipe.method.queue == queue
+    assert recipe.schedule.first_rate == first
+    steps = recipe.schedule.epochs * 100
+    rates = [recipe.schedule.rate(recipe.optimizer.learning_rate, step, 100) for step in range(steps)]
+    assert max(rates) == pytest.approx(peak)
+    assert rates[0] == pytest.approx(peak if first is None else first)
+    assert rates[-1] == pytest.approx(last, rel=1e-3)
+
+
+def test_lewel_and_byol_presets_follow_their_rules_for_the_rate() -> None:
+    for name, per_256 in [("lewelb", 0.45), ("lewelb_eman", 0.9), ("lewel_vggface2_50ep", 0.45),
+                          ("byol_paper", 0.2), ("byol_100ep", 0.45), ("byol_vggface2_50ep", 0.45)]:  # fmt: skip
+        recipe = load_pretrain_recipe(f"paper/resnet50.{name}", [])
+        assert recipe.optimizer.learning_rate == pytest.approx(per_256 * recipe.batch_size / 256)
+    assert load_pretrain_recipe("paper/resnet50.lewelb_eman", []).method.follow_buffers
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("smoke/resnet10_half.byol", "views.small=1", "byol takes two large views and no others"),
+        ("smoke/resnet10_half.lewel", "views.blur=[1, 1, 1]", "one per view to both"),
+        ("smoke/resnet10_half.swav", "views.small=5", "swav takes at least two large views"),
+    ],
+)
+def test_views_that_a_method_has_no_use_for_are_refused(name: str, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_method(load_pretrain_recipe(name, [override]))
+
+
 def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
     recipe = load_pretrain_recipe(SMALL, ["method.regions=16", "views.scale=[0.3, 0.9]", "optimizer.weight_decay=1e-6"])
     assert recipe.method.regions == 16
@@ -83,7 +131,7 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
         ("batch_sise=16", "has no setting 'batch_sise'; it has encoder, method"),
         ("batch_size=many", "batch_size"),
         ("method.decoder.content=nothing", "content"),
-        ("method.name=dino", "may be byol, fra"),
+        ("method.name=dino", "may be byol, swav, lewel, fra"),
         ("batch_size", "key=value"),
         ("batch_size.x=3", "is a value, not a section"),
         ("views.scale=[0.9, 0.1]", "the smaller first"),

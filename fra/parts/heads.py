@@ -7,16 +7,17 @@ from torch import Tensor, nn
 class MLPHead(nn.Module):
     """Linear, batch norm, ReLU, linear; no biases and no norm at the end (supplement 5.1; spec, section 3).
 
-    Works on the last axis of any tensor; the batch statistics run over all other axes together.
+    Works on the last axis of any tensor; the batch statistics run over all other axes together. With `bias` both
+    linear layers have biases and start as torch starts them (SwAV).
     """
 
-    def __init__(self, channels: int, *, hidden: int = 4096, out: int = 256) -> None:
+    def __init__(self, channels: int, *, hidden: int = 4096, out: int = 256, bias: bool = False) -> None:
         super().__init__()
-        self.first = nn.Linear(channels, hidden, bias=False)
+        self.first = nn.Linear(channels, hidden, bias=bias)
         self.norm = nn.BatchNorm1d(hidden)
         self.activation = nn.ReLU(inplace=True)
-        self.last = nn.Linear(hidden, out, bias=False)
-        for linear in (self.first, self.last):
+        self.last = nn.Linear(hidden, out, bias=bias)
+        for linear in () if bias else (self.first, self.last):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... D"]:

@@ -67,12 +67,15 @@ class HealthMonitor:
         was_training = method.training
         method.eval()
         features = _in_batches(method.encoder, self.faces)
-        others = _in_batches(method.teacher_encoder(), self.faces)
         row: dict[str, Any] = dict(
             feature_std=float(unit(_in_batches(method.projections, self.faces)).std(0).mean()),
             effective_rank=effective_rank(features),
-            teacher_gap=float(1 - (unit(features) * unit(others)).sum(-1).mean()),
         )
+        teacher = method.teacher_encoder()
+        if teacher is not None:
+            others = _in_batches(teacher, self.faces)
+            row["teacher_gap"] = float(1 - (unit(features) * unit(others)).sum(-1).mean())
+        row |= method.own_health(self.faces)
         region_model = method.region_model()
         regions = None if region_model is None else look_at(region_model, self.faces)
         if regions is not None:
@@ -85,7 +88,8 @@ class HealthMonitor:
             cosines = (features[self.pairs.first] * features[self.pairs.second]).sum(-1)
             row["pair_auc"] = area_under_curve(cosines, self.pairs.same)
         highest_rank = max([*earlier_ranks, row["effective_rank"]])
-        row["warning"] = " ".join(diagnose(row, epoch=epoch, highest_rank=highest_rank))
+        warnings = diagnose(row, epoch=epoch, highest_rank=highest_rank)
+        row["warning"] = " ".join(warnings + (method.own_warnings(row) if epoch else []))
         method.train(was_training)
         return row, regions
 

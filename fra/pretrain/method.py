@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class Method(nn.Module, ABC):
 
     online: nn.Module
     """The network that is trained and exported, without its predictors."""
+    multi_crop: ClassVar[bool] = False
+    """More than two views, and small ones, make sense to it."""
 
     @property
     @abstractmethod
@@ -34,20 +37,28 @@ class Method(nn.Module, ABC):
         """The network that is trained and later exported."""
 
     @abstractmethod
-    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
-        """The loss of a batch: one tensor per view of the same faces, RGB in [0, 1]."""
+    def loss(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Loss:
+        """The loss of a batch: one tensor per view of the same faces, RGB in [0, 1], large views first."""
 
     @abstractmethod
     def after_step(self, progress: Progress) -> None:
         """Called once after every optimiser step; `progress` is that of the step just done."""
 
     @abstractmethod
-    def teacher_encoder(self) -> Encoder:
-        """The momentum teacher's encoder, to watch how far it lags behind."""
-
-    @abstractmethod
     def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
         """The online global embeddings of faces, for the health monitor."""
+
+    def teacher_encoder(self) -> Encoder | None:
+        """The momentum teacher's encoder, to watch how far it lags behind, where the method has one."""
+        return None
+
+    def own_health(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, float]:
+        """Columns of health.csv that this method alone can fill, measured in eval mode and without gradient."""
+        return {}
+
+    def own_warnings(self, row: dict[str, Any]) -> list[str]:
+        """Plain sentences on what is wrong in a row of health.csv that holds `own_health`."""
+        return []
 
     def region_model(self) -> RegionModel | None:
         """The encoder with its region head, where the method has one."""

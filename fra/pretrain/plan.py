@@ -1,6 +1,7 @@
 """What a run will take, before anything starts: parameters, multiply-adds, memory, time."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ class Plan:
     """Trained weights (online network and predictors)."""
     encoder_parameters: int
     multiply_adds_per_pair: float
-    """Of the forward and backward passes of both networks on both views."""
+    """Of the forward and backward passes on all views, and of the teacher's."""
     memory_bytes: float
     """Weights in their four copies and the activations of one batch of one process."""
     pairs_per_second: float
@@ -45,15 +46,17 @@ class Plan:
         ]
 
 
-def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, seconds: float = 6.0) -> Plan:
-    """Measure a few small steps of `method` at view size `size` on its device and scale them up.
+def make_plan(
+    method: Method, *, sizes: Sequence[int], batch: int, steps: int, pairs: int, seconds: float = 6.0
+) -> Plan:
+    """Measure a few small steps of `method` on views of the given `sizes` on its device and scale them up.
 
     `batch`: pairs per process and pass; `steps`, `pairs`: of the whole run. `method` is thrown away
     afterwards: its batch statistics and gradients are no longer those of a fresh one.
     """
     device = next(method.parameters()).device
-    small = min(batch, max(8, 64 * 64 * 64 // size**2))
-    views = [torch.rand(small, 3, size, size, device=device) for _ in range(2)]
+    small = min(batch, max(8, 64 * 64 * 64 // sizes[0] ** 2))
+    views = [torch.rand(small, 3, size, size, device=device) for size in sizes]
     progress = Progress(0, max(steps, 1), 0, 1)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     method.train()
@@ -67,7 +70,7 @@ def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, 
     return Plan(
         parameters=sum(weight.numel() for weight in trained),
         encoder_parameters=sum(weight.numel() for weight in method.encoder.parameters()),
-        multiply_adds_per_pair=multiply_adds_per_pair(method, size=size),
+        multiply_adds_per_pair=multiply_adds_per_pair(method, sizes=sizes),
         memory_bytes=WEIGHT_COPIES * weight_bytes + activations * batch,
         pairs_per_second=rate,
         steps=steps,
@@ -75,13 +78,14 @@ def make_plan(method: Method, *, size: int, batch: int, steps: int, pairs: int, 
     )
 
 
-def multiply_adds_per_pair(method: Method, *, size: int) -> float:
-    """Multiply-adds of the forward and backward passes of both networks on both views of one face.
+def multiply_adds_per_pair(method: Method, *, sizes: Sequence[int]) -> float:
+    """Multiply-adds of the forward and backward passes on all views of one face, the teacher's included.
 
     Counted in eval mode on two faces, so that batch statistics stay as they are; gradients are cleared.
     """
     was_training = method.training
-    views = [torch.rand(2, 3, size, size, device=next(method.parameters()).device) for _ in range(2)]
+    device = next(method.parameters()).device
+    views = [torch.rand(2, 3, size, size, device=device) for size in sizes]
     with FlopCounterMode(display=False) as counter:
         method.eval().loss(views, Progress(0, 1, 0, 1)).total.backward()
     method.zero_grad(set_to_none=True)

@@ -65,21 +65,29 @@ class ViewConfig(CommonViewConfig):
 
 @dataclass(frozen=True)
 class ViewsConfig(CommonViewConfig):
-    """All views of a face; as many as there are numbers. Defaults are FRA's two views."""
+    """All views of a face, large ones first; as many as there are numbers. Defaults are FRA's two views."""
 
     blur: tuple[float, ...] = (1.0, 0.1)
     """Probability of a Gaussian blur, in each view."""
     solarize: tuple[float, ...] = (0.0, 0.2)
     """Probability of inverting what is bright, in each view."""
+    small: int = 0
+    """How many of the views, the last ones, are small (multi-crop; SwAV, Sec. 3.3)."""
+    small_size: int = 96
+    """Side of the small views in pixels (SwAV)."""
+    small_scale: tuple[float, float] = (0.05, 0.14)
+    """Share of the image's area that a small view covers (SwAV)."""
 
     def __post_init__(self) -> None:
         if len(self.blur) != len(self.solarize) or not self.blur:
             raise ValueError(
                 f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give one per view to both"
             )
+        if not 0 <= self.small < len(self.blur):
+            raise ValueError(f"views: small is {self.small}, but of {len(self.blur)} views one at least must be large")
         if not 0 <= self.hue <= 1 / 3:
             raise ValueError(f"views: hue is {self.hue}, but must be from 0 to 1/3 of a turn")
-        for name in ("scale", "ratio", "blur_sigma"):
+        for name in ("scale", "small_scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(
@@ -89,8 +97,18 @@ class ViewsConfig(CommonViewConfig):
     def each(self) -> list[ViewConfig]:
         """One ViewConfig per view."""
         common = {field.name: getattr(self, field.name) for field in fields(CommonViewConfig)}
+        small = common | dict(size=self.small_size, scale=self.small_scale)
+        large = len(self.blur) - self.small
         pairs = zip(self.blur, self.solarize, strict=True)
-        return [ViewConfig(**common, blur=blur, solarize=solarize) for blur, solarize in pairs]
+        return [
+            ViewConfig(**(common if view < large else small), blur=blur, solarize=solarize)
+            for view, (blur, solarize) in enumerate(pairs)
+        ]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The side of each view in pixels."""
+        return [view.size for view in self.each()]
 
 
 def random_bits(*key: int, indices: Int[np.ndarray, "B"], count: int) -> UInt64[np.ndarray, "B N"]:

@@ -1,4 +1,4 @@
-"""How weights are moved: LARS for pre-training; SGD and AdamW from torch."""
+"""How weights are moved: LARS and LARC for pre-training; SGD and AdamW from torch."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,27 +12,29 @@ from torch import Tensor, nn
 class OptimizerConfig:
     """Optimiser and its constants."""
 
-    name: Literal["lars", "sgd", "adamw"] = "lars"
-    """LARS for pre-training (supplement 5.2)."""
+    name: Literal["lars", "larc", "sgd", "adamw"] = "lars"
+    """LARS for pre-training (supplement 5.2); LARC is SwAV's: every tensor is adapted and decayed."""
     learning_rate: float = 1.8
     """Peak rate, absolute, for the whole batch (supplement 5.2: 1.8 at 1024, which is 0.45 * batch / 256)."""
     weight_decay: float = 1.5e-6
     """Only on tensors that are not excluded (supplement 5.2)."""
     momentum: float = 0.9
-    """Of LARS and SGD (supplement 5.2)."""
+    """Of LARS, LARC and SGD (supplement 5.2)."""
     trust: float = 1e-3
-    """LARS's eta: the step as a share of the weight norm at rate 1 (released code)."""
+    """Eta of LARS and LARC: the step as a share of the weight norm at rate 1 (released code; SwAV the same)."""
     exclude: Literal["one_dim", "official_names"] = "one_dim"
-    """What LARS neither adapts nor decays: all vectors (ours, clean), or the released code's rule by name."""
+    """What LARS neither adapts nor decays: all vectors (ours, clean), or the released code's rule by name. LARC knows
+    no exceptions."""
     rate_in_momentum: bool = True
-    """The rate is inside the momentum buffer (released code), or outside as in lightly's LARS."""
+    """The rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and in LARC."""
 
 
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose step per tensor is a fixed share of that tensor's norm (You et al., 2017).
 
     step = rate * trust * |w| / (|g| + decay * |w| + 1e-8) * (g + decay * w); groups with adapt=False take plain
-    rate * g. A tensor without gradient still shrinks by rate * trust, because decay cancels in the ratio.
+    rate * g. A tensor without gradient still shrinks by rate * trust, because decay cancels in the ratio; with
+    `spare_zeros` (LARC, as in Apex) a tensor that is zero, or has no gradient, is neither adapted nor decayed.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class LARS(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         trust: float = 1e-3,
         rate_in_momentum: bool = True,
+        spare_zeros: bool = False,
     ) -> None:
         defaults = dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust, adapt=True)
         super().__init__(groups, defaults)
         self.rate_in_momentum = rate_in_momentum
+        self.spare_zeros = spare_zeros
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -60,10 +64,16 @@ class LARS(torch.optim.Optimizer):
         steps: Any = [weight.grad for weight in weights]  # lists or tuples of tensors
         if group["adapt"]:
             decay = group["weight_decay"]
-            norms, pulls = torch._foreach_norm(weights), torch._foreach_norm(steps)
-            steps = torch._foreach_add(steps, weights, alpha=decay)
-            scales = torch.stack(norms) / (torch.stack(pulls) + decay * torch.stack(norms) + 1e-8)
-            torch._foreach_mul_(steps, list((group["trust"] * scales).unbind()))
+            norms, pulls = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(steps))
+            scales = group["trust"] * norms / (pulls + decay * norms + 1e-8)
+            if self.spare_zeros:
+                adapted = (norms > 0) & (pulls > 0)
+                scales = torch.where(adapted, scales, 1.0)
+                decays = list((decay * adapted).unbind())
+                steps = torch._foreach_add(steps, torch._foreach_mul(weights, decays))
+            else:
+                steps = torch._foreach_add(steps, weights, alpha=decay)
+            torch._foreach_mul_(steps, list(scales.unbind()))
         if self.rate_in_momentum:
             steps = torch._foreach_mul(steps, group["lr"])
         buffers = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
@@ -73,9 +83,19 @@ class LARS(torch.optim.Optimizer):
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded."""
+    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one)."""
     excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    if config.name == "larc":
+        return LARS(
+            [dict(params=[weight for _, weight in named])],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            trust=config.trust,
+            rate_in_momentum=False,
+            spare_zeros=True,
+        )
     kept = [weight for name, weight in named if not excluded_by(name, weight)]
     excluded = [weight for name, weight in named if excluded_by(name, weight)]
     groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]

@@ -14,15 +14,23 @@ class ScheduleConfig:
     warmup_epochs: float = 10
     """The rate rises linearly, step by step (released code; the supplement is silent)."""
     form: Literal["epochwise", "stepwise"] = "epochwise"
-    """Cosine in one stair per epoch (released code), or smooth (ours, for runs of few epochs)."""
+    """Cosine in one stair per epoch (released code), or smooth (SwAV; ours, for runs of few epochs)."""
+    first_rate: float | None = None
+    """Rate of the very first step, from which the warm-up rises in even steps to the peak (SwAV: .3 of 4.8); without
+    it the first step takes the first even share of the peak (released code)."""
+    last_rate: float = 0.0
+    """Where the cosine ends (SwAV: a thousandth of the peak)."""
 
     def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
-        """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine towards 0."""
+        """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down."""
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup_steps:
-            return peak * (step + 1) / warmup_steps
+            if self.first_rate is None:
+                return peak * (step + 1) / warmup_steps
+            return self.first_rate + (peak - self.first_rate) * step / max(warmup_steps - 1, 1)
         if self.form == "epochwise":
             done, length = step // steps_per_epoch - self.warmup_epochs, self.epochs - self.warmup_epochs
         else:
             done, length = step - warmup_steps, self.epochs * steps_per_epoch - warmup_steps
-        return peak * 0.5 * (1 + math.cos(math.pi * max(done, 0) / max(length, 1)))
+        above = peak - self.last_rate
+        return self.last_rate + above * 0.5 * (1 + math.cos(math.pi * max(done, 0) / max(length, 1)))
