@@ -112,6 +112,8 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
+    parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
+    parser.add_argument("--shard-faces", type=int, default=10_000, metavar="N", help="faces in each .tar")
 
 
 def _crop(options: Arguments) -> None:
@@ -126,6 +128,8 @@ def _crop(options: Arguments) -> None:
         margin=options.margin,
         align=options.align,
         min_score=options.min_score,
+        shards=options.shards,
+        shard_faces=options.shard_faces,
         resume=options.resume,
         workers=options.workers,
         seed=options.seed or 0,
@@ -143,7 +147,10 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
     parser.add_argument(
-        "--faces", type=Path, metavar="DIR", help="crops: an output of `fra crop`, a folder tree, or a .txt list"
+        "--faces",
+        type=Path,
+        metavar="DIR",
+        help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")

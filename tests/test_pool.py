@@ -11,11 +11,11 @@ import torch
 import yaml
 from PIL import Image
 
+from fra.faces.pool import FolderPool
 from fra.pretrain.pool import (
     Batch,
     EpochBatches,
     FaceLoader,
-    FolderPool,
     default_workers,
     face_batch,
 )
@@ -79,17 +79,17 @@ def test_a_crop_folder_brings_its_settings_and_only_its_crops(tmp_path):
 
 def test_an_empty_folder_says_what_to_do(tmp_path):
     with pytest.raises(
-        ValueError, match=r"no faces found in .*: expected .jpg or .png below it; did you run `fra crop"
+        ValueError, match=r"no faces found in .*: expected .jpg, .png or .tar in it; did you run `fra crop"
     ):
         FolderPool(tmp_path)
 
 
-def test_the_index_takes_no_more_than_the_longest_name_for_each_face(tmp_path):
+def test_the_index_takes_its_name_and_eight_bytes_for_each_face(tmp_path):
     # "person12/photo_00345.jpg" has 24 bytes; Path objects in a list would take several hundred each
     names = [f"person{i % 90 + 10}/photo_{i:05d}.jpg" for i in range(2000)]
     (tmp_path / "faces.txt").write_text("\n".join(names))
     pool = FolderPool(tmp_path / "faces.txt")
-    assert pool.index_bytes == 24 * 2000
+    assert pool.index_bytes == (24 + 8) * 2000
     assert {pool.path(i) for i in range(2000)} == {tmp_path / name for name in names}
 
 
@@ -201,7 +201,8 @@ def test_plain_faces_are_central_squares(tmp_path):
 
 SCRIPT = """
 import sys
-from fra.pretrain.pool import EpochBatches, FaceLoader, FolderPool
+from fra.faces.pool import FolderPool
+from fra.pretrain.pool import EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 if __name__ == "__main__":
     import torch

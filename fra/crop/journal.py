@@ -1,32 +1,35 @@
 """crops.csv while it grows: rows in the order of the photos, and how far it is complete.
 
-After every chunk of photos the rows are forced to disk, and only then the position is replaced whole. Whatever ends
-the run, everything up to the position is complete; what follows in crops.csv is cut off when the run goes on.
+After every chunk of photos its rows (and shards) are forced to disk, and only then the position is replaced whole.
+Whatever ends the run, everything up to the position is complete; what follows is cut off when the run goes on.
 """
 
 import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
 
 from fra.crop.cut import COLUMNS, Row
+from fra.crop.shards import ShardPosition
 from fra.files import atomic
 
 TABLE, POSITION = "crops.csv", ".position.json"
 
 
 class Journal:
-    """Opens crops.csv at the last complete position; `photos` are complete."""
+    """Opens crops.csv at the last complete position; `photos` are complete, and `shards` up to where it says."""
 
     def __init__(self, out: Path) -> None:
         self._position = out / POSITION
         table = out / TABLE
-        self.photos, size = 0, 0
+        self.photos, self.shards, size = 0, ShardPosition(), 0
         if self._position.is_file():
             position = json.loads(self._position.read_text())
             self.photos, size = position["photos"], position["bytes"]
+            self.shards = ShardPosition(**position.get("shards", {}))
             if not table.is_file() or table.stat().st_size < size:
                 raise ValueError(f"{table} is shorter than when it was written: begin again with another --out")
         self._stream = _open(table, "r+" if size else "w")
@@ -36,15 +39,16 @@ class Journal:
         if not size:
             self._writer.writerow(COLUMNS)
 
-    def append(self, rows: Sequence[Row], *, photos: int) -> None:
-        """Add the rows of the next `photos` photos."""
+    def append(self, rows: Sequence[Row], *, photos: int, shards: ShardPosition | None = None) -> None:
+        """Add the rows of the next `photos` photos, whose crops are on disk."""
         self._writer.writerows(rows)
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self.photos += photos
         with atomic(self._position) as temporary:
             size = os.fstat(self._stream.fileno()).st_size
-            temporary.write_text(json.dumps({"photos": self.photos, "bytes": size}) + "\n")
+            position = {"photos": self.photos, "bytes": size} | ({"shards": asdict(shards)} if shards else {})
+            temporary.write_text(json.dumps(position) + "\n")
 
     def __enter__(self) -> "Journal":
         return self

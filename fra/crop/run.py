@@ -1,26 +1,30 @@
-"""`fra crop`: photographs → face crops, `crops.csv`, `contact_sheet.jpg` and `crop.yaml`."""
+"""`fra crop`: photographs → face crops (files or shards), `crops.csv`, `contact_sheet.jpg` and `crop.yaml`."""
 
 import errno
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jaxtyping import UInt8
+from torch import Tensor
 
 import fra
 from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
 from fra.crop.journal import Journal, read_journal, remove_leftovers
 from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
+from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import available_cores, crop_in_order
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
+from fra.faces.shards import Shards
 from fra.files import atomic, claim_folder
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
@@ -31,7 +35,8 @@ SHEET_CROPS, SHEET_COLUMNS = 64, 8
 class CropSummary:
     """What a run of `fra crop` did, including what earlier parts of a resumed run did."""
 
-    out: Path
+    crops: Path
+    """The folder of crops or shards."""
     photos: int
     """Photos looked at, readable or not."""
     faces: int
@@ -41,7 +46,7 @@ class CropSummary:
 
     def __str__(self) -> str:
         reasons = "".join(f", {count} skipped ({reason})" for reason, count in self.skipped.items())
-        return f"{self.photos} photos: {self.faces} faces cropped{reasons}. Crops are in {self.out / 'crops'}"
+        return f"{self.photos} photos: {self.faces} faces cropped{reasons}. Crops are in {self.crops}"
 
 
 def crop(
@@ -54,12 +59,15 @@ def crop(
     margin: float = 0.25,
     align: Alignment = "none",
     min_score: float = 0.6,
+    shards: bool = False,
+    shard_faces: int = CropSettings.shard_faces,
     resume: bool = False,
     workers: int | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> CropSummary:
-    """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`.
+    """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`,
+    or with `shards` into .tar files in `out/shards`.
 
     The settings are explained in CropSettings; `workers` are processes, by default one for each core. Every photo has
     a row in `out/crops.csv`, also when it has no crop. A run that was ended in any way goes on with `resume` and ends
@@ -67,7 +75,15 @@ def crop(
     """
     photos, out = Path(photos), Path(out)
     settings = CropSettings(
-        detector=detector, choose=choose, size=size, margin=margin, align=align, min_score=min_score, seed=seed
+        detector=detector,
+        choose=choose,
+        size=size,
+        margin=margin,
+        align=align,
+        min_score=min_score,
+        seed=seed,
+        shards=shards,
+        shard_faces=shard_faces,
     )
     if workers is not None and workers < 0:
         raise ValueError(f"workers is {workers}: give the number of processes, or leave it out for all cores")
@@ -102,9 +118,10 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
     if claim_folder(out, command="crop", resume=resume) and path.is_file():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         for name, value in record["settings"].items():
-            if before["settings"].get(name) != value:
+            begun = before["settings"].get(name, getattr(CropSettings, name))  # older runs lack newer settings
+            if begun != value:
                 raise ValueError(
-                    f"{out} was begun with {name} {before['settings'].get(name)}, not {value}: "
+                    f"{out} was begun with {name} {begun}, not {value}: "
                     "resume with the same settings, or choose another --out"
                 )
         if before["photos"]["digest"] != record["photos"]["digest"]:
@@ -113,7 +130,7 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
                 "restore them, or choose another --out"
             )
         remove_leftovers(out)
-    (out / "crops").mkdir(exist_ok=True)
+    (out / (FOLDER if settings.shards else "crops")).mkdir(exist_ok=True)
     _write_yaml(path, record)
     return record
 
@@ -121,9 +138,18 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
 def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, quiet: bool) -> None:
     with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=quiet) as show:
         chunks = found.chunks(journal.photos, CHUNK)
-        for count, rows in crop_in_order(chunks, cropper, workers=workers):
-            journal.append(rows, photos=count)
-            show(count)
+        if not cropper.settings.shards:
+            for count, made in crop_in_order(chunks, cropper, workers=workers):
+                journal.append([each.row for each in made], photos=count)
+                show(count)
+            return
+        with closing(ShardWriter(cropper.out, journal.shards, shard_faces=cropper.settings.shard_faces)) as writer:
+            for count, made in crop_in_order(chunks, cropper, workers=workers):
+                rows = [writer.add(each) for each in made]
+                journal.append(rows, photos=count, shards=writer.sync())
+                writer.publish()
+                show(count)
+            writer.finish()
 
 
 def _finish(out: Path, *, record: dict[str, Any]) -> CropSummary:
@@ -138,13 +164,22 @@ def _finish(out: Path, *, record: dict[str, Any]) -> CropSummary:
         if row[reason_column]:
             reasons[row[reason_column].partition(":")[0]] += 1
     if faces:
-        crops = (row[crop_column] for row in read_journal(out) if row[crop_column])
-        first = [read_image(out / name) for name in itertools.islice(crops, SHEET_CROPS)]
+        first = _first_crops(out, min(faces, SHEET_CROPS))
         write_image(out / "contact_sheet.jpg", contact_sheet(first, min(SHEET_COLUMNS, len(first))))
-    summary = CropSummary(out=out, photos=photos, faces=faces, skipped=dict(sorted(reasons.items())))
+    crops = out / (FOLDER if record["settings"]["shards"] else "crops")
+    summary = CropSummary(crops=crops, photos=photos, faces=faces, skipped=dict(sorted(reasons.items())))
     counts = {"photos": photos, "faces": faces, "skipped": summary.skipped}
     _write_yaml(out / "crop.yaml", {**record, "counts": counts})
     return summary
+
+
+def _first_crops(out: Path, count: int) -> list[UInt8[Tensor, "3 _ _"]]:
+    if files := shard_files(out):
+        shards = Shards(files)
+        return [shards.image(index) for index in range(count)]
+    crop = COLUMNS.index("crop")
+    names = (row[crop] for row in read_journal(out) if row[crop])
+    return [read_image(out / name) for name in itertools.islice(names, count)]
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from fra.crop.cut import Cropper, CropSettings, Photo, Row
+from fra.crop.cut import Cropper, CropSettings, Made, Photo
 
 WAITING = 4  # chunks in flight for each worker: enough that none idles while an older chunk is slow
 
@@ -22,8 +22,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: int) -> Iterator[tuple[int, list[Row]]]:
-    """For each chunk its number of photos and its rows; with up to one worker `cropper` does it in this process."""
+def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: int) -> Iterator[tuple[int, list[Made]]]:
+    """For each chunk its number of photos and what was made; up to one worker means that `cropper` does it here."""
     if workers <= 1:
         for chunk in chunks:
             yield len(chunk), cropper.crop(chunk)
@@ -32,7 +32,7 @@ def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: i
     pool = ProcessPoolExecutor(
         workers, mp_context=spawn, initializer=_start_worker, initargs=(cropper.settings, cropper.out)
     )
-    waiting: deque[tuple[int, Future[list[Row]]]] = deque()
+    waiting: deque[tuple[int, Future[list[Made]]]] = deque()
     try:
         for chunk in chunks:
             waiting.append((len(chunk), pool.submit(_crop_chunk, chunk)))
@@ -65,6 +65,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _crop_chunk(photos: list[Photo]) -> list[Row]:
+def _crop_chunk(photos: list[Photo]) -> list[Made]:
     assert _cropper is not None
     return _cropper.crop(photos)

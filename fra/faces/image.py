@@ -1,9 +1,11 @@
 """Reading, writing and finding images. In memory an image is RGB, uint8, (3, H, W), upright."""
 
+import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,11 @@ def read_image(path: Path | str) -> UInt8[Tensor, "3 H W"]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(path, error.strerror or type(error).__name__) from error
+    return image_from_bytes(content, path)
+
+
+def image_from_bytes(content: bytes, path: Path | str) -> UInt8[Tensor, "3 H W"]:
+    """Decode the bytes of an image file as `read_image` does; `path` is what UnreadableImage calls it."""
     if not content:
         raise UnreadableImage(path, "the file is empty")
     try:
@@ -92,13 +99,18 @@ def write_image(path: Path | str, image: UInt8[Tensor, "3 H W"]) -> None:
     path = Path(path)
     ending = path.suffix.lower()
     if ending in (".jpg", ".jpeg"):
-        data = encode_jpeg(image.contiguous().cpu(), quality=JPEG_QUALITY)
+        content = jpeg_bytes(image)
     elif ending == ".png":
-        data = encode_png(image.contiguous().cpu())
+        content = encode_png(image.contiguous().cpu()).numpy().tobytes()
     else:
         raise ValueError(f"cannot write {path.name}: images are written as .jpg or .png")
     with atomic(path) as temporary:
-        temporary.write_bytes(data.numpy().tobytes())
+        temporary.write_bytes(content)
+
+
+def jpeg_bytes(image: UInt8[Tensor, "3 H W"]) -> bytes:
+    """The content of a .jpg file (quality 95)."""
+    return encode_jpeg(image.contiguous().cpu(), quality=JPEG_QUALITY).numpy().tobytes()
 
 
 def image_files(path: Path | str) -> list[Path]:
@@ -109,53 +121,110 @@ def image_files(path: Path | str) -> list[Path]:
     appears twice counts once. Whether a listed file exists is found out by reading it. ValueError when there is
     nothing at `path`, or no image in it.
     """
+    root, names = image_names(path)
+    return [named(root, name) for name in names]
+
+
+def image_names(path: Path | str) -> tuple[str, Iterator[str]]:
+    """What `image_files` finds, one after the other: a folder, and names that are relative to it (or absolute).
+
+    For pools that are too large for a list of paths. The errors of `image_files` come when the first name is asked for.
+    """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is nothing at {path}: give a folder of images, or a .txt list with one path a line")
     if path.is_file():
         if path.suffix.lower() == ".txt":
-            return _listed(path)
+            return os.path.normpath(path.parent), listed_names(path)
         if path.suffix.lower() not in EXTENSIONS:
-            raise ValueError(f"{path} is neither an image nor a folder nor a .txt list: expected {_endings()}")
-        return [path]
+            raise ValueError(f"{path} is neither an image nor a folder nor a .txt list: expected {endings()}")
+        return str(path.parent), iter([path.name])
     folder = image_folder(path)
-    files = sorted(_below(folder))
-    if not files:
-        raise ValueError(f"no images below {folder}: expected files that end in {_endings()}")
-    return files
+    return str(folder), _names_below(folder)
+
+
+def named(root: str, name: str) -> Path:
+    """The path of a name that `image_names` gave."""
+    path = os.path.join(root, name)
+    return Path(os.path.normpath(path) if name.startswith("..") else path)
 
 
 def image_folder(path: Path | str) -> Path:
-    """The folder itself, or the `crops` inside a folder made by `fra crop`, beside which its contact sheet lies."""
+    """The folder itself, or the `crops` inside a folder made by `fra crop`, beside which its contact sheet lies.
+
+    ValueError when `fra crop` packed the crops in shards.
+    """
     path = Path(path)
-    made_by_crop = (path / "crop.yaml").is_file() and (path / "crops").is_dir()
-    return path / "crops" if made_by_crop else path
+    made_by_crop = (path / "crop.yaml").is_file()
+    if made_by_crop and (path / "shards").is_dir():
+        raise ValueError(
+            f"the crops in {path} are packed in shards, which `fra pretrain` reads; for anything else unpack some: "
+            f"`tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
+        )
+    return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
 
 
-def _listed(path: Path) -> list[Path]:
+def listed_names(path: Path) -> Iterator[str]:
+    """The lines of a .txt list as `image_files` understands them, relative to the list's folder or absolute."""
+    seen: set[bytes] = set()  # short digests: a million paths would take several times as much
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        with open(path, encoding="utf-8-sig") as lines:
+            for line in map(str.strip, lines):
+                if not line or line.startswith("#"):
+                    continue
+                name = os.path.normpath(line)
+                where = os.path.normpath(os.path.join(path.parent, name))
+                digest = hashlib.blake2b(os.fsencode(where), digest_size=8).digest()
+                if digest not in seen:
+                    seen.add(digest)
+                    yield name
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file: expected one image path a line, in UTF-8") from None
-    names = [line for line in lines if line and not line.startswith("#")]
-    if not names:
+    if not seen:
         raise ValueError(f"the list {path} is empty: expected one image path a line")
-    return [Path(name) for name in dict.fromkeys(os.path.normpath(path.parent / name) for name in names)]
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _names_below(folder: Path) -> Iterator[str]:
+    """The images below a folder, relative to it, in the order of their paths."""
     seen: set[str] = set()  # a linked folder is followed, a circle of links is not
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
-                yield Path(parent, name)
+    found = False
+    for name in _walk(str(folder), "", seen):
+        found = True
+        yield name
+    if not found:
+        raise ValueError(f"no images below {folder}: expected files that end in {endings()}")
 
 
-def _endings() -> str:
+def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
+    parent = os.path.join(root, below)
+    real = os.path.realpath(parent)
+    if real in seen:
+        return
+    seen.add(real)
+    names, folders = [], set()
+    with suppress(OSError), os.scandir(parent) as entries:  # a folder that may not be entered counts as empty
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.add(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
+                continue
+            names.append(entry.name)
+    for name in sorted(names):
+        if name in folders:
+            yield from _walk(root, os.path.join(below, name), seen)
+        else:
+            yield os.path.join(below, name)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def endings() -> str:
+    """The endings of image files, for messages."""
     return ", ".join(sorted(EXTENSIONS))

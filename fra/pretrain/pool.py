@@ -1,4 +1,4 @@
-"""Unlabelled faces as batches of views: which images there are, in which order they come, and who loads them.
+"""Unlabelled faces as batches of views: in which order the images of a pool come, and who loads them.
 
 B images per batch and process, S view size.
 """
@@ -10,71 +10,16 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fra.faces.image import UnreadableImage, image_files, read_image
+from fra.faces.pool import Pool
 from fra.pretrain.views import ViewMaker, random_bits
-
-UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
-
-
-class FolderPool:
-    """The faces of a folder tree, of a folder made by `fra crop`, or of a .txt list of paths. Labels are never seen.
-
-    `crop_settings` is the content of `crop.yaml` where `fra crop` made the folder. Raises ValueError when there are
-    no images.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        path = Path(path)
-        settings = path / "crop.yaml"
-        self.crop_settings: dict[str, Any] | None = yaml.safe_load(settings.read_text()) if settings.is_file() else None
-        try:
-            files = image_files(path)
-        except ValueError as error:
-            if not path.is_dir():
-                raise
-            hint = f"no faces found in {path}: expected .jpg or .png below it; did you run `fra crop` first?"
-            raise ValueError(hint) from error
-        self.root = os.path.commonpath([file.parent for file in files])
-        # One array instead of a list of objects: a list would be copied, page by page, into every worker.
-        self._names = np.array([os.fsencode(os.path.relpath(file, self.root)) for file in files])
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @property
-    def index_bytes(self) -> int:
-        """Memory that the list of images takes."""
-        return self._names.nbytes
-
-    def path(self, index: int) -> Path:
-        """Where the image with this index is."""
-        return Path(self.root, os.fsdecode(bytes(self._names[index])))
-
-    def read(self, index: int) -> tuple[UInt8[Tensor, "3 _ _"], list[int]]:
-        """The image at `index`, or the next readable one after it, and the indices that could not be read.
-
-        Which image replaces an unreadable one depends on the pool alone. ValueError when very many in a row are
-        unreadable.
-        """
-        unreadable: list[int] = []
-        for step in range(min(len(self), UNREADABLE_IN_A_ROW)):
-            candidate = (index + step) % len(self)
-            try:
-                return read_image(self.path(candidate)), unreadable
-            except UnreadableImage as error:
-                unreadable.append(candidate)
-                reason = error
-        raise ValueError(f"{len(unreadable)} images in a row cannot be read, the last: {reason}")
 
 
 class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
@@ -141,7 +86,7 @@ class Batch:
 class ViewBatches(Dataset[Batch]):
     """From (epoch, indices) to a batch: what a worker does."""
 
-    def __init__(self, pool: FolderPool, maker: ViewMaker) -> None:
+    def __init__(self, pool: Pool, maker: ViewMaker) -> None:
         self.pool, self.maker = pool, maker
 
     def __getitem__(self, which: tuple[int, Int[Tensor, "B"]]) -> Batch:
@@ -157,7 +102,7 @@ class FaceLoader:
     With 0 workers the batches are made here. The same batches come in the same order whatever the number.
     """
 
-    def __init__(self, pool: FolderPool, maker: ViewMaker, order: EpochBatches, *, workers: int) -> None:
+    def __init__(self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int) -> None:
         self.pool = pool
         self.unreadable: dict[int, Path] = {}
         """The images met so far that could not be read, by index."""
@@ -209,7 +154,7 @@ def default_workers(*, on_gpu: bool, processes: int = 1) -> int:
     return min(16, max(1, available // processes - 1)) if on_gpu else 1
 
 
-def face_batch(pool: FolderPool, indices: Int[Tensor, "B"], *, size: int) -> Float[Tensor, "B 3 S S"]:
+def face_batch(pool: Pool, indices: Int[Tensor, "B"], *, size: int) -> Float[Tensor, "B 3 S S"]:
     """Faces without augmentation: the central square, resized; RGB in [0, 1]. For measuring and for pictures."""
     faces = []
     for index in indices.tolist():

@@ -17,6 +17,7 @@ from torch import Tensor
 from fra import __version__
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
+from fra.faces.pool import Pool, open_pool
 from fra.files import append_rows, atomic, claim_folder, read_rows, shortened
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
@@ -25,7 +26,7 @@ from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.method import Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
-from fra.pretrain.pool import EpochBatches, FaceLoader, FolderPool, default_workers, face_batch
+from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
 from fra.training.devices import choose_device, choose_precision, make_fabric
@@ -75,7 +76,7 @@ def build_method(recipe: PretrainRecipe) -> Method:
 
 def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: int = 1) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
-    pool = FolderPool(faces)
+    pool = open_pool(faces)
     order = _batches(recipe, len(pool), world=devices)
     method = build_method(recipe).to(choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
@@ -108,7 +109,7 @@ def pretrain(
 
     With `resume` an interrupted run goes on bit for bit. Raises ValueError for bad input with the way out.
     """
-    pool = FolderPool(faces)
+    pool = open_pool(faces)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     method = build_method(recipe)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
@@ -210,7 +211,7 @@ def _batches(recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, f
     )
 
 
-def _identity(recipe: PretrainRecipe, pool: FolderPool, precision: str) -> dict[str, Any]:
+def _identity(recipe: PretrainRecipe, pool: Pool, precision: str) -> dict[str, Any]:
     """What must not change on resume, under dotted names that an error message can show."""
 
     def flat(value: Any, name: str) -> dict[str, Any]:
@@ -227,7 +228,7 @@ class Watch:
     def __init__(
         self,
         recipe: PretrainRecipe,
-        pool: FolderPool,
+        pool: Pool,
         out: Path,
         fabric: "Fabric",
         loaders: list[FaceLoader],
@@ -243,7 +244,7 @@ class Watch:
         if not (out / "snapshots" / "faces.npz").exists():
             self._show_views(recipe, pool, chosen)
 
-    def _show_views(self, recipe: PretrainRecipe, pool: FolderPool, chosen: Tensor) -> None:
+    def _show_views(self, recipe: PretrainRecipe, pool: Pool, chosen: Tensor) -> None:
         some = chosen[:: self.stride][:SNAPSHOT_FACES]
         images = [pool.read(int(index))[0] for index in some]
         views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
@@ -289,7 +290,7 @@ SHOWN = (
 )
 
 
-def run_metadata(recipe: PretrainRecipe, pool: FolderPool) -> dict[str, Any]:
+def run_metadata(recipe: PretrainRecipe, pool: Pool) -> dict[str, Any]:
     """What the weights say about themselves."""
     return dict(
         method=recipe.method.name,
@@ -316,7 +317,7 @@ def unreadable_faces(out: Path) -> list[str]:
     return table.read_text().splitlines() if table.exists() else []
 
 
-def _finish(recipe: PretrainRecipe, pool: FolderPool, method: Method, out: Path, *, steps: int, work: float) -> None:
+def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, steps: int, work: float) -> None:
     """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
     log = read_rows(out / "log.csv")
     done = [0, *(int(row["step"]) for row in log)]
