@@ -44,7 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fra {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_crop, _add_pretrain, _add_transfer, _add_regions, _add_data, _add_report, _add_recipes, _add_demo):
+    for add in (
+        _add_crop,
+        _add_pretrain,
+        _add_transfer,
+        _add_regions,
+        _add_data,
+        _add_report,
+        _add_export,
+        _add_recipes,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -206,7 +216,11 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         commands, "transfer", "judge an encoder by a labelled task", _transfer, common="out device workers set"
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
-    parser.add_argument("--encoder", metavar="WHAT", help="run folder, .safetensors, random, random:NAME or timm:NAME")
+    parser.add_argument(
+        "--encoder",
+        metavar="WHAT",
+        help="run folder, file of weights, random, random:NAME, timm:NAME or timm:NAME=FILE",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
     parser.add_argument(
         "--fraction", type=float, default=None, metavar="F", help="share of the training labels, in (0, 1]"
@@ -247,7 +261,11 @@ def _transfer(options: Arguments) -> None:
 
 def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "regions", "draw the facial regions a model has found", _regions, common="out device")
-    parser.add_argument("model", metavar="MODEL", help="a run folder of `fra pretrain`, or its model.safetensors")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a run folder of `fra pretrain`, its model.safetensors, or a checkpoint of the released FRA",
+    )
     parser.add_argument("--faces", type=Path, required=True, metavar="FILE_OR_DIR")
     parser.add_argument("--top", type=int, default=3, help="how many heatmaps, by variance")
     parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for every face by itself")
@@ -298,6 +316,21 @@ def _report(options: Arguments) -> None:
     page = write_report(options.runs, options.out)
     if not options.quiet:
         print(f"the report is {page}")
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "export", "write a run's weights for other programs", _export, common="out")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder of `fra pretrain`")
+    parser.add_argument(
+        "--format", required=True, choices=("official",), help="official: a checkpoint of the released FRA"
+    )
+
+
+def _export(options: Arguments) -> None:
+    from fra.training.export import export_official
+
+    formats = {"official": export_official}
+    formats[options.format](options.folder, options.out, resume=options.resume, quiet=options.quiet)
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -39,7 +39,7 @@ class PlantedModel(RegionModel):
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> PlantedModel:
     model = PlantedModel()
-    monkeypatch.setattr(command, "load_region_model", lambda what: model)
+    monkeypatch.setattr(command, "load_region_model", lambda what, **options: model)
     return model
 
 

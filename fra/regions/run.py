@@ -59,7 +59,7 @@ def draw_regions(
     if top < 1:
         raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
     files = image_files(faces)
-    region_model = load_region_model(model)
+    region_model = load_region_model(model, quiet=quiet)
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
     place = choose_device(device)

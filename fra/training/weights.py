@@ -1,8 +1,12 @@
-"""Weights that explain themselves: safetensors with the encoder's description, and how to read them back."""
+"""Weights that explain themselves: safetensors with the encoder's description, and how to read them back.
+
+Files that other programs wrote are read by `fra.training.foreign`.
+"""
 
 import dataclasses
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ from torch import Tensor, nn
 
 from fra.files import atomic
 from fra.parts.encoder import Encoder, EncoderConfig
-from fra.parts.mask_decoder import DecoderConfig
-from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
+from fra.parts.region_head import RegionHead, RegionModel
+from fra.training.foreign import import_encoder, import_region_model
+from fra.training.layouts import timm_config
+from fra.training.rebuild import encoder_config, fill, region_head_config
 
+FOREIGN_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
 
 
@@ -43,58 +50,146 @@ def encoder_metadata(encoder: Encoder) -> dict[str, Any]:
     return {"encoder": dataclasses.asdict(encoder.config)}
 
 
-def load_encoder(what: str | Path, *, device: str | torch.device = "cpu") -> Encoder:
+def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> Encoder:
     """The encoder `what` names, in eval mode.
 
-    `what` is a run folder of `fra pretrain`, its `encoder.safetensors`, `random` (the laptop recipes' network with
-    random weights), `random:WHAT` (the network of another run or timm name, with random weights), or `timm:NAME`
-    (timm's pre-trained weights, which timm downloads). Raises ValueError with the way out for anything else.
+    `what` is one of
+    - a run folder of `fra pretrain`, or its `encoder.safetensors`;
+    - a foreign checkpoint: the released FRA, LEWEL, Bulat et al., SwAV, MoCo, torchvision and others
+      (docs/foreign_weights.md); unless `quiet`, one line on stderr says what was read and what was skipped;
+    - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
+    - `timm:NAME`, timm's pre-trained weights, which timm downloads;
+    - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
+      timm name, with random weights).
+    Raises ValueError with the way out for anything else. Unless `random` is asked for, no weight is ever random.
     """
     text = str(what)
     if text == "random" or text.startswith("random:"):
         encoder = _random_encoder(text.partition(":")[2])
-    elif text.startswith("timm:"):
-        encoder = Encoder(EncoderConfig(name=text.removeprefix("timm:"), image_size=224), pretrained=True)
+    elif text.startswith("timm:") and "=" not in text:
+        encoder = _timm_encoder(text.removeprefix("timm:"))
     else:
-        path = _weights_path(Path(what), "encoder.safetensors")
-        state, metadata = read_weights(path)
-        encoder = Encoder(_encoder_config(metadata))
-        _fill(encoder.backbone, state, path)
+        network, path = split_source(text)
+        path = _weights_path(path, "encoder.safetensors")
+        if network is None and is_ours(path):
+            state, metadata = read_weights(path)
+            encoder = Encoder(encoder_config(metadata["encoder"], path))
+            fill(encoder.backbone, state, f"{path} does not fit its own description")
+        else:
+            imported = import_encoder(path, network=network)
+            _say(imported.report, quiet)
+            encoder = imported.model
     return encoder.to(device).eval()
 
 
-def load_region_model(what: str | Path, *, device: str | torch.device = "cpu") -> RegionModel:
-    """The region model in a run folder or `model.safetensors`, in eval mode. ValueError when the method has none."""
+def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
+    """The region model in a run folder, its `model.safetensors`, or a checkpoint of the released FRA, in eval mode.
+
+    Raises ValueError when the method has none. Of a foreign file one line on stderr says what was read, unless `quiet`.
+    """
     path = _weights_path(Path(what), "model.safetensors")
+    if not is_ours(path):
+        imported = import_region_model(path)
+        _say(imported.report, quiet)
+        return imported.model.to(device).eval()
     state, metadata = read_weights(path)
     if "regions" not in metadata:
         raise ValueError(
             f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
         )
-    encoder = Encoder(_encoder_config(metadata))
-    settings = dict(metadata["regions"])
-    settings["decoder"] = DecoderConfig(**settings["decoder"])
-    head = RegionHead(encoder.channels, RegionHeadConfig(**settings))
-    model = RegionModel(encoder, head)
-    wanted = {key.replace("region_head.", "head.", 1): value for key, value in state.items()}
-    _fill(model, {key: value for key, value in wanted.items() if key.startswith(("encoder.", "head."))}, path)
-    return model.to(device).eval()
+    return rebuild_region_model(state, metadata, path).to(device).eval()
+
+
+def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> RegionModel:
+    """The region model among the tensors of a whole online network, as `metadata` describes it."""
+    encoder = Encoder(encoder_config(metadata["encoder"], path))
+    model = RegionModel(encoder, RegionHead(encoder.channels, region_head_config(metadata["regions"], path)))
+    parts = {"encoder.": "encoder.", "region_head.": "head."}
+    wanted = {
+        ours + name.removeprefix(theirs): tensor
+        for theirs, ours in parts.items()
+        for name, tensor in state.items()
+        if name.startswith(theirs)
+    }
+    fill(model, wanted, f"{path} does not fit its own description")
+    return model
 
 
 def describe(what: str | Path) -> str:
-    """A short name for tables: `random`, `timm:NAME`, or the run folder's name."""
+    """A short name for tables: `random`, `timm:NAME`, the run folder's name, or that of a foreign file."""
     text = str(what)
-    if text.startswith(("random", "timm:")):
-        return "random" if text.startswith("random") else text
-    path = Path(what)
-    return path.parent.name if path.suffix else path.resolve().name
+    if text.startswith("random"):
+        return "random"
+    network, path = split_source(text)
+    if text.startswith("timm:") and network is None:
+        return text
+    path = path.resolve()
+    if path.name in ("encoder.safetensors", "model.safetensors") and not path.is_dir():
+        path = path.parent
+    if path.is_dir():
+        return path.name
+    name = path.name
+    for suffix in FOREIGN_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def absolute(what: str) -> str:
+    """The same source, found also from another working directory; `random` and timm's names stay as they are."""
+    network, path = split_source(what)
+    if network is not None:
+        return f"timm:{network}={path.resolve()}"
+    prefix = "random:" if what.startswith("random:") else ""
+    path = Path(what.removeprefix(prefix))
+    return f"{prefix}{path.resolve()}" if path.exists() else what
+
+
+def split_source(text: str) -> tuple[str | None, Path]:
+    """`timm:NAME=FILE` as NAME and FILE; anything else is a path without a name."""
+    if text.startswith("timm:") and "=" in text:
+        network, _, file = text.removeprefix("timm:").partition("=")
+        return network, Path(file)
+    return None, Path(text)
+
+
+def is_ours(path: Path) -> bool:
+    """Is this a safetensors file that fra wrote? ValueError when it is a damaged one, or holds a task."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if "task" in metadata:
+        raise ValueError(
+            f"{path} holds a task of `fra transfer`, not an encoder: give the encoder that it was made with"
+        )
+    return "encoder" in metadata
+
+
+def _say(report: object, quiet: bool) -> None:
+    if not quiet:
+        print(report, file=sys.stderr)
+
+
+def _timm_encoder(name: str) -> Encoder:
+    """timm's network with its pre-trained weights, image size and normalisation."""
+    config = timm_config(name)
+    try:
+        return Encoder(config, pretrained=True)
+    except Exception as error:  # no network, no such weights: timm and its hub raise many kinds
+        raise ValueError(
+            f"timm has no pre-trained weights of {name} at hand ({type(error).__name__}): is there a network? With a"
+            f" file of them give timm:{name}=FILE; random:{name} starts from random weights"
+        ) from error
 
 
 def _random_encoder(like: str) -> Encoder:
     """Always the same random weights for the same network, whatever was drawn before."""
     config = RANDOM
     if like and Path(like).exists():
-        config = load_encoder(like).config
+        config = load_encoder(like, quiet=True).config
     elif like:
         config = EncoderConfig(name=like)
     seed = int.from_bytes(hashlib.blake2b(config.name.encode(), digest_size=7).digest(), "big")
@@ -109,24 +204,7 @@ def _weights_path(path: Path, name: str) -> Path:
             raise ValueError(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
         return path / name
     if not path.exists():
-        raise ValueError(f"there is no {path}: give a run folder, a .safetensors file, `random` or `timm:NAME`")
-    if path.suffix != ".safetensors":
         raise ValueError(
-            f"{path} is not a .safetensors file: give a run folder, a .safetensors file, `random` or `timm:NAME`"
+            f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME or timm:NAME=FILE"
         )
     return path
-
-
-def _encoder_config(metadata: dict[str, Any]) -> EncoderConfig:
-    settings = dict(metadata["encoder"])
-    return EncoderConfig(**settings | {key: tuple(settings[key]) for key in ("mean", "std")})
-
-
-def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load every weight or none: nothing may stay random."""
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise ValueError(
-            f"{path} does not fit its own description: {len(missing)} weights are missing"
-            f" and {len(unexpected)} are unknown (for example {[*missing, *unexpected][0]})"
-        )

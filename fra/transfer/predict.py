@@ -63,7 +63,7 @@ def load_task_model(run: str | Path) -> TaskModel:
         raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
     task = TASKS[notes["task"]](**settings)
-    encoder = load_encoder(notes["encoder"])
+    encoder = load_encoder(notes["encoder"], quiet=True)
     if encoder_fingerprint(encoder) != notes["encoder_hash"]:
         raise ValueError(f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again")
     head = task.head(encoder.channels)

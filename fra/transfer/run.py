@@ -61,7 +61,7 @@ def transfer(
     the recipe's. Each of the `seeds` 0, 1, … draws its own labels and head. `resume` keeps the seeds that are finished;
     the others give the numbers they would have given. Raises ValueError when anything does not fit together.
     """
-    from fra.training.weights import describe, load_encoder
+    from fra.training.weights import absolute, describe, load_encoder
 
     where = choose_device(device)
     if fraction is not None:
@@ -70,8 +70,8 @@ def transfer(
         recipe = dataclasses.replace(recipe, protocol=protocol)  # type: ignore[arg-type]
     return transfer_network(
         recipe,
-        load_encoder(encoder, device=where),
-        source=_absolute(encoder),
+        load_encoder(encoder, device=where, quiet=quiet),
+        source=absolute(encoder),
         label=describe(encoder),
         data=data,
         out=out,
@@ -169,10 +169,6 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
         if not len(faces.splits[split]):
             raise ValueError(f"{folder} has no {split} images: is the download complete?")
     return faces, faces.tasks[recipe.task]
-
-
-def _absolute(encoder: str) -> str:
-    return str(Path(encoder).resolve()) if Path(encoder).exists() else encoder
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
