@@ -14,7 +14,7 @@ from fra.parts.momentum_teacher import rising_momentum
 from fra.parts.region_head import RegionHead, RegionHeadConfig, pool_regions
 from fra.parts.similarity import cosine_distance, mean_pairwise_cosine
 from fra.parts.sinkhorn import sinkhorn
-from fra.pretrain.fra import FRA, FRAConfig, assignment_loss, mean_entropy_loss, region_distance
+from fra.pretrain.fra import FRA, FRAConfig, RegionNetwork, assignment_loss, mean_entropy_loss, region_distance
 from fra.pretrain.method import HeadConfig
 from fra.training.trainable import Progress
 
@@ -201,6 +201,10 @@ def test_parameter_counts_are_the_supplements() -> None:
     for layers, width, count in [(2, 256, 2_043_392), (1, 256, 1_383_936), (1, 2048, 2_303_232)]:
         decoder = MaskDecoder(2048, DecoderConfig(layers=layers, width=width))
         assert sum(p.numel() for p in decoder.parameters()) == count
+    with torch.device("meta"):
+        network = RegionNetwork(FRAConfig(decoder=DecoderConfig(layers=2)), Encoder(EncoderConfig()))
+    assert sum(p.numel() for p in network.encoder.parameters()) == 23_508_032
+    assert sum(p.numel() for p in network.parameters()) == 53_887_552 == 23_508_032 + 30_379_520
 
 
 def test_head_weights_start_with_kaiming_fan_out() -> None:
@@ -215,6 +219,24 @@ def test_running_mask_embeddings_start_with_the_first_batch_and_then_follow() ->
     head.remember(torch.ones(2, 8))
     head.remember(torch.zeros(2, 8))
     assert_close(head.prototypes, torch.full((2, 8), 0.9))
+
+
+@torch.no_grad()
+def test_j_the_released_network_starts_with_uniform_maps_at_full_size() -> None:
+    """Spec, sections 4 and 13 j: ResNet-50, 224 px, train mode. Eight faces instead of sixteen, so wider bounds."""
+    model = FRA(FRAConfig(decoder=DecoderConfig(layers=2), teacher_dropout=True), Encoder(EncoderConfig())).train()
+    views = [torch.nn.functional.interpolate(torch.rand(8, 3, 8, 8), size=224, mode="bilinear") for _ in range(2)]
+    scores: list[Tensor] = []
+    model.online.region_head.register_forward_hook(lambda head, inputs, found: scores.append(found.scores))
+    loss = model.loss(views, Progress(0, 1, 0, 1))
+    assert loss.total.item() == pytest.approx(4.21, abs=0.2)
+    assert loss.terms["clusters"].item() == pytest.approx(2.08, abs=0.02)
+    assert 0 <= loss.terms["mean_entropy"].item() < 0.006
+    for found, embeddings in zip(scores, model._embeddings_of_step, strict=True):
+        assert found.shape == (8, 8, 7, 7)
+        assert 0.05 < found.abs().max().item() < 0.3
+        assert_close(found.softmax(1), torch.full_like(found, 1 / 8), atol=0.01, rtol=0)
+        assert mean_pairwise_cosine(embeddings).item() > 0.95
 
 
 def test_the_released_design_starts_undecided() -> None:
