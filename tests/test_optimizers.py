@@ -44,6 +44,38 @@ def test_rate_outside_the_momentum_buffer_differs_only_when_the_rate_changes() -
     assert ends == pytest.approx([-1.4, -0.95])
 
 
+def larc_on(weight: list[float], gradient: list[float] | None) -> torch.Tensor:
+    model = nn.ParameterDict({"weight": nn.Parameter(torch.tensor(weight))})
+    optimizer = build_optimizer(OptimizerConfig(name="larc", learning_rate=2.0, weight_decay=0.1), model)
+    assert len(optimizer.param_groups) == 1
+    model["weight"].grad = None if gradient is None else torch.tensor(gradient)
+    optimizer.step()
+    return model["weight"].detach()
+
+
+def test_larc_adapts_and_decays_every_tensor_also_vectors() -> None:
+    # |w| = 5, |g| = 1: g + .1 w = (.9, 1.2), times .001 * 5 / (1 + .1 * 5) = 1/300, times rate 2
+    assert_close(larc_on([3.0, 4.0], [0.6, 0.8]), torch.tensor([3 - 2 * 0.9 / 300, 4 - 2 * 1.2 / 300]))
+
+
+def test_larc_neither_adapts_nor_decays_what_is_zero_or_has_no_gradient() -> None:
+    # a zero bias takes the plain step, rate 2 times its gradient; without gradient nothing moves
+    assert_close(larc_on([0.0, 0.0], [0.6, 0.8]), torch.tensor([-1.2, -1.6]))
+    assert_close(larc_on([3.0, 4.0], [0.0, 0.0]), torch.tensor([3.0, 4.0]))
+    assert_close(larc_on([3.0, 4.0], None), torch.tensor([3.0, 4.0]))
+
+
+def test_larcs_rate_is_outside_the_momentum_buffer_as_in_sgd() -> None:
+    weight = nn.Parameter(torch.tensor([0.0]))
+    model = nn.ParameterDict({"weight": weight})
+    optimizer = build_optimizer(OptimizerConfig(name="larc", learning_rate=1.0, trust=1.0, weight_decay=0.0), model)
+    weight.grad = torch.tensor([1.0])
+    optimizer.step()  # zero weight: plain step to -1
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.step()  # |w| = |g| = 1: the gradient as it is; buffer .9 + 1, rate .5
+    assert weight.item() == pytest.approx(-1 - 0.5 * 1.9)
+
+
 def test_exclusion_rules_differ_in_head_norms_and_layer_norms() -> None:
     model = nn.ModuleDict(dict(norm=nn.LayerNorm(3), bn1=nn.BatchNorm1d(3), linear=nn.Linear(3, 3)))
     by_shape = build_optimizer(OptimizerConfig(exclude="one_dim"), model)
@@ -62,6 +94,17 @@ def test_published_learning_rates() -> None:
         assert schedule.rate(1.8, epoch * 100 + iteration, 100) == pytest.approx(
             rate, rel=2e-3 if rate < 1e-4 else 1e-6
         )
+
+
+def test_swavs_rate_rises_from_its_first_to_the_peak_and_ends_at_its_last() -> None:
+    schedule = ScheduleConfig(epochs=400, warmup_epochs=10, form="stepwise", first_rate=0.3, last_rate=0.0048)
+    rates = [schedule.rate(4.8, step, 100) for step in range(40_000)]
+    # 1,000 even steps from .3 to 4.8, both included; then half a cosine over 39,000 steps
+    assert rates[0] == 0.3
+    assert rates[500] == pytest.approx(0.3 + 4.5 * 500 / 999)
+    assert rates[999] == rates[1000] == pytest.approx(4.8)
+    assert rates[1000 + 19_500] == pytest.approx((4.8 + 0.0048) / 2)
+    assert rates[-1] == pytest.approx(0.0048, abs=1e-7)
 
 
 def test_stepwise_cosine_starts_at_the_peak_and_ends_near_zero() -> None:

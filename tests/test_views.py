@@ -286,22 +286,52 @@ def test_random_numbers_of_neighbouring_keys_have_nothing_in_common():
     assert abs(along) < 4.5 / np.sqrt(4096)
 
 
-def test_crops_cover_the_configured_share_of_an_image_of_coordinates():
-    # red is x, green is y: what a plain view shows tells where it was cut
+def grid_image() -> torch.Tensor:
+    """Red is x, green is y: what a plain view shows tells where it was cut."""
     ramp = torch.linspace(0, 255, 128).round().byte()
-    image = torch.stack([ramp[None].expand(128, 128), ramp[:, None].expand(128, 128), torch.zeros(128, 128).byte()])
+    return torch.stack([ramp[None].expand(128, 128), ramp[:, None].expand(128, 128), torch.zeros(128, 128).byte()])
+
+
+def measured_crops(made: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Width (negative when mirrored) and height of crops of `grid_image`, as shares of its sides."""
+    size = made.shape[-1]
+    inner = (size - 1) / size  # from the centre of the first pixel to that of the last
+    middle = size // 2
+    return (made[:, 0, middle, -1] - made[:, 0, middle, 0]) / inner, (
+        made[:, 1, -1, middle] - made[:, 1, 0, middle]
+    ) / inner
+
+
+def test_crops_cover_the_configured_share_of_an_image_of_coordinates():
     config = replace(PLAIN, flip=0.5, scale=(0.3, 0.8))
     view = drawn(config, 400, height=128, width=128)
-    made = views.carry_out(config, [image] * 400, view)
-    inner = (config.size - 1) / config.size  # from the centre of the first pixel to that of the last
-    width = (made[:, 0, 16, -1] - made[:, 0, 16, 0]) / inner
-    height = (made[:, 1, -1, 16] - made[:, 1, 0, 16]) / inner
+    made = views.carry_out(config, [grid_image()] * 400, view)
+    width, height = measured_crops(made)
     share = width.abs() * height
     assert share.min() > 0.3 - 0.03
     assert share.max() < 0.8 + 0.03
     assert abs(share.mean() - 0.55) < 4 * 0.5 / np.sqrt(12 * 400)
     assert torch.equal(width < 0, torch.from_numpy(view.flip))
     assert made[:, 2].abs().max() == 0
+
+
+def test_multi_crop_views_have_the_stated_number_sizes_and_scales():
+    # two large views of .14 to 1 and six small ones of .05 to .14, as SwAV; 300 faces
+    config = ViewsConfig(
+        size=64, scale=(0.14, 1.0), jitter=0, grayscale=0, blur=(0.0,) * 8, solarize=(0.0,) * 8, small=6, small_size=32
+    )
+    made = ViewMaker(config, seed=3).make([grid_image()] * 300, torch.arange(300), epoch=0)
+    assert [view.shape[-1] for view in made] == config.sizes == [64, 64, 32, 32, 32, 32, 32, 32]
+    for number, view in enumerate(made):
+        width, height = measured_crops(view)
+        share = width.abs() * height
+        low, high = (0.14, 1.0) if number < 2 else (0.05, 0.14)
+        # whole pixels of 128: a side of 28 pixels is rounded by at most 2 %, an area by 4 %
+        assert share.min() > 0.95 * low
+        assert share.max() < 1.05 * high
+        # uniform: mean in the middle, but for the few large crops that do not fit and are drawn again
+        assert abs(share.mean() - (low + high) / 2) < 4 * (high - low) / np.sqrt(12 * 300) + 0.02 * high
+    assert not torch.equal(made[2], made[3])
 
 
 def test_views_stay_in_range_and_plain_views_only_crop():
@@ -318,6 +348,10 @@ def test_there_are_as_many_views_as_blurs():
     assert len(ViewMaker(config, seed=0).make(mixed(), torch.arange(24), epoch=0)) == 3
     with pytest.raises(ValueError, match="one per view to both"):
         ViewsConfig(blur=(1.0,))
+    with pytest.raises(ValueError, match="small is 2, but of 2 views one at least must be large"):
+        ViewsConfig(small=2)
+    with pytest.raises(ValueError, match="small_scale is"):
+        ViewsConfig(small_scale=(0.2, 0.1))
     with pytest.raises(ValueError, match="hue is"):
         ViewsConfig(hue=0.5)
     with pytest.raises(ValueError, match="scale is"):

@@ -24,9 +24,11 @@ from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.card import write_card
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
+from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.method import Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_batch
+from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
 from fra.training.devices import choose_device, choose_precision, make_fabric
@@ -38,7 +40,12 @@ from fra.training.weights import encoder_metadata, save_weights
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-METHODS: dict[str, tuple[type[Any], type[Method]]] = {"byol": (BYOLConfig, BYOL), "fra": (FRAConfig, FRA)}
+METHODS: dict[str, tuple[type[Any], type[Method]]] = {
+    "byol": (BYOLConfig, BYOL),
+    "swav": (SwAVConfig, SwAV),
+    "lewel": (LEWELConfig, LEWEL),
+    "fra": (FRAConfig, FRA),
+}
 CONFIGS = {name: config for name, (config, _) in METHODS.items()}
 SNAPSHOT_FACES = 8
 
@@ -68,8 +75,14 @@ def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:
 
 
 def build_method(recipe: PretrainRecipe) -> Method:
-    """The method with its first weights, a function of the recipe's seed."""
+    """The method with its first weights, a function of the recipe's seed. ValueError for views it has no use for."""
     _, kind = METHODS[recipe.method.name]
+    views, small = len(recipe.views.sizes), recipe.views.small
+    if views - small < 2 or (views > 2 and not kind.multi_crop):
+        wanted = "at least two large views" if kind.multi_crop else "two large views and no others"
+        raise ValueError(
+            f"views: {recipe.method.name} takes {wanted}, but blur and solarize have {views} numbers and small is {small}"
+        )
     torch.manual_seed(recipe.seed)
     return kind(recipe.method, Encoder(recipe.encoder))
 
@@ -81,7 +94,7 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     method = build_method(recipe).to(choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
-        method, size=recipe.views.size, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
+        method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
     )
     print(f"{recipe.method.name} with {recipe.encoder.name}, {len(pool):,} faces, {recipe.schedule.epochs} epochs")
     for line in found.lines():
@@ -113,7 +126,7 @@ def pretrain(
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     method = build_method(recipe)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
-    work = multiply_adds_per_pair(method, size=recipe.views.size)
+    work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     fabric.launch()
     precision = choose_precision(fabric.device.type, precision)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
@@ -284,6 +297,8 @@ SHOWN = (
     "feature_std",
     "mask_cosine",
     "assignment_entropy",
+    "prototype_usage",
+    "map_entropy",
     "neighbour_accuracy",
     "pair_auc",
     "teacher_gap",
