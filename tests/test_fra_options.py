@@ -24,6 +24,7 @@ from fra.parts.mask_decoder import DecoderConfig
 from fra.parts.sinkhorn import sinkhorn
 from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows
 from fra.pretrain.method import HeadConfig
+from fra.pretrain.run import load_pretrain_recipe
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.schedules import ScheduleConfig
 from fra.training.trainable import Progress
@@ -467,6 +468,19 @@ def test_a_longer_warm_up_rises_more_slowly_and_leaves_peak_and_length() -> None
     # epoch 6 is half of the eight epochs after the short warm-up, and a third of the six after the long one
     assert short.rate(1.8, 30, 5) == pytest.approx(0.9)
     assert long.rate(1.8, 30, 5) == pytest.approx(1.8 * 0.5 * (1 + 0.5))
+
+
+def test_the_released_recipe_differs_from_the_papers_in_these_rows_alone() -> None:
+    paper, released = (
+        load_pretrain_recipe(f"paper/resnet50.{name}", []) for name in ("fra_vggface2_50ep", "fra_official")
+    )
+    different = dict(decoder=DecoderConfig(layers=2), teacher_dropout=True, gradients="released")
+    assert paper.method == FRAConfig()
+    assert released.method == FRAConfig(**different)
+    assert paper.optimizer == OptimizerConfig()
+    assert released.optimizer == OptimizerConfig(learning_rate=0.9, weight_decay=1e-6, exclude="official_names")
+    assert (paper.batch_size, released.batch_size) == (1024, 512)
+    assert replace(released, method=paper.method, optimizer=paper.optimizer, batch_size=1024) == paper
 
 
 # Several processes
