@@ -5,6 +5,7 @@ B images, K facial regions, h x w positions. The layouts are written out here a 
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ import torchvision
 from safetensors.torch import save_file
 from test_golden_fra import official_name
 from torch import Tensor
-from torch.testing import assert_close
 
 import fra
 from fra import cli
@@ -39,15 +39,22 @@ SWAV = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
 
 def filled(shapes: dict[str, tuple[int, ...]]) -> State:
-    """Small random tensors; variances are positive, counters are 7."""
+    """Random tensors that let images through: matrices by Kaiming's rule, norms about 1, counters of 7."""
     state: State = {}
     for name, shape in shapes.items():
-        state[name] = torch.randn(shape) * 0.1
+        state[name] = torch.randn(shape) * (0.1 if len(shape) < 2 else (2 / math.prod(shape[1:])) ** 0.5)
+        if name.endswith("weight") and len(shape) == 1:
+            state[name] += 1
         if name.endswith("running_var"):
             state[name] = state[name].abs() + 0.5
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(7)
     return state
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    """Equal but for the order of sums: memory formats differ."""
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max()))
 
 
 def torchvision_resnet(name: str = "resnet18") -> torch.nn.Module:
@@ -248,8 +255,12 @@ def test_every_layout_gives_torchvisions_features_under_its_own_normalisation(
     assert found.report.skipped == skipped
     assert not found.model.training
     assert found.model.image_size == 224
+    assert (found.model.config.mean, found.model.config.std) == normalisation
     with torch.inference_mode():
-        assert_close(found.model(images), pooled(network, images, normalisation))
+        features = found.model(images)
+    assert_close(features, pooled(network, images, normalisation))
+    other = SWAV if normalisation == IMAGENET else IMAGENET  # .228 and .229 differ by half a percent
+    assert (features - pooled(network, images, other)).abs().max() > 1e-3 * features.abs().max()
 
 
 def test_the_table_and_these_tests_know_the_same_layouts() -> None:
