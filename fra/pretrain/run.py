@@ -31,6 +31,7 @@ from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_ba
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
+from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
@@ -80,9 +81,8 @@ def build_method(recipe: PretrainRecipe) -> Method:
     views, small = len(recipe.views.sizes), recipe.views.small
     if views - small < 2 or (views > 2 and not kind.multi_crop):
         wanted = "at least two large views" if kind.multi_crop else "two large views and no others"
-        raise ValueError(
-            f"views: {recipe.method.name} takes {wanted}, but blur and solarize have {views} numbers and small is {small}"
-        )
+        given = f"blur and solarize have {views} numbers and small is {small}"
+        raise ValueError(f"views: {recipe.method.name} takes {wanted}, but {given}")
     torch.manual_seed(recipe.seed)
     return kind(recipe.method, Encoder(recipe.encoder))
 
@@ -123,12 +123,14 @@ def pretrain(
     With `resume` an interrupted run goes on bit for bit. Raises ValueError for bad input with the way out.
     """
     pool = open_pool(faces)
+    if resume and precision == "auto":
+        precision = written_precision(out / "last.ckpt") or precision
+    precision = choose_precision(choose_device(device), precision, processes=devices * nodes)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     method = build_method(recipe)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     fabric.launch()
-    precision = choose_precision(fabric.device.type, precision)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,

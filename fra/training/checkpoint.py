@@ -1,5 +1,6 @@
 """Exact resume: everything a run needs to go on as if it had never stopped."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 from torch import nn
 
 from fra.files import atomic
+
+UNREADABLE = (RuntimeError, EOFError, KeyError, OSError, ValueError, TypeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ def save_checkpoint(
         torch.save(state, temporary)
 
 
+def written_precision(path: Path) -> str | None:
+    """The precision that the run of a checkpoint computes in; None when there is no readable checkpoint."""
+    try:
+        identity = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
+    except UNREADABLE:
+        return None
+    return identity.get("precision")
+
+
 def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
     """The state written by `save_checkpoint`, for a run with the same identity.
 
@@ -50,7 +62,7 @@ def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         written = state["identity"]
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} is not a readable checkpoint of fra ({type(error).__name__}): start again without it"
         ) from error

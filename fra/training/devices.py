@@ -1,5 +1,7 @@
 """Where to compute and how precisely: Lightning Fabric for one device, several, or several machines."""
 
+import functools
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +25,16 @@ def choose_device(device: str = "auto") -> str:
     return device
 
 
-def choose_precision(device: str, precision: str = "auto") -> str:
-    """For auto bf16 where the processor or GPU computes in it, else 32. ValueError for what the device cannot do."""
+def choose_precision(device: str, precision: str = "auto", *, processes: int = 1) -> str:
+    """For auto bf16 where it pays, else 32. ValueError for what the device cannot do.
+
+    A GPU that computes in bf16 gains by it; a processor may announce bf16 and be slower with it, so it is measured
+    (in a tenth of a second). Several processes on processors take 32: each would measure for itself.
+    """
     if precision == "auto":
-        return "bf16" if _computes_in_bf16(device) else "32"
+        if device == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+        return "bf16" if device == "cpu" and processes == 1 and _bf16_pays_on_the_processor() else "32"
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision '{precision}': use auto, 32, bf16 or 16")
     if precision == "16" and device != "cuda":
@@ -34,13 +42,27 @@ def choose_precision(device: str, precision: str = "auto") -> str:
     return precision
 
 
-def _computes_in_bf16(device: str) -> bool:
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device == "cpu" and Path("/proc/cpuinfo").exists():
-        flags = Path("/proc/cpuinfo").read_text()
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+@functools.cache
+def _bf16_pays_on_the_processor() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or not {"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text().split()):
+        return False
+    return bf16_speedup() > 1.25
+
+
+def bf16_speedup(size: int = 512) -> float:
+    """How much faster one core multiplies matrices in bfloat16 than in float32, from the best of tries in turn."""
+    matrices = [torch.ones(size, size, dtype=kind) for kind in (torch.float32, torch.bfloat16)]
+    best = [float("inf"), float("inf")]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # other work on the machine disturbs one thread least
+    for _ in range(12):
+        for kind, matrix in enumerate(matrices):
+            before = time.perf_counter()
+            matrix @ matrix
+            best[kind] = min(best[kind], time.perf_counter() - before)
+    torch.set_num_threads(threads)
+    return best[0] / best[1]
 
 
 def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int = 1, nodes: int = 1) -> "Fabric":
@@ -54,5 +76,5 @@ def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int =
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if together else "auto",
-        precision=PRECISIONS[choose_precision(chosen, precision)],  # type: ignore[arg-type]
+        precision=PRECISIONS[choose_precision(chosen, precision, processes=devices * nodes)],  # type: ignore[arg-type]
     )

@@ -1,0 +1,59 @@
+"""Where to compute, and how precisely."""
+
+import pytest
+import torch
+
+from fra.training import devices
+from fra.training.checkpoint import Position, save_checkpoint, written_precision
+from fra.training.devices import bf16_speedup, choose_device, choose_precision
+
+
+@pytest.mark.parametrize(("speedup", "precision"), [(0.6, "32"), (1.2, "32"), (1.9, "bf16")])
+def test_auto_takes_bf16_on_a_processor_only_where_it_is_faster(
+    speedup: float, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx512f avx512_bf16 amx_tile\n")
+    monkeypatch.setattr(devices, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: speedup)
+    devices._bf16_pays_on_the_processor.cache_clear()
+    assert choose_precision("cpu") == precision
+    assert choose_precision("cpu", processes=2) == "32"  # each process would measure for itself
+    devices._bf16_pays_on_the_processor.cache_clear()
+
+
+def test_a_processor_that_does_not_announce_bf16_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags : avx2\n")
+    monkeypatch.setattr(devices, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: pytest.fail("measured"))
+    devices._bf16_pays_on_the_processor.cache_clear()
+    assert choose_precision("cpu") == "32"
+    devices._bf16_pays_on_the_processor.cache_clear()
+
+
+def test_the_speedup_is_a_ratio_of_measured_times() -> None:
+    assert 0.005 < bf16_speedup(64) < 200
+
+
+def test_what_a_device_cannot_do_is_refused() -> None:
+    assert choose_precision("cpu", "bf16") == "bf16"
+    with pytest.raises(ValueError, match="precision 16 needs a CUDA GPU and this is cpu"):
+        choose_precision("cpu", "16")
+    with pytest.raises(ValueError, match="use auto, 32, bf16 or 16"):
+        choose_precision("cpu", "8")
+    with pytest.raises(ValueError, match="unknown device 'tpu'"):
+        choose_device("tpu")
+
+
+def test_a_resumed_run_can_ask_its_checkpoint_for_the_precision(tmp_path) -> None:
+    assert written_precision(tmp_path / "last.ckpt") is None
+    model = torch.nn.Linear(2, 2)
+    save_checkpoint(
+        tmp_path / "last.ckpt",
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        precision={},
+        position=Position(3, {"precision": "bf16"}),
+    )
+    assert written_precision(tmp_path / "last.ckpt") == "bf16"
+    (tmp_path / "last.ckpt").write_bytes(b"half a file")
+    assert written_precision(tmp_path / "last.ckpt") is None
