@@ -308,3 +308,13 @@ def test_the_page_opens_in_a_browser_asks_for_nothing_and_its_slider_moves(page,
         chromium.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
+
+
+def test_prototypes_and_maps_of_other_methods_are_judged_in_words() -> None:
+    epochs = np.arange(3.0)
+    swav = {"epoch": epochs, "prototype_usage": np.array([0.01, 0.2, 0.4])}
+    (found,) = words.findings(swav)
+    assert (found.title, found.seen, found.state) == ("Prototypes in use", "from 0.01 to 0.4", "good")
+    lewel = {"epoch": epochs, "map_uniformity": np.array([0.99, 0.99, 0.98])}
+    (found,) = words.findings(lewel)
+    assert (found.seen, found.state) == ("from 0.99 to 0.98", "watch")

@@ -26,6 +26,7 @@ ROWS = 6
 TERMS = {
     "same_face": "two views of a face agree",
     "same_region": "a region agrees over two views",
+    "same_aligned": "aligned vectors agree over two views",
     "clusters": "assignment and balance together",
     "assignment": "pixels choose as the teacher does",
     "mean_entropy": "regions are used evenly; 0 is even",

@@ -60,6 +60,8 @@ def findings(health: Table) -> list[Finding]:
     found += [
         _plain(health, "neighbour_accuracy", "Nearest neighbours", neighbours),
         _plain(health, "pair_auc", "Same person or not", pairs),
+        _plain(health, "prototype_usage", "Prototypes in use", "many prototypes are the nearest of some face (share)"),
+        _maps(health),
         _usage(health),
     ]
     return [finding for finding in found if finding is not None]
@@ -186,6 +188,20 @@ def _plain(health: Table, column: str, title: str, good: str) -> Finding | None:
     state = "good" if last > first else "watch"
     seen = f"from {first:.3g} to {last:.3g}" + ("" if last > first else "; no gain")
     return Finding(column, title, good, seen, state)
+
+
+def _maps(health: Table) -> Finding | None:
+    """LEWEL's maps: at the published scale they are nearly uniform by design, so this is no fault."""
+    ends = _ends(health, "map_uniformity")
+    if ends is None:
+        return None
+    return Finding(
+        "map_uniformity",
+        "Uniformity of the maps",
+        "below 1, where all maps would be the plain mean of the face",
+        _from_to(*ends),
+        "good" if ends[1] < 0.9 else "watch",
+    )
 
 
 def pretrain_verdict(run: PretrainRun) -> str:
