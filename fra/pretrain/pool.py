@@ -4,6 +4,7 @@ B images per batch and process, S view size.
 """
 
 import atexit
+import gc
 import os
 import signal
 import weakref
@@ -62,8 +63,9 @@ class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
     def __iter__(self) -> Iterator[tuple[int, Int[Tensor, "B"]]]:
         epoch, skip = divmod(self.first_batch, self.batches_per_epoch)
         while True:
-            for indices in self.epoch(epoch)[skip:]:
-                yield epoch, indices
+            batches = self.epoch(epoch)
+            for number in range(skip, len(batches)):  # not all views at once: a million faces have very many
+                yield epoch, batches[number].clone()  # a view would take the whole epoch along to the worker
             epoch, skip = epoch + 1, 0
 
 
@@ -138,6 +140,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 def _prepare_worker(_: int) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # garbage collection would touch all objects of the main process, and so copy them
     # Ctrl-C and SLURM's signals reach workers too, but the main process decides when to stop; workers end with it.
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
