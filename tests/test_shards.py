@@ -217,6 +217,30 @@ def test_a_kill_in_the_middle_of_a_shard_leaves_no_trace_after_resuming(tmp_path
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("detector, faces, files", [("two", 80, 2), ("nobody", 0, 0)])
+def test_no_shard_is_empty(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str, faces: int, files: int
+):
+    class Nobody(TwoFaces):
+        def find_faces(self, image: torch.Tensor) -> list:
+            return []
+
+    monkeypatch.setitem(detectors.DETECTORS, "nobody", Nobody)
+    how = {**PACKED, "detector": detector, "shard_faces": 40}
+    for resume in (False, True):  # the second time everything is there already
+        assert crop(photos, tmp_path / "out", resume=resume, **how).faces == faces
+        assert len(list(tmp_path.glob("out/shards/*.tar"))) == files
+
+
+def test_what_a_kill_left_behind_disappears(photos: Path, tmp_path: Path):
+    crop(photos, tmp_path / "out", **PACKED)
+    before = contents(tmp_path / "out")
+    for name in (".faces-000001.index-abcdefgh.npz", ".faces-000003.tar"):
+        (tmp_path / "out/shards" / name).write_bytes(b"half")
+    crop(photos, tmp_path / "out", resume=True, **PACKED)
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_shard_that_was_taken_away_or_cut_is_missed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shards.ShardWriter, "finish", lambda self: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):
@@ -451,6 +475,8 @@ def test_few_shards_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     for index in (0, 1, 2, 3, 4, 2, 5):
         pool.image(index)
     assert opened() == ["2.tar", "4.tar", "5.tar"]
+    # forked copies share the position in a file: reading must neither need nor move it
+    assert [os.lseek(descriptor, 0, os.SEEK_CUR) for descriptor in pool._descriptors.values()] == [0, 0, 0]
     del pool
     assert opened() == []
 
