@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightly.loss import NegativeCosineSimilarity
 from torch.testing import assert_close
 
 from fra.parts.encoder import Encoder, EncoderConfig
@@ -23,6 +24,19 @@ def test_golden_loss() -> None:
     targets = [torch.tensor([[2.0, 1, 0], [0, 1, 0]]), torch.tensor([[1.0, 0, 1], [1, 1, 1]])]
     # first prediction with second target, second with first: 1.244071 + 1.292893
     assert symmetric_distance(predictions, targets).item() == pytest.approx(2.536964, abs=1e-6)
+
+
+def test_the_loss_is_lightlys_but_for_scale_and_offset() -> None:
+    predictions, targets = [torch.randn(5, 16, requires_grad=True) for _ in range(2)], list(torch.randn(2, 5, 16))
+    ours = symmetric_distance(predictions, targets)
+    negative = NegativeCosineSimilarity()
+    # its documentation: half the sum of minus the mean cosines; ours is 2 - 2 cos in each direction
+    theirs = 0.5 * (negative(predictions[0], targets[1]) + negative(predictions[1], targets[0]))
+    assert_close(ours, 4 + 4 * theirs)
+    for mine, other in zip(
+        torch.autograd.grad(ours, predictions), torch.autograd.grad(theirs, predictions), strict=True
+    ):
+        assert_close(mine, 4 * other)
 
 
 def test_fra_without_its_local_terms_has_byols_gradients() -> None:
