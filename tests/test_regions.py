@@ -2,6 +2,7 @@
 
 import json
 import math
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,6 +153,20 @@ def test_the_command_writes_heatmaps_pictures_and_numbers(planted, faces, tmp_pa
     assert not (out / "timeline.gif").exists()
 
 
+def test_faces_in_shards_give_the_heatmaps_of_faces_in_files(planted, faces, tmp_path):
+    with tarfile.open(tmp_path / "faces.tar", "w") as tar:
+        for file in sorted(faces.iterdir()):
+            tar.add(file, file.name)
+    for source in (faces, tmp_path / "faces.tar"):
+        command.draw_regions("model", source, tmp_path / f"out.{source.suffix}", quiet=True)
+    with (
+        np.load(tmp_path / "out..tar" / "heatmaps.npz") as packed,
+        np.load(tmp_path / "out." / "heatmaps.npz") as loose,
+    ):
+        assert np.array_equal(packed["heatmaps"], loose["heatmaps"])
+        assert [Path(name).name for name in packed["files"]] == ["0.png", "1.png", "2.png"]
+
+
 def test_an_unreadable_face_is_skipped_and_named(planted, faces, tmp_path, capsys):
     (faces / "1b.jpg").write_bytes(b"not an image")
     found = command.draw_regions("model", faces, tmp_path / "out")
@@ -174,7 +189,7 @@ def test_a_folder_without_readable_faces_is_one_clear_error(planted, tmp_path, c
     (tmp_path / "empty").mkdir()
     for name, data in content.items():
         (tmp_path / "empty" / name).write_bytes(data)
-    with pytest.raises(ValueError, match=r"no images|can be read"):
+    with pytest.raises(ValueError, match=r"no faces found in|can be read"):
         command.draw_regions("model", tmp_path / "empty", tmp_path / "out", quiet=True)
 
 

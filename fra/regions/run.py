@@ -10,7 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fra.faces import pictures
-from fra.faces.image import UnreadableImage, image_files, read_image, write_image
+from fra.faces.image import UnreadableImage, write_image
+from fra.faces.pool import Pool, open_pool
 from fra.files import atomic, claim_folder
 from fra.parts.region_head import RegionModel
 from fra.regions import draw
@@ -52,20 +53,20 @@ def draw_regions(
 ) -> RegionsSummary:
     """Write `regions.png`, `heatmaps.npz`, `regions.json` and, when the run kept snapshots, `timeline.gif`.
 
-    `faces` is an image, a folder tree or a .txt list. All faces enter the numbers and the ranking; `rows` of them,
-    spread over the set, are drawn, each with its `top` heatmaps (`top` of at least K: all). Raises ValueError when
-    no face can be read, `top` is below 1, or `model` has no regions (BYOL, a plain encoder).
+    `faces` is an image, a folder tree, a .txt list, or shards. All faces enter the numbers and the ranking; `rows` of
+    them, spread over the set, are drawn, each with its `top` heatmaps (`top` of at least K: all). Raises ValueError
+    when no face can be read, `top` is below 1, or `model` has no regions (BYOL, a plain encoder).
     """
     if top < 1:
         raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
-    files = image_files(faces)
+    pool = open_pool(faces)
     region_model = load_region_model(model, quiet=quiet)
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
     place = choose_device(device)
-    seen = _look(region_model.to(place).eval(), files, place, rows)
+    seen = _look(region_model.to(place).eval(), pool, place, rows)
     if not seen.names:
-        raise ValueError(f"none of the {len(files)} images in {faces} can be read; the first: {seen.skipped[0][1]}")
+        raise ValueError(f"none of the {len(pool)} images in {faces} can be read; the first: {seen.skipped[0][1]}")
     maps = torch.cat(seen.heatmaps)
     order = measure.ranking(maps, per_image=per_image)
     found = measure.numbers(torch.cat(seen.scores))
@@ -138,29 +139,31 @@ class _Seen:
     skipped: list[tuple[str, str]]
 
 
-def _look(model: RegionModel, files: list[Path], device: str, rows: int, *, batch: int = 32) -> _Seen:
-    """Run the model over all files in batches; unreadable ones are noted and left out."""
+def _look(model: RegionModel, pool: Pool, device: str, rows: int, *, batch: int = 32) -> _Seen:
+    """Run the model over all faces in batches; unreadable ones are noted and left out."""
     size = int(model.encoder.image_size)
-    wanted = set(draw.evenly(len(files), rows))
+    wanted = set(draw.evenly(len(pool), rows))
     seen = _Seen([], {}, [], [], [])
     waiting: list[Tensor] = []
-    for place, file in enumerate(files):
+    readable = -1
+    for place in range(len(pool)):
         try:
-            original = read_image(file)
+            original = pool.image(place)
         except UnreadableImage as reason:
-            seen.skipped.append((str(file), reason.reason))
+            seen.skipped.append((str(reason.path), reason.reason))
         else:
             if place in wanted:
                 seen.images[len(seen.names)] = square_face(original, draw.TILE)
-            seen.names.append(str(file))
+            seen.names.append(str(pool.path(place)))
+            readable = place
             waiting.append(square_face(original, size))
-        if waiting and (len(waiting) == batch or place == len(files) - 1):
+        if waiting and (len(waiting) == batch or place == len(pool) - 1):
             output = model(torch.stack(waiting).to(device).float() / 255)
             seen.heatmaps.append(output.heatmaps.float().cpu())
             seen.scores.append(output.scores.float().cpu())
             waiting = []
     if seen.names and not seen.images:  # every face that was to be drawn is unreadable
-        seen.images[0] = square_face(read_image(Path(seen.names[0])), draw.TILE)
+        seen.images[len(seen.names) - 1] = square_face(pool.image(readable), draw.TILE)
     return seen
 
 
