@@ -8,7 +8,7 @@ import yaml
 
 import fra
 from fra.parts.encoder import build_backbone
-from fra.pretrain.run import METHODS, PretrainRecipe, build_method, load_pretrain_recipe
+from fra.pretrain.run import METHODS, PretrainRecipe, build_method, faces_of, load_pretrain_recipe
 from fra.pretrain.views import ViewMaker
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, shipped_recipes
 from fra.training.optimizers import build_optimizer
@@ -115,6 +115,16 @@ def test_lewel_and_byol_presets_follow_their_rules_for_the_rate() -> None:
 def test_views_that_a_method_has_no_use_for_are_refused(name: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_method(load_pretrain_recipe(name, [override]))
+
+
+def test_smoke_recipes_take_seconds_whatever_pool_they_get(drawn_faces: Path) -> None:
+    smoke = [name for name in PRETRAIN if name.startswith("smoke/")]
+    assert len(smoke) == 4
+    assert all(load_pretrain_recipe(name, []).max_faces == 1000 for name in smoke)
+    whole, part = (faces_of(load_pretrain_recipe(SMALL, [f"max_faces={n}"]), drawn_faces) for n in ("null", 12))
+    assert (len(whole), len(part)) == (40, 12)
+    assert [part.path(index) for index in range(12)] == [whole.path(index) for index in range(12)]
+    assert torch.equal(part.read(11)[0], whole.read(11)[0])
 
 
 def test_settings_are_changed_by_dotted_keys_and_typed() -> None:

@@ -158,8 +158,8 @@ def image_folder(path: Path | str) -> Path:
     made_by_crop = (path / "crop.yaml").is_file()
     if made_by_crop and (path / "shards").is_dir():
         raise ValueError(
-            f"the crops in {path} are packed in shards, which `fra pretrain` and `fra regions` read; for anything else unpack some: "
-            f"`tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
+            f"the crops in {path} are packed in shards, which `fra pretrain` and `fra regions` read; "
+            f"for anything else unpack some: `tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
         )
     return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
 

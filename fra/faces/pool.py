@@ -121,6 +121,27 @@ class ShardPool(Pool):
         return self.shards.image(index)
 
 
+class FirstImages(Pool):
+    """The first `count` images of another pool, or all where it has fewer."""
+
+    def __init__(self, pool: Pool, count: int) -> None:
+        self.pool, self.count = pool, count
+        self.crop_settings = pool.crop_settings
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.pool))
+
+    @property
+    def index_bytes(self) -> int:
+        return self.pool.index_bytes
+
+    def path(self, index: int) -> Path:
+        return self.pool.path(index)
+
+    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
+        return self.pool.image(index)
+
+
 def open_pool(path: Path | str) -> Pool:
     """The pool at `path`: what `fra crop` made, a folder tree of images, a folder of .tar shards, one shard, one image,
     or a .txt list of images or of shards.

@@ -17,7 +17,7 @@ from torch import Tensor
 from fra import __version__
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
-from fra.faces.pool import Pool, open_pool
+from fra.faces.pool import FirstImages, Pool, open_pool
 from fra.files import append_rows, atomic, claim_folder, read_rows, shortened
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
@@ -66,6 +66,8 @@ class PretrainRecipe:
     accumulate: int = 1
     """Passes per optimiser step; batch norm then sees batch_size / accumulate faces at a time."""
     seed: int = 0
+    max_faces: int | None = None
+    """Use only so many faces, the first ones (ours, for trying things out); without it all."""
     health_faces: int = 256
     """Fixed faces on which health is measured after every epoch."""
 
@@ -87,9 +89,15 @@ def build_method(recipe: PretrainRecipe) -> Method:
     return kind(recipe.method, Encoder(recipe.encoder))
 
 
+def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
+    """The faces that the recipe uses of those in a folder, list or shards. ValueError when there are none."""
+    pool = open_pool(faces)
+    return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
+
+
 def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: int = 1) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
-    pool = open_pool(faces)
+    pool = faces_of(recipe, faces)
     order = _batches(recipe, len(pool), world=devices)
     method = build_method(recipe).to(choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
@@ -122,7 +130,7 @@ def pretrain(
 
     With `resume` an interrupted run goes on bit for bit. Raises ValueError for bad input with the way out.
     """
-    pool = open_pool(faces)
+    pool = faces_of(recipe, faces)
     if resume and precision == "auto":
         precision = written_precision(out / "last.ckpt") or precision
     precision = choose_precision(choose_device(device), precision, processes=devices * nodes)
