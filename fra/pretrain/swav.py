@@ -112,7 +112,7 @@ class SwAV(Method):
     def _assignments(self, scores: Sequence[Float[Tensor, "B K"]]) -> list[Float[Tensor, "B K"]]:
         """Balanced clusters of the first two views; a full queue takes part in the balancing."""
         found = []
-        for view, own in zip(range(ASSIGNED), scores, strict=False):
+        for view, own in enumerate(scores[:ASSIGNED]):
             rows = own.detach()
             if self._has_full_queue():
                 earlier = share_of_process(self.queue[view])
