@@ -23,6 +23,11 @@ def mean_pairwise_cosine(x: Float[Tensor, "K D"]) -> Float[Tensor, ""]:
     return (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
 
 
+def mean_entropy(shares: Float[Tensor, "..."], *, dim: int) -> float:
+    """Mean entropy, in nats, of the distributions that run along `dim`; log of its length when they are uniform."""
+    return float(-torch.special.xlogy(shares, shares).sum(dim).mean())
+
+
 def effective_rank(features: Float[Tensor, "N C"]) -> float:
     """exp of the entropy of the normalised squared singular values of the centred features, from 1 to min(N, C).
 

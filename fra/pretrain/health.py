@@ -18,7 +18,7 @@ from torch import Tensor
 from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
 from fra.parts.region_head import RegionModel, RegionOutput
-from fra.parts.similarity import effective_rank, mean_pairwise_cosine, unit
+from fra.parts.similarity import effective_rank, mean_entropy, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
 
 
@@ -103,10 +103,9 @@ def look_at(model: RegionModel, faces: Float[Tensor, "B 3 S S"]) -> RegionOutput
 def region_health(regions: RegionOutput, *, temperature: float) -> dict[str, float]:
     """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region."""
     scores = regions.scores
-    shares = (scores / temperature).softmax(1)
-    entropy = -torch.special.xlogy(shares, shares).sum(1).mean()
+    entropy = mean_entropy((scores / temperature).softmax(1), dim=1)
     usage = torch.bincount(scores.argmax(1).flatten(), minlength=scores.shape[1]) / scores[:, 0].numel()
-    row = dict(mask_cosine=float(mean_pairwise_cosine(regions.embeddings)), assignment_entropy=float(entropy))
+    row = dict(mask_cosine=float(mean_pairwise_cosine(regions.embeddings)), assignment_entropy=entropy)
     return row | {f"usage_{index}": float(share) for index, share in enumerate(usage)}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fra.parts.encoder import Encoder
 from fra.parts.heads import MLPHead
 from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
-from fra.parts.similarity import cosine_distance, unit
+from fra.parts.similarity import cosine_distance, mean_entropy, unit
 from fra.pretrain.method import HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 
@@ -116,7 +116,7 @@ class LEWEL(Method):
     def own_health(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, float]:
         """Mean entropy of a map over the positions, in nats and as a share of log P: 1 when the map is uniform."""
         attention = torch.cat([self.online(part).attention for part in faces.split(64)])
-        entropy = float(-torch.special.xlogy(attention, attention).sum(-1).mean())
+        entropy = mean_entropy(attention, dim=-1)
         return dict(map_entropy=entropy, map_uniformity=entropy / math.log(attention.shape[-1]))
 
 

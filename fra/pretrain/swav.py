@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fra.parts.distributed import gather_from_processes, share_of_process
 from fra.parts.encoder import Encoder
 from fra.parts.heads import MLPHead
-from fra.parts.similarity import unit
+from fra.parts.similarity import mean_entropy, unit
 from fra.parts.sinkhorn import sinkhorn
 from fra.pretrain.method import HeadConfig, Method
 from fra.training.trainable import Loss, Progress
@@ -146,11 +146,10 @@ class SwAV(Method):
         """How many prototypes are the nearest of some face, as a share of what is possible, and how sure faces are."""
         embeddings = torch.cat([self.online(part) for part in faces.split(64)])
         scores = prototype_scores(embeddings, self.online.prototypes.weight)
-        shares = (scores / self.config.temperature).softmax(1)
         nearest = scores.argmax(1).unique()
         return dict(
             prototype_usage=len(nearest) / min(scores.shape),
-            prototype_entropy=float(-torch.special.xlogy(shares, shares).sum(1).mean()),
+            prototype_entropy=mean_entropy((scores / self.config.temperature).softmax(1), dim=1),
         )
 
     def own_warnings(self, row: dict[str, Any]) -> list[str]:
