@@ -25,6 +25,7 @@ from fra.transfer.datasets import DATASETS, synthetic
 from fra.transfer.expression import Expression
 from fra.transfer.landmarks import Landmarks
 from fra.transfer.linear import PENALTIES, Standardiser, batch_for, ridge
+from fra.transfer.predict import TaskModel
 from fra.transfer.protocol import TransferRecipe
 from fra.transfer.run import load_task_model, load_transfer_recipe, transfer, transfer_network
 
@@ -409,3 +410,16 @@ def test_the_table_at_the_end_shows_the_baseline(
     assert "majority class" in shown
     assert "33.33" in shown
     assert "15 training images: 8 a step" in shown
+
+
+def test_pictures_of_any_size_are_answered_together_as_one_by_one(planted: LabelledFaces, tmp_path: Path) -> None:
+    model = TaskModel(
+        Landmarks(68), MeanColour().eval(), Standardiser(torch.zeros(3), torch.ones(3)), nn.Linear(3, 136), size=8
+    )
+    wide, tall = torch.full((3, 8, 20), 50, dtype=torch.uint8), torch.full((3, 31, 9), 200, dtype=torch.uint8)
+    together = model.predict([wide, Image.fromarray(tall.permute(1, 2, 0).numpy()), tall / 255])
+    assert [len(answer["landmarks"]) for answer in together] == [68, 68, 68]
+    for answer, image in zip(together, (wide, tall, tall), strict=True):
+        assert_close(torch.tensor(answer["landmarks"]), torch.tensor(model.predict(image)["landmarks"]))
+    assert together[0] != together[1]
+    assert model.predict([]) == []

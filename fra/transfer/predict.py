@@ -1,7 +1,8 @@
 """A learned task as one network: images to answers. B images, C channels, T outputs."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from torchvision.transforms.v2.functional import resize
 
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
-from fra.transfer.features import encoder_fingerprint
+from fra.transfer.features import BATCH, encoder_fingerprint
 from fra.transfer.landmarks import Landmarks
 from fra.transfer.linear import Standardiser
 from fra.transfer.task import Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
 
 TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attributes, "landmarks": Landmarks}
 """`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""
@@ -27,24 +30,58 @@ class TaskModel(nn.Module):
     """Encoder, standardisation and head of a `fra transfer` run."""
 
     def __init__(
-        self, task: Task, encoder: nn.Module, standardise: Standardiser, head: nn.Module, *, size: int
+        self,
+        task: Task,
+        encoder: nn.Module,
+        standardise: Standardiser,
+        head: nn.Module,
+        *,
+        size: int,
+        dataset: str = "",
     ) -> None:
+        """`dataset` is the row in DATASETS that the task was learned from."""
         super().__init__()
         self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
+        self.dataset = dataset
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
         """The head's outputs for face crops in [0, 1], of the size it was trained at."""
-        return self.head(self.standardise(self.encoder(images)))
+        return self.from_features(self.encoder(images))
+
+    def from_features(self, features: Float[Tensor, "B C"]) -> Float[Tensor, "B T"]:
+        """The same from what the encoder gave, which several tasks may share."""
+        return self.head(self.standardise(features))
+
+    @overload
+    def predict(self, image: "OneImage") -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, image: "Sequence[OneImage]") -> list[dict[str, Any]]: ...
 
     @torch.inference_mode()
-    def predict(self, image: "UInt8[Tensor, '3 H W'] | Float[Tensor, '3 H W'] | Image") -> dict[str, Any]:
-        """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1]."""
-        if not isinstance(image, Tensor):
-            image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        if image.is_floating_point():
-            image = (image * 255).round().to(torch.uint8)
-        face = resize(image, [self.image_size, self.image_size], antialias=True)
-        return self.task.answer(self(face[None] / 255)[0], width=image.shape[2], height=image.shape[1])
+    def predict(self, image: Any) -> Any:
+        """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1].
+
+        For a sequence of such, of any sizes, a list of answers. Points are in pixels of the image that was given.
+        """
+        if isinstance(image, Tensor) or not isinstance(image, Sequence):
+            return self.predict([image])[0]
+        answers = []
+        for start in range(0, len(image), BATCH):
+            crops = [_as_bytes(one) for one in image[start : start + BATCH]]
+            side = [self.image_size, self.image_size]
+            outputs = self(torch.stack([resize(crop, side, antialias=True) for crop in crops]) / 255)
+            for crop, output in zip(crops, outputs, strict=True):
+                answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
+        return answers
+
+
+def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
+    if not isinstance(image, Tensor):
+        image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if image.is_floating_point():
+        image = (image * 255).round().to(torch.uint8)
+    return image
 
 
 def load_task_model(run: str | Path) -> TaskModel:
@@ -69,4 +106,4 @@ def load_task_model(run: str | Path) -> TaskModel:
     head = task.head(encoder.channels)
     head.load_state_dict({name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")})
     standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
-    return TaskModel(task, encoder, standardise, head, size=notes["image_size"]).eval()
+    return TaskModel(task, encoder, standardise, head, size=notes["image_size"], dataset=notes["dataset"]).eval()
