@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fra.training.optimizers import LARS, OptimizerConfig, build_optimizer
-from fra.training.schedules import ScheduleConfig
+from fra.training.schedules import CosineFromZero, Exponential, ScheduleConfig
 
 
 def lars_on(gradient: list[float], steps: int) -> list[torch.Tensor]:
@@ -114,3 +114,15 @@ def test_stepwise_cosine_starts_at_the_peak_and_ends_near_zero() -> None:
     assert rates[10] == 1.0
     assert rates[15] == pytest.approx(0.5)
     assert 0 < rates[19] < 0.03
+
+
+def test_g_fine_tuning_takes_the_published_rates() -> None:
+    schedule = CosineFromZero(epochs=100, warmup_epochs=5, last_rate=1e-6)
+    expected = {0: 0.0, 0.5: 2e-5, 2.5: 1e-4, 5: 2e-4, 50: 1.0872e-4, 99.5: 1.0136e-6}
+    for epoch, rate in expected.items():
+        assert schedule.rate(2e-4, round(epoch * 40), 40) == pytest.approx(rate, rel=1e-4)
+
+
+def test_each_epoch_of_eac_has_nine_tenths_of_the_rate_before() -> None:
+    rates = [Exponential(epochs=3, decay=0.9).rate(1e-4, step, 2) for step in range(6)]
+    assert rates == pytest.approx([1e-4, 1e-4, 9e-5, 9e-5, 8.1e-5, 8.1e-5])

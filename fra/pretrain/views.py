@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
+from fra.faces.colour import brighten, change_contrast, grey, saturate
+
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
 CHUNK = 2**18
-LUMA = (0.299, 0.587, 0.114)  # grey as ITU-R BT.601 and Pillow's mode L weigh red, green, blue
 CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, blue in sixths of a turn
 
 
@@ -289,26 +290,6 @@ def change_colours(
             steps[which](faces[start:stop], amount[:, None, None, None])
 
 
-def brighten(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
-    """Blend with black, in place."""
-    faces.mul_(factor).clamp_(0, 1)
-
-
-def change_contrast(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
-    """Blend with the image's mean grey level, in place."""
-    # NumPy adds the pixels of an image in the same order whatever its neighbours and the number of threads.
-    colours = faces.flatten(2).numpy().mean(2)
-    mean = torch.from_numpy(colours[:, 0] * LUMA[0] + colours[:, 1] * LUMA[1] + colours[:, 2] * LUMA[2])
-    mean = mean[:, None, None, None]
-    faces.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
-
-
-def saturate(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
-    """Blend with the grey image, in place."""
-    without = grey(faces).mul_(1 - factor)
-    faces.mul_(factor).add_(without).clamp_(0, 1)
-
-
 def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) -> None:
     """Turn the colour circle by at most 1/3, in place, at constant value and saturation of HSV (A. R. Smith, 1978)."""
     red, green, blue = faces.unbind(1)
@@ -325,12 +306,6 @@ def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) 
     held = (hue[:, None] - CENTRES).abs_()
     held.sub_(3).abs_().sub_(1).clamp_(0, 1)
     torch.addcmul(low[:, None], chroma[:, None], held, out=faces)
-
-
-def grey(faces: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N 1 S S"]:
-    """The grey image."""
-    red, green, blue = faces.split(1, dim=1)
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def blur(faces: Float[Tensor, "B 3 S S"], sigma: Float[np.ndarray, "B"]) -> None:

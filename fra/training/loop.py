@@ -15,7 +15,7 @@ from torch import nn
 
 from fra.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
-from fra.training.schedules import ScheduleConfig
+from fra.training.schedules import Schedule
 from fra.training.trainable import Progress
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ class Fit:
     folder: Path
     identity: dict[str, Any]
     """What must be equal when a run is resumed."""
-    schedule: ScheduleConfig
+    schedule: Schedule
     learning_rate: float
+    """Peak rate of every group of weights that has no `peak` of its own."""
     steps_per_epoch: int
     accumulate: int = 1
     """Batches per optimiser step."""
@@ -81,7 +82,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         fabric.strategy.precision.load_state_dict(state["precision"])
     if fabric.is_global_zero:
-        for name in ("log.csv", "health.csv"):
+        for name in ("log.csv", "health.csv", "validation.csv"):
             keep_rows_until(how.folder / name, step)
 
     def save() -> None:
@@ -106,7 +107,8 @@ def fit(
             model.train()
             rate = how.schedule.rate(how.learning_rate, step, how.steps_per_epoch)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                peak = group.get("peak", how.learning_rate)
+                group["lr"] = how.schedule.rate(peak, step, how.steps_per_epoch)
             terms, waited = _forward_and_backward(wrapped, batches, how, progress)
             stepper.step()
             stepper.zero_grad(set_to_none=True)

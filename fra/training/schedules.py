@@ -2,7 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+
+class Schedule(Protocol):
+    """What the loop asks."""
+
+    @property
+    def epochs(self) -> int: ...
+
+    def rate(self, peak: float, step: int, steps_per_epoch: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -34,3 +43,31 @@ class ScheduleConfig:
             done, length = step - warmup_steps, self.epochs * steps_per_epoch - warmup_steps
         above = peak - self.last_rate
         return self.last_rate + above * 0.5 * (1 + math.cos(math.pi * max(done, 0) / max(length, 1)))
+
+
+@dataclass(frozen=True)
+class CosineFromZero:
+    """As fine-tuning's released code has it: up from 0 in a straight line, then half a cosine, both smooth."""
+
+    epochs: int
+    warmup_epochs: float
+    last_rate: float
+
+    def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
+        """The rate of one optimiser step, counted from 0; the very first has none."""
+        epoch = step / steps_per_epoch
+        if epoch < self.warmup_epochs:
+            return peak * epoch / self.warmup_epochs
+        done = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        return self.last_rate + (peak - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Each epoch has `decay` times the rate of the one before."""
+
+    epochs: int
+    decay: float
+
+    def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
+        return peak * self.decay ** (step // steps_per_epoch)
