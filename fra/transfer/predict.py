@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
-from fra.transfer.features import BATCH, encoder_fingerprint
+from fra.transfer.features import encoder_fingerprint
 from fra.transfer.landmarks import Landmarks
 from fra.transfer.linear import Standardiser
 from fra.transfer.task import Task
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
+
+AT_ONCE = 64  # images through the encoder
 
 TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attributes, "landmarks": Landmarks}
 """`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""
@@ -67,8 +69,8 @@ class TaskModel(nn.Module):
         if isinstance(image, Tensor) or not isinstance(image, Sequence):
             return self.predict([image])[0]
         answers = []
-        for start in range(0, len(image), BATCH):
-            crops = [_as_bytes(one) for one in image[start : start + BATCH]]
+        for start in range(0, len(image), AT_ONCE):
+            crops = [_as_bytes(one) for one in image[start : start + AT_ONCE]]
             side = [self.image_size, self.image_size]
             outputs = self(torch.stack([resize(crop, side, antialias=True) for crop in crops]) / 255)
             for crop, output in zip(crops, outputs, strict=True):
