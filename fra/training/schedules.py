@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """What the loop asks."""
 
