@@ -213,7 +213,11 @@ def _pretrain(options: Arguments) -> None:
 
 def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "transfer", "judge an encoder by a labelled task", _transfer, common="out device workers set"
+        commands,
+        "transfer",
+        "judge an encoder by a labelled task",
+        _transfer,
+        common="out device precision workers set",
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
     parser.add_argument(
@@ -228,7 +232,14 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation"
     )
-    parser.add_argument("--protocol", choices=("linear",), default=None)
+    parser.add_argument(
+        "--protocol",
+        choices=("linear", "finetune", "eac", "star"),
+        default=None,
+        help="take the recipe of the same scale and dataset for this protocol",
+    )
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
     for action in parser._actions:
         action.required = action.required and action.dest != "out"
 
@@ -237,7 +248,7 @@ def _transfer(options: Arguments) -> None:
     from fra.recipe import recipe_text
     from fra.transfer.run import load_transfer_recipe, transfer
 
-    recipe = load_transfer_recipe(options.recipe, options.set)
+    recipe = load_transfer_recipe(options.recipe, options.set, protocol=options.protocol)
     if options.print_config:
         print(recipe_text(recipe), end="")
         return
@@ -251,9 +262,11 @@ def _transfer(options: Arguments) -> None:
         out=options.out,
         fraction=options.fraction,
         seeds=options.seeds,
-        protocol=options.protocol,
         resume=options.resume,
         device=options.device,
+        precision=options.precision,
+        devices=options.devices,
+        nodes=options.nodes,
         workers=options.workers or 0,
         quiet=options.quiet,
     )

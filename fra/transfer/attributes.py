@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
@@ -15,23 +16,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+NECK = (512, 256)
+"""Widths of the neck's hidden layers (released code; spec attributes.md, section 3)."""
+
+
 @dataclass(frozen=True)
 class Attributes(Task):
     """Targets are booleans (N, A), outputs logits (N, A); a logit of 0 or more says yes."""
 
     names: tuple[str, ...]
     """Names of the attributes in the dataset's order."""
+    neck: bool = False
+    """The head is the released code's of three layers, not the supplement's of one."""
 
     name: ClassVar[str] = "attributes"
     selects: ClassVar[str] = "attribute_accuracy"
     proportions: ClassVar[tuple[str, ...]] = ("attribute_accuracy",)
 
-    def head(self, channels: int) -> nn.Linear:
-        """One linear layer (supplement 5.3.2; not the released code's three-layer neck), N(0, 0.01), bias 0."""
-        head = nn.Linear(channels, len(self.names))
-        nn.init.normal_(head.weight, std=0.01)
-        nn.init.zeros_(head.bias)
-        return head
+    def head(self, channels: int) -> nn.Module:
+        """One linear layer (supplement 5.3.2), N(0, 0.01), bias 0; with `neck` behind two hidden ones."""
+        last = nn.Linear(NECK[-1] if self.neck else channels, len(self.names))
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
+        if not self.neck:
+            return last
+        layers: list[nn.Module] = []
+        for width, next_width in pairwise((channels, *NECK)):
+            layers += [nn.Linear(width, next_width), nn.BatchNorm1d(next_width), nn.Dropout(0.2), nn.ReLU()]
+        return nn.Sequential(*layers, last)
 
     def criterion(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> Float[Tensor, ""]:
         """Binary cross-entropy, mean over images and attributes (spec attributes.md, section 3)."""
@@ -67,7 +79,8 @@ class Attributes(Task):
         shares = outputs.double().sigmoid()
         for number, name in enumerate(self.names):
             table[name] = targets[:, number].int().tolist()
-            table[f"p_{name}"] = [f"{p:.6g}" for p in shares[:, number].tolist()]
+            # Nine digits: a share that is just below one half must not be rounded up to it.
+            table[f"p_{name}"] = [f"{p:.9g}" for p in shares[:, number].tolist()]
         return table
 
     def details(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxtyping import Float, Int, UInt8
@@ -12,6 +12,15 @@ from torchvision.transforms.v2.functional import resize
 from fra.faces.geometry import crop_box
 from fra.faces.image import read_image
 from fra.transfer.task import Task
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group of a kind each image belongs to, as annotators saw it."""
+
+    names: tuple[str, ...]
+    of: Int[Tensor, "N"]
+    """Index into `names`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,8 @@ class LabelledFaces:
     """Per task, the targets of all N images."""
     boxes: Float[Tensor, "N 4"] | None = None
     """The square part of each picture that is the image; without it the whole picture is, squeezed to a square."""
+    groups: dict[str, Groups] = field(default_factory=dict)
+    """Kinds of groups (age, gender, race) for which results are told apart, where the dataset knows them."""
 
     def image(self, index: int, *, size: int) -> UInt8[Tensor, "3 size size"]:
         """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing."""

@@ -1,4 +1,4 @@
-"""Facial expression recognition: one class per face. N images, K classes."""
+"""Facial expression recognition, and other questions with one class per face. N images, K classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ class Expression(Task):
 
     labels: tuple[str, ...]
     """Names of the classes in the dataset's own order, which differs between datasets."""
+    asks: str = "expression"
+    """What the classes are, the word of an answer: other questions with one answer per face are asked the same way."""
 
     name: ClassVar[str] = "expression"
     selects: ClassVar[str] = "accuracy"
@@ -53,10 +55,10 @@ class Expression(Task):
         return targets
 
     def answer(self, output: Float[Tensor, "K"], *, width: int, height: int) -> dict[str, Any]:
-        """`expression`, and `probabilities` by name."""
+        """The class under the word asked for (`expression`), and `probabilities` by name."""
         shares = output.softmax(0).tolist()
         return {
-            "expression": self.labels[int(output.argmax())],
+            self.asks: self.labels[int(output.argmax())],
             "probabilities": dict(zip(self.labels, shares, strict=True)),
         }
 
@@ -70,8 +72,17 @@ class Expression(Task):
         }
 
     def details(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> dict[str, Any]:
-        """`confusion`: rows true, columns predicted, in the order of `labels`."""
-        return {"labels": list(self.labels), "confusion": confusion_matrix(outputs, targets).tolist()}
+        """`confusion`: rows true, columns predicted, in the order of `labels`; `per_class`: share that was found."""
+        confusion = confusion_matrix(outputs, targets)
+        found, images = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+        return {
+            "labels": list(self.labels),
+            "confusion": confusion.tolist(),
+            "per_class": {
+                name: {"images": images[k], "accuracy": 100 * found[k] / images[k] if images[k] else None}
+                for k, name in enumerate(self.labels)
+            },
+        }
 
     def picture(
         self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"], images: Sequence[UInt8[Tensor, "3 S S"]]

@@ -1,28 +1,14 @@
 """Features of a frozen encoder, computed once. N images, C channels, B images at a time, S pixels a side."""
 
 import hashlib
-import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.faces.image import UnreadableImage
 from fra.transfer.dataset import LabelledFaces
-
-BATCH = 128
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A picture that could not be used, and why."""
-
-    file: str
-    split: str
-    reason: str
+from fra.transfer.images import Unreadable, read_images
 
 
 @dataclass(frozen=True)
@@ -63,15 +49,13 @@ def compute_features(
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
     unreadable: list[Unreadable] = []
+    what = "" if quiet else f"features of {len(images):,} {split} images"
     # On a CPU, reading ahead would take the cores from the encoder: measured twice as slow.
-    for found in _read(faces, images.sort().values, split, size, workers, device != "cpu", quiet):
-        bad = [item for _, item in found if isinstance(item, Unreadable)]
-        if bad and split == "test":
-            raise ValueError(
-                f"test image {faces.root / bad[0].file} cannot be used ({bad[0].reason}): a score on the others would "
-                "not be comparable, so mend the dataset first"
-            )
-        unreadable += bad
+    ahead = device != "cpu"
+    for found in read_images(
+        faces, images.sort().values, split=split, size=size, workers=workers, ahead=ahead, what=what
+    ):
+        unreadable += [item for _, item in found if isinstance(item, Unreadable)]
         good = [(image, item) for image, item in found if isinstance(item, Tensor)]
         if not good:
             continue
@@ -93,38 +77,6 @@ def compute_features(
 @torch.inference_mode()
 def _encode(encoder: nn.Module, batch: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
     return encoder((batch.float() / 255).contiguous(memory_format=torch.channels_last)).float().cpu()
-
-
-Read = tuple[int, Tensor | Unreadable]
-
-
-def _read(
-    faces: LabelledFaces, images: Tensor, split: str, size: int, workers: int, ahead: bool, quiet: bool
-) -> Iterator[list[Read]]:
-    """Batches of (position, image or what was wrong with it); `ahead` reads the next one while this one is used."""
-    from rich.progress import track
-
-    def read(image: int) -> Read:
-        try:
-            return image, faces.image(image, size=size)
-        except (UnreadableImage, OSError) as error:
-            return image, Unreadable(faces.files[image], split, str(error))
-
-    # Each reading thread keeps to one core: teams of torch's threads inside it would only wait for each other.
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: list[Future[Read]] = []
-        parts = list(images.split(BATCH)) if len(images) else []
-        for part in track(parts, description=f"features of {len(images):,} {split} images", disable=quiet or not parts):
-            coming = [pool.submit(read, image) for image in part.tolist()]
-            if not ahead:
-                yield [future.result() for future in coming]
-            elif waiting:
-                yield [future.result() for future in waiting]
-            waiting = coming
-        if ahead and waiting:
-            yield [future.result() for future in waiting]
-    torch.set_num_threads(threads)
 
 
 def encoder_fingerprint(encoder: nn.Module) -> str:

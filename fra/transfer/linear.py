@@ -1,12 +1,13 @@
 """The linear protocol: how much of a task a linear layer reads off a frozen encoder. N images, C channels.
 
 The encoder is never touched: its features, of training images also mirrored, are computed once. Heads with a closed
-form (landmarks) are solved by ridge regression, the others trained by SGD.
+form (landmarks) are solved by ridge regression, the others trained by SGD or AdamW.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,23 +15,15 @@ from torch import Tensor, nn
 
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.features import Features, compute_features
-from fra.transfer.protocol import Fitted, Protocol, TransferRecipe
+from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer
+from fra.transfer.sampling import class_balance
 from fra.transfer.task import Task
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # per image: 1e-4 … 1e2 (ours)
 FOLDS = 5
-SMALLEST_BATCH, STEPS_PER_EPOCH = 8, 32
-
-
-def batch_for(count: int, recipe: TransferRecipe) -> int:
-    """Images per step: the recipe's, or fewer so that an epoch of few labels still has about 32 steps.
-
-    Ours: 100 epochs were chosen for 48 steps and more each (RAF-DB). With one step each the head stays far from its
-    optimum: on 100 to 1,000 drawn faces smaller batches gave 2 to 5 points more.
-    """
-    return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH))
-
-
 QUIETEST_CHANNEL = 0.1  # ours: the least deviation a channel is divided by, as a share of the mean over channels
 
 
@@ -72,7 +65,7 @@ class Linear(Protocol):
         *,
         train: Int[Tensor, "n"],
         size: int,
-        device: str = "cpu",
+        fabric: "Fabric",
         workers: int = 0,
         quiet: bool = False,
     ) -> None:
@@ -88,7 +81,7 @@ class Linear(Protocol):
                 split=split,
                 size=size,
                 mirror=mirror,
-                device=device,
+                device=str(fabric.device),
                 workers=workers,
                 quiet=quiet,
             )
@@ -99,7 +92,7 @@ class Linear(Protocol):
         self.train = features(train, "train", recipe.mirror)
         self.unreadable = (*self.train.unreadable, *self.val.unreadable)
 
-    def fit(self, train: Int[Tensor, "n"], *, seed: int) -> Fitted:
+    def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted:
         rows = self.train.rows(train)
         if not len(rows):
             raise ValueError("none of the drawn training images can be read: raise --fraction or mend the dataset")
@@ -118,8 +111,17 @@ class Linear(Protocol):
         if self.task.least_squares:
             log = solve_by_ridge(head, data, seed=seed)
         else:
-            val = standardise(self.val.plain) if len(self.val.images) else None
-            log, best = train_by_sgd(self.task, head, data, val, self.targets[self.val.images], self.recipe, seed=seed)
+            held = self.val if len(self.val.images) else self.train
+            rows_of_val = held.rows(val)
+            log, best = train_head(
+                self.task,
+                head,
+                data,
+                standardise(held.plain[rows_of_val]) if len(rows_of_val) else None,
+                self.targets[held.images[rows_of_val]],
+                self.recipe,
+                seed=seed,
+            )
             if best:
                 best_outputs = torch.func.functional_call(head, best, test).detach()
         with torch.no_grad():
@@ -142,7 +144,7 @@ class TrainingViews:
         return self.features.shape[1]
 
 
-def train_by_sgd(
+def train_head(
     task: Task,
     head: nn.Module,
     data: TrainingViews,
@@ -156,14 +158,17 @@ def train_by_sgd(
     draw = torch.Generator().manual_seed(seed)
     batch_size = batch_for(data.count, recipe)
     steps = recipe.epochs * math.ceil(data.count / batch_size)
-    optimizer = torch.optim.SGD(
-        head.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = build_optimizer(recipe, [dict(params=list(head.parameters()))])
+    weights = class_balance(data.targets[0]) if recipe.balanced else None
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     log, best, best_score = [], {}, -math.inf
     for epoch in range(1, recipe.epochs + 1):
         total = 0.0
-        for rows in torch.randperm(data.count, generator=draw).split(batch_size):
+        if weights is None:
+            order = torch.randperm(data.count, generator=draw)
+        else:
+            order = torch.multinomial(weights, data.count, replacement=True, generator=draw)
+        for rows in order.split(batch_size):
             view = torch.randint(len(data.features), rows.shape, generator=draw)
             loss = task.criterion(head(data.features[view, rows]), data.targets[view, rows])
             loss.backward()

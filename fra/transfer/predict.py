@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
+from fra.parts.encoder import Encoder
+from fra.training.rebuild import encoder_config, fill
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
 from fra.transfer.features import encoder_fingerprint
@@ -29,13 +31,13 @@ TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attribut
 
 
 class TaskModel(nn.Module):
-    """Encoder, standardisation and head of a `fra transfer` run."""
+    """Encoder, standardisation (of the linear protocol) and head of a `fra transfer` run."""
 
     def __init__(
         self,
         task: Task,
         encoder: nn.Module,
-        standardise: Standardiser,
+        standardise: Standardiser | nn.Identity,
         head: nn.Module,
         *,
         size: int,
@@ -89,8 +91,8 @@ def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
 def load_task_model(run: str | Path) -> TaskModel:
     """The task model of a `fra transfer` run folder, or its `task.safetensors`, on the CPU.
 
-    The encoder is loaded from where it was then. Raises ValueError when it or the run is not there, or the encoder's
-    weights have changed since.
+    An encoder that has learned with the head is in that file; any other is loaded from where it was then. Raises
+    ValueError when it or the run is not there, or the encoder's weights have changed since.
     """
     from fra.training.weights import load_encoder, read_weights
 
@@ -102,10 +104,21 @@ def load_task_model(run: str | Path) -> TaskModel:
         raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
     task = TASKS[notes["task"]](**settings)
-    encoder = load_encoder(notes["encoder"], quiet=True)
-    if encoder_fingerprint(encoder) != notes["encoder_hash"]:
-        raise ValueError(f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again")
+    standardise: Standardiser | nn.Identity = nn.Identity()
+    if "encoder_config" in notes:
+        encoder = Encoder(encoder_config(notes["encoder_config"], path))
+        fill(encoder.backbone, _below("encoder.", tensors), f"{path} does not fit its own description")
+    else:
+        encoder = load_encoder(notes["encoder"], quiet=True)
+        if encoder_fingerprint(encoder) != notes["encoder_hash"]:
+            raise ValueError(
+                f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again"
+            )
+        standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
     head = task.head(encoder.channels)
-    head.load_state_dict({name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")})
-    standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
+    head.load_state_dict(_below("head.", tensors))
     return TaskModel(task, encoder, standardise, head, size=notes["image_size"], dataset=notes["dataset"]).eval()
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -98,7 +98,7 @@ def summarise(
     baselines = [task.baseline(faces.targets[word][seed.subset], targets) for seed in seeds]
     every = torch.cat([seed.outputs for seed in seeds])
     return {
-        "task": task.name,
+        "task": word,
         "dataset": faces.name,
         **about,
         "train_images": min(seed.train_images for seed in seeds),
@@ -113,7 +113,26 @@ def summarise(
         },
         "subset_hash": [subset_hash([faces.files[image] for image in seed.subset.tolist()]) for seed in seeds],
         **task.details(every, targets.repeat(len(seeds), *[1] * (targets.ndim - 1))),
+        **({"groups": by_group(task, faces, targets, seeds)} if faces.groups else {}),
     }
+
+
+def by_group(
+    task: Task, faces: LabelledFaces, targets: Tensor, seeds: Sequence[SeedResult]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Per kind and group: test images, the task's main metric on them (mean over seeds), Wilson's 95 % interval."""
+    name, test = task.selects, faces.splits["test"]
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, groups in faces.groups.items():
+        found[kind] = {}
+        for number, group in enumerate(groups.names):
+            mine = groups.of[test] == number
+            count = int(mine.sum())
+            if count:
+                mean = statistics.fmean(task.metrics(seed.outputs[mine], targets[mine])[name] for seed in seeds)
+                interval = dataclasses.asdict(wilson(mean, count)) if name in task.proportions else {}
+                found[kind][group] = {"images": count, name: mean, **interval}
+    return found
 
 
 def _mean_metrics(baselines: Sequence[Baseline]) -> dict[str, float]:
@@ -154,9 +173,13 @@ def _predictions(
     task: Task, faces: LabelledFaces, targets: Tensor, seeds: Sequence[SeedResult]
 ) -> list[dict[str, Any]]:
     files = [faces.files[image] for image in faces.splits["test"].tolist()]
+    kinds = {
+        f"group_{kind}": [groups.names[number] for number in groups.of[faces.splits["test"]].tolist()]
+        for kind, groups in faces.groups.items()
+    }
     rows = []
     for seed in seeds:
-        columns = task.columns(seed.outputs, targets)
+        columns = task.columns(seed.outputs, targets) | kinds
         for file, values in zip(files, zip(*columns.values(), strict=True), strict=True):
             rows.append({"seed": seed.seed, "file": file, **dict(zip(columns, values, strict=True))})
     return rows

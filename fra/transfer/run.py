@@ -2,25 +2,38 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from fra.files import atomic, claim_folder, write_rows
-from fra.recipe import load_recipe, plain, recipe_text
-from fra.training.devices import choose_device
+from fra.parts.encoder import Encoder
+from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
+from fra.training.devices import choose_device, choose_precision, make_fabric
+from fra.training.weights import absolute, describe, load_encoder
+from fra.transfer.attributes import Attributes
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.datasets import DATASETS
+from fra.transfer.eac import EAC
 from fra.transfer.features import encoder_fingerprint
-from fra.transfer.linear import Linear, batch_for
+from fra.transfer.finetune import FineTune
+from fra.transfer.linear import Linear
+from fra.transfer.network import WholeNetwork, epochs_for
 from fra.transfer.predict import TASKS, load_task_model
-from fra.transfer.protocol import TransferRecipe
+from fra.transfer.protocol import Protocol, TransferRecipe, batch_for
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
-from fra.transfer.subsets import draw_subset
+from fra.transfer.subsets import draw_subset, hold_out
 from fra.transfer.task import Task
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from rich.console import Console
 
 __all__ = [
     "PROTOCOLS",
@@ -32,13 +45,38 @@ __all__ = [
     "transfer_network",
 ]
 
-PROTOCOLS = {"linear": Linear}
-"""Fine-tuning, EAC and STAR will be rows here."""
+PROTOCOLS: dict[str, Callable[..., Protocol]] = {
+    "linear": Linear,
+    "finetune": partial(WholeNetwork, FineTune),
+    "eac": partial(WholeNetwork, EAC),
+}
+"""STAR will be a row here."""
 
 
-def load_transfer_recipe(name: str, overrides: Sequence[str] = ()) -> TransferRecipe:
-    """A shipped recipe or a YAML file, with "key=value" overrides. ValueError names what is wrong and what there is."""
+def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: str | None = None) -> TransferRecipe:
+    """A shipped recipe or a YAML file, with "key=value" overrides. ValueError names what is wrong and what there is.
+
+    With another `protocol` than the recipe's own, the recipe of the same scale, dataset and task that has it is taken
+    instead: rates and epochs of one protocol do not fit another.
+    """
+    recipe = load_recipe(name, "transfer", TransferRecipe, [] if protocol else overrides)
+    if protocol is None:
+        return recipe
+    if recipe.protocol != protocol:
+        fitting = [other for other in shipped_recipes("transfer") if _fits(other, recipe, protocol)]
+        same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
+        if not same_scale:
+            there_are = f"take {' or '.join(fitting)}" if fitting else "and none is shipped that is: write one"
+            raise ValueError(
+                f"{name} is for {recipe.protocol}, whose rates and epochs do not fit {protocol}: {there_are}"
+            )
+        name = same_scale[0]
     return load_recipe(name, "transfer", TransferRecipe, overrides)
+
+
+def _fits(other: str, recipe: TransferRecipe, protocol: str) -> bool:
+    found = load_recipe(other, "transfer", TransferRecipe)
+    return (found.dataset, found.task, found.protocol) == (recipe.dataset, recipe.task, protocol)
 
 
 def transfer(
@@ -49,25 +87,23 @@ def transfer(
     out: Path,
     fraction: float | None = None,
     seeds: int = 1,
-    protocol: str | None = None,
     resume: bool = False,
     device: str = "auto",
+    precision: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     workers: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Judge an encoder on the task of a recipe; give the content of `results.json`, which `out` then holds.
 
-    `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` and `protocol` replace
-    the recipe's. Each of the `seeds` 0, 1, … draws its own labels and head. `resume` keeps the seeds that are finished;
-    the others give the numbers they would have given. Raises ValueError when anything does not fit together.
+    `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` replaces the recipe's.
+    Each of the `seeds` 0, 1, … draws its own labels and head. `resume` keeps the seeds that are finished; the others
+    give the numbers they would have given. Raises ValueError when anything does not fit together.
     """
-    from fra.training.weights import absolute, describe, load_encoder
-
     where = choose_device(device)
     if fraction is not None:
         recipe = dataclasses.replace(recipe, fraction=fraction)
-    if protocol is not None:
-        recipe = dataclasses.replace(recipe, protocol=protocol)  # type: ignore[arg-type]
     return transfer_network(
         recipe,
         load_encoder(encoder, device=where, quiet=quiet),
@@ -78,6 +114,9 @@ def transfer(
         seeds=seeds,
         resume=resume,
         device=where,
+        precision=precision,
+        devices=devices,
+        nodes=nodes,
         workers=workers,
         quiet=quiet,
     )
@@ -94,39 +133,69 @@ def transfer_network(
     seeds: int = 1,
     resume: bool = False,
     device: str = "cpu",
+    precision: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     workers: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """`transfer` with a network at hand: any module from (B, 3, H, W) in [0, 1] to (B, C) with `.image_size`.
 
-    `source` is where `fra predict` will find the network again, `label` what tables call it.
+    Protocols that train the network need an `Encoder`. `source` is where `fra predict` will find the network again,
+    `label` what tables call it. Of several processes only the first writes, and only it gets the results.
     """
     faces, task = read_dataset(recipe, Path(data))
     if recipe.protocol not in PROTOCOLS:
         raise ValueError(f"the protocol '{recipe.protocol}' is not built yet: use {', '.join(PROTOCOLS)}")
     if seeds < 1:
         raise ValueError(f"{seeds} seeds give no number: give at least 1")
-    train = faces.splits["train"]
-    subsets = [train[draw_subset(len(train), fraction=recipe.fraction, seed=seed)] for seed in range(seeds)]
+    splits = [split_labels(recipe, faces, seed) for seed in range(seeds)]
     size = recipe.image_size or int(encoder.image_size)  # type: ignore[arg-type]
     fingerprint = encoder_fingerprint(encoder)
-    claim_folder(out, command="transfer", resume=resume)
-    _check_settings(out, {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe)})
-    with atomic(out / "recipe.yaml") as temporary:
-        temporary.write_text(recipe_text(recipe))
-    missing = [seed for seed in range(seeds) if not seed_file(out, seed).exists()]
+    learned: dict[str, Any] = {}
+    if recipe.protocol != "linear":
+        assert isinstance(encoder, Encoder)
+        learned = {"encoder_config": dataclasses.asdict(encoder.config)}
+    fabric, precision = _prepare(
+        recipe, out, resume=resume, device=device, precision=precision, devices=devices, nodes=nodes
+    )
+    first = fabric.is_global_zero
+    quiet = quiet or not first
+    settings = {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe)}
+
+    def begin() -> list[int]:
+        claim_folder(out, command="transfer", resume=resume)
+        _check_settings(out, settings | {"precision": precision})
+        with atomic(out / "recipe.yaml") as temporary:
+            temporary.write_text(recipe_text(recipe))
+        finished = [seed for seed in range(seeds) if seed_file(out, seed).exists()]
+        for seed in finished:  # what a kill after saving the seed left
+            shutil.rmtree(seed_file(out, seed).with_suffix(""), ignore_errors=True)
+        return sorted(set(range(seeds)) - set(finished))
+
+    missing = _on_first(fabric, begin)
     if missing:
         if not quiet:
-            _say_batch(recipe, task, len(subsets[0]))
-        # Features of all seeds' images, also when some are finished: the same batches give the same numbers.
-        every = torch.cat(subsets).unique()
+            _say_steps(recipe, task, len(splits[0][0]))
+        # Images of all seeds, also when some are finished: the same batches give the same numbers.
+        every = torch.cat([torch.cat(parts) for parts in splits]).unique()
+        train = every[~torch.isin(every, faces.splits["val"])]
         learn = PROTOCOLS[recipe.protocol](
-            recipe, task, faces, encoder, train=every, size=size, device=device, workers=workers, quiet=quiet
+            recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet
         )
-        if learn.unreadable:
+        if learn.unreadable and first:
             write_rows(out / "unreadable.csv", [dataclasses.asdict(item) for item in learn.unreadable])
         for seed in missing:
-            save_seed(out, seed, learn.fit(subsets[seed], seed=seed), subsets[seed])
+            labels, val = splits[seed]
+            folder = seed_file(out, seed).with_suffix("")
+            fitted = learn.fit(labels, val=val, seed=seed, folder=folder)
+            if fitted is not None:
+                save_seed(out, seed, fitted, labels)
+                shutil.rmtree(folder, ignore_errors=True)
+            fabric.barrier()
+    if not first:
+        fabric.barrier()
+        return {}
     results = write_run(
         out,
         task,
@@ -148,12 +217,56 @@ def transfer_network(
             "protocol": recipe.protocol,
             "dataset": recipe.dataset,
             "recipe": recipe.name,
+            **learned,
         },
         size=size,
     )
+    fabric.barrier()
     if not quiet:
         print_results(results, out)
     return results
+
+
+def split_labels(recipe: TransferRecipe, faces: LabelledFaces, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of the images that train in a seed's run, and of those that validate; the same in every process."""
+    train, val = faces.splits["train"], faces.splits["val"]
+    chosen = train[draw_subset(len(train), fraction=recipe.fraction, seed=seed)]
+    if len(val) or not recipe.hold_out:
+        return chosen, val
+    return hold_out(chosen, faces.targets[recipe.task][chosen], seed=seed)
+
+
+def _prepare(
+    recipe: TransferRecipe, out: Path, *, resume: bool, device: str, precision: str, devices: int, nodes: int
+) -> tuple["Fabric", str]:
+    """Where and how precisely the protocol computes; a resumed run keeps its precision.
+
+    The linear protocol takes one device and 32 bits: its encoder only answers.
+    """
+    if recipe.protocol == "linear":
+        if devices * nodes > 1:
+            raise ValueError("the linear protocol computes on one device: leave out --devices and --nodes")
+        precision = "32"
+    elif resume and precision == "auto" and (out / "settings.json").exists():
+        precision = json.loads((out / "settings.json").read_text()).get("precision", "auto")
+    precision = choose_precision(device, precision, processes=devices * nodes)
+    fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
+    fabric.launch()
+    return fabric, precision
+
+
+def _on_first(fabric: "Fabric", work: Callable[[], Any]) -> Any:
+    """Do `work` in process 0; all get what it gives, or the error it raises."""
+    found, problem = None, None
+    if fabric.is_global_zero:
+        try:
+            found = work()
+        except (ValueError, OSError) as error:
+            problem = error
+    found, problem = fabric.broadcast((found, problem))
+    if problem is not None:
+        raise problem
+    return found
 
 
 def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, Task]:
@@ -168,7 +281,14 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
     for split in ("train", "test"):
         if not len(faces.splits[split]):
             raise ValueError(f"{folder} has no {split} images: is the download complete?")
-    return faces, faces.tasks[recipe.task]
+    task = faces.tasks[recipe.task]
+    if recipe.neck:
+        if not isinstance(task, Attributes):
+            raise ValueError(f"neck is for attributes, not for {recipe.task}: leave it out")
+        task = dataclasses.replace(task, neck=True)
+    if recipe.balanced and faces.targets[recipe.task].ndim != 1:
+        raise ValueError(f"balanced is for classes, and {recipe.task} has none: leave it out")
+    return faces, task
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
@@ -176,7 +296,7 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     file = out / "settings.json"
     if file.exists():
         before = json.loads(file.read_text())
-        changed = [name for name in settings if before[name] != settings[name]]
+        changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
             raise ValueError(f"{out} was started with another {', '.join(changed)}: choose another --out")
     else:
@@ -189,10 +309,18 @@ def _count_unreadable(out: Path) -> int:
     return len(table.read_text().splitlines()) - 1 if table.exists() else 0
 
 
-def _say_batch(recipe: TransferRecipe, task: Task, count: int) -> None:
+def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
+    """Where few labels change what the recipe says."""
+    if task.least_squares:
+        return
     batch = batch_for(count, recipe)
-    if not task.least_squares and batch < recipe.batch_size:
+    epochs = epochs_for(math.ceil(count / batch), recipe)
+    if batch < recipe.batch_size:
         print(f"{count:,} training images: {batch} a step (the recipe's {recipe.batch_size} would be too few steps)")
+    if epochs > recipe.epochs:
+        print(
+            f"{count:,} training images: {epochs} epochs for {recipe.min_steps} steps (the recipe has {recipe.epochs})"
+        )
 
 
 def print_results(results: dict[str, Any], out: Path) -> None:
@@ -217,6 +345,22 @@ def print_results(results: dict[str, Any], out: Path) -> None:
         )
     console = Console()
     console.print(table)
+    for kind, groups in results.get("groups", {}).items():
+        _print_groups(console, kind, groups)
     if results["unreadable"]:
         console.print(f"{results['unreadable']} images could not be read and were left out: {out / 'unreadable.csv'}")
     console.print(f"all of it is in {out}")
+
+
+def _print_groups(console: "Console", kind: str, groups: dict[str, dict[str, Any]]) -> None:
+    """The main metric for each group, because a mean over all can hide that some are served worse."""
+    from rich.table import Table
+
+    metric = next(name for name in next(iter(groups.values())) if name != "images")
+    table = Table(title=f"by {kind}")
+    for column in ("", "images", metric, "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+    for group, values in groups.items():
+        interval = f"{values['low']:.1f} – {values['high']:.1f}" if "low" in values else ""
+        table.add_row(group, f"{values['images']:,}", f"{values[metric]:.2f}", interval)
+    console.print(table)

@@ -1,9 +1,10 @@
-"""Few labels: which training images a fraction of 1 % or 10 % keeps."""
+"""Which training images a fraction of 1 % or 10 % keeps, and which of them validate."""
 
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, tensor
 
@@ -18,8 +19,24 @@ def draw_subset(count: int, *, fraction: float, seed: int) -> Int[Tensor, "n"]:
     if not 0 < fraction <= 1:
         raise ValueError(f"a fraction of {fraction} of the training images is not possible: give 0 < fraction <= 1")
     size = max(1, int(Decimal(str(fraction)) * count))  # exact: the float product 0.29 * 100 is 28.999...
-    order = sorted(range(count), key=lambda position: hashlib.sha256(f"{seed}/{position}".encode()).digest())
-    return tensor(sorted(order[:size]))
+    return tensor(sorted(_shuffled(range(count), str(seed))[:size]))
+
+
+def hold_out(images: Int[Tensor, "n"], targets: Tensor, *, seed: int) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
+    """Part images into those that train and a tenth that validates, at random; `targets` are those of the images.
+
+    Of classes a tenth each, rounded, so that small ones are not lost by chance. Both keep the images' order.
+    """
+    groups = targets if targets.ndim == 1 else torch.zeros(len(images))
+    held = torch.zeros(len(images), dtype=torch.bool)
+    for group in groups.unique():
+        members = (groups == group).nonzero().flatten().tolist()
+        held[_shuffled(members, f"hold out/{seed}")[: round(len(members) / 10)]] = True
+    return images[~held], images[held]
+
+
+def _shuffled(positions: Sequence[int], key: str) -> list[int]:
+    return sorted(positions, key=lambda position: hashlib.sha256(f"{key}/{position}".encode()).digest())
 
 
 def subset_hash(files: Sequence[str]) -> str:

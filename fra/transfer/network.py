@@ -1,0 +1,221 @@
+"""Protocols that train the encoder with the head, by the workshop's loop. N images, T outputs."""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fra.files import append_rows, atomic, read_rows, shortened
+from fra.parts.encoder import Encoder
+from fra.training.loop import Fit, fit
+from fra.training.schedules import CosineFromZero, Exponential, Schedule
+from fra.transfer.dataset import LabelledFaces
+from fra.transfer.images import BATCH, FaceImages
+from fra.transfer.protocol import Fitted, LabelledBatch, Learner, Protocol, TransferRecipe, batch_for, build_optimizer
+from fra.transfer.sampling import TrainingBatches, class_balance
+from fra.transfer.task import Task
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class WholeNetwork(Protocol):
+    """Encoder and head learn together; every seed starts from the same encoder with a head of its own."""
+
+    def __init__(
+        self,
+        learner: type[Learner],
+        recipe: TransferRecipe,
+        task: Task,
+        faces: LabelledFaces,
+        encoder: Encoder,
+        *,
+        train: Int[Tensor, "n"],
+        size: int,
+        fabric: "Fabric",
+        workers: int = 0,
+        quiet: bool = False,
+    ) -> None:
+        """`train` are all the training images that any seed will ask for."""
+        self.learner, self.recipe, self.task, self.encoder = learner, recipe, task, encoder
+        self.fabric, self.quiet = fabric, quiet
+        self._build(seed=0)  # what does not fit together is said before images are read
+        self.targets, self.test = faces.targets[recipe.task], faces.splits["test"]
+        splits = {"train": train, "val": faces.splits["val"], "test": self.test}
+        self.images = FaceImages(faces, splits, size=size, workers=workers, quiet=quiet)
+        self.unreadable = self.images.unreadable
+
+    def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted | None:
+        """Begins, or goes on from the seed's last checkpoint."""
+        train, val = self.images.usable(train), self.images.usable(val)
+        if not len(train):
+            raise ValueError("none of the drawn training images can be read: raise --fraction or mend the dataset")
+        recipe, fabric, model = self.recipe, self.fabric, self._build(seed)
+        batches = TrainingBatches(
+            train,
+            batch_size=batch_for(len(train), recipe),
+            weights=class_balance(self.targets[train]) if recipe.balanced else None,
+            seed=seed,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+        )
+        epochs = epochs_for(batches.steps_per_epoch, recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        how = Fit(
+            fabric=fabric,
+            folder=folder,
+            identity={"seed": seed, "training images": len(train), "processes": fabric.world_size},
+            schedule=schedule_of(recipe, epochs),
+            learning_rate=recipe.learning_rate,
+            steps_per_epoch=batches.steps_per_epoch,
+            seed=seed,
+            images_per_step=math.ceil(len(batches.images) / batches.steps_per_epoch),
+            unit="images",
+            log_every=max(1, batches.steps_per_epoch // 8),
+            checkpoint_seconds=60,
+            quiet=self.quiet,
+        )
+        validation = Validation(folder, self.task, self.targets[val])
+        fit(
+            model,
+            build_optimizer(recipe, weight_groups(recipe, model)),
+            lambda first: self._batches(batches.from_step(first)),
+            how,
+            resume=True,
+            on_epoch=lambda epoch, step: (
+                validation.measure(model, self._outputs(model, val), epoch, step) if epoch and len(val) else []
+            ),
+        )
+        if not fabric.is_global_zero:
+            return None
+        outputs, tensors = self._outputs(model, self.test), state_of(model)
+        best = None
+        if len(val):
+            load_state(model, load_file(validation.weights))
+            best = self._outputs(model, self.test)
+        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train))
+
+    def _build(self, seed: int) -> Learner:
+        """The network of a seed before training."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = self.task.head(self.encoder.channels)
+        return self.learner(self.recipe, self.task, copy.deepcopy(self.encoder), head)
+
+    def _batches(self, order: Iterable[Int[Tensor, "B"]]) -> Iterator[LabelledBatch]:
+        device = self.fabric.device
+
+        def batch(chosen: Tensor) -> LabelledBatch:
+            return LabelledBatch(self.images[chosen].to(device), self.targets[chosen].to(device))
+
+        if device.type == "cpu":  # reading ahead would take the cores from the network
+            yield from map(batch, order)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = None
+            for chosen in order:
+                ready, coming = coming, reader.submit(batch, chosen)
+                if ready is not None:
+                    yield ready.result()
+
+    @torch.inference_mode()
+    def _outputs(self, model: Learner, images: Int[Tensor, "N"]) -> Float[Tensor, "N T"]:
+        """Without augmentation, in 32 bits."""
+        model.eval()
+        parts = (self.images[part].to(self.fabric.device) / 255 for part in images.split(BATCH))
+        return torch.cat([model(part).float().cpu() for part in parts])
+
+
+def epochs_for(steps_per_epoch: int, recipe: TransferRecipe) -> int:
+    """The recipe's epochs, or as many as its `min_steps` need."""
+    return max(recipe.epochs, math.ceil(recipe.min_steps / steps_per_epoch))
+
+
+def schedule_of(recipe: TransferRecipe, epochs: int) -> Schedule:
+    if recipe.decay is not None:
+        return Exponential(epochs, recipe.decay)
+    return CosineFromZero(epochs, recipe.warmup_epochs * epochs / recipe.epochs, recipe.last_rate)
+
+
+def weight_groups(recipe: TransferRecipe, model: Learner) -> list[dict[str, Any]]:
+    """The encoder's weights and the head's, each with its own peak rate for the loop."""
+    backbone = recipe.learning_rate if recipe.backbone_rate is None else recipe.backbone_rate
+    peaks = ((model.encoder, backbone), (model.head, recipe.learning_rate))
+    return [dict(params=list(part.parameters()), peak=peak) for part, peak in peaks]
+
+
+def state_of(model: Learner) -> dict[str, Tensor]:
+    """Copies of the encoder's and the head's tensors; the encoder's keep timm's names behind `encoder.`."""
+    parts = {"encoder.": model.encoder.backbone, "head.": model.head}
+    return {
+        prefix + name: tensor.detach().cpu().clone()
+        for prefix, part in parts.items()
+        for name, tensor in part.state_dict().items()
+    }
+
+
+def load_state(model: Learner, tensors: dict[str, Tensor]) -> None:
+    """Undo `state_of`."""
+    for prefix, part in {"encoder.": model.encoder.backbone, "head.": model.head}.items():
+        part.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores after every epoch, in `validation.csv`, and the weights of the best epoch so far."""
+
+    folder: Path
+    task: Task
+    targets: Tensor
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    def measure(self, model: Learner, outputs: Tensor, epoch: int, step: int) -> list[str]:
+        """Write down the scores, keep the weights when they are the best; a line to show."""
+        table, key = self.folder / "validation.csv", f"val_{self.task.selects}"
+        scores = {f"val_{name}": score for name, score in self.task.metrics(outputs, self.targets).items()}
+        before = [float(row[key]) for row in read_rows(table)] if table.exists() else []
+        row = shortened({"step": step, "epoch": epoch, **scores})
+        sign = -1 if self.task.lower_is_better else 1
+        # Compared as written, so that a resumed run chooses the same epoch.
+        if all(sign * float(row[key]) > sign * other for other in before):
+            with atomic(self.weights) as temporary:
+                save_file(state_of(model), temporary)
+        append_rows(table, [row])
+        return [f"epoch {epoch}: validation {self.task.selects} {scores[key]:.2f}"]
+
+
+def epoch_rows(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Rows of the run's log from the loop's: per epoch the mean of the logged losses, and validation scores."""
+    table = folder / "validation.csv"
+    scores = {row["epoch"]: row for row in read_rows(table)} if table.exists() else {}
+    by_epoch: dict[int, list[dict[str, str]]] = {}
+    for row in read_rows(folder / "log.csv"):
+        by_epoch.setdefault(int(row["epoch"]) + 1, []).append(row)
+    log = []
+    for epoch, rows in by_epoch.items():
+        terms = [
+            name for name in rows[0] if name not in ("step", "epoch", "learning_rate", "images_per_second", "waiting")
+        ]
+        log.append(
+            {"seed": seed, "epoch": epoch}
+            | {name: fmean(float(row[name]) for row in rows) for name in terms}
+            | {"learning_rate": float(rows[-1]["learning_rate"])}
+            | {name: float(v) for name, v in scores.get(str(epoch), {}).items() if name not in ("step", "epoch")}
+        )
+    return log
