@@ -300,13 +300,21 @@ def _regions(options: Arguments) -> None:
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("data", help="data sets: draw faces", description="Data sets.")
+    parser = commands.add_parser(
+        "data", help="data sets: their layouts, a check of a download, drawn faces", description="Data sets."
+    )
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     synthetic = _command(
         kinds, "synthetic", "draw faces with labels, points and region masks", _synthetic, common="out workers seed"
     )
     synthetic.add_argument("--count", type=int, required=True, metavar="N")
     synthetic.add_argument("--size", type=int, default=128, help="side of the pictures, pixels")
+    layout = _command(kinds, "layout", "show the folder tree in which a data set is read", _layout)
+    layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    check = _command(kinds, "check", "compare a downloaded data set with what was published", _check, common="workers")
+    check.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    check.add_argument("folder", type=Path, metavar="DIR", help="where it was unpacked")
+    check.add_argument("--all", action="store_true", help="name every file that is at fault, not the first few")
 
 
 def _synthetic(options: Arguments) -> None:
@@ -315,6 +323,21 @@ def _synthetic(options: Arguments) -> None:
     write(options.out, options.count, size=options.size, seed=options.seed or 0, workers=options.workers)
     if not options.quiet:
         print(f"{options.count} drawn faces are in {options.out}; pre-train on {options.out / 'images'}")
+
+
+def _layout(options: Arguments) -> None:
+    from fra.transfer.check import find_dataset
+
+    print(find_dataset(options.name).layout.strip())
+
+
+def _check(options: Arguments) -> int:
+    """1 when anything is wrong."""
+    from fra.transfer.check import check, print_verdict
+
+    faces, faults = check(options.name, options.folder, workers=options.workers or 0, quiet=options.quiet)
+    print_verdict(options.name, options.folder, faces, faults, all=options.all)
+    return 1 if faults else 0
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,7 +1,9 @@
 """Labelled faces: what a reader in `datasets/` gives. N images."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,13 +45,33 @@ class LabelledFaces:
     """The square part of each picture that is the image; without it the whole picture is, squeezed to a square."""
     groups: dict[str, Groups] = field(default_factory=dict)
     """Kinds of groups (age, gender, race) for which results are told apart, where the dataset knows them."""
+    read: Callable[[int], UInt8[Tensor, "3 H W"]] | None = None
+    """Gives the picture at a position, where pictures are no files of their own and `files` only names them."""
 
     def image(self, index: int, *, size: int) -> UInt8[Tensor, "3 size size"]:
         """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing."""
-        picture = read_image(self.root / self.files[index])
+        return self.cut(index, self.picture(index), size=size)
+
+    def picture(self, index: int) -> UInt8[Tensor, "3 H W"]:
+        """What `image` is cut from, with the same errors."""
+        return self.read(index) if self.read else read_image(self.root / self.files[index])
+
+    def cut(self, index: int, picture: UInt8[Tensor, "3 H W"], *, size: int) -> UInt8[Tensor, "3 size size"]:
+        """The image in its picture."""
         if self.boxes is None:
             return resize(picture, [size, size], antialias=True)
         return crop_box(picture, self.boxes[index], size, "edge")
+
+    def missing(self) -> list[str]:
+        """The `files` that are not there. Every folder is listed once: seconds for 300,000 files."""
+        if self.read:
+            return []
+        there: dict[str, set[str]] = {}
+        for folder in {os.path.dirname(file) for file in self.files}:
+            there[folder] = set()
+            with suppress(OSError):
+                there[folder].update(os.listdir(self.root / folder))
+        return [file for file in self.files if os.path.basename(file) not in there[os.path.dirname(file)]]
 
     def fingerprint(self, task: str) -> str:
         """A hash of file names, splits and the task's targets: the same data, the same hash."""
@@ -59,12 +81,58 @@ class LabelledFaces:
         return digest.hexdigest()[:16]
 
 
-def find_layout(folder: Path, *, holds: str, below: str, name: str) -> Path:
-    """`folder`, or its subfolder `below`, whichever has the file or folder `holds`.
+@dataclass(frozen=True)
+class Published:
+    """What the complete download holds, as its authors or the paper say."""
+
+    images: Mapping[str, int | tuple[int, ...]]
+    """Images of a split, or of each class in it."""
+    size: tuple[int, int] | None = None
+    """Width and height of every picture, where they are all alike."""
+
+    def total(self, split: str) -> int:
+        count = self.images[split]
+        return count if isinstance(count, int) else sum(count)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A row of DATASETS. Calling it reads a folder for a run."""
+
+    read: Callable[[Path], LabelledFaces]
+    """Raises ValueError when the folder does not hold the dataset, or a line of its lists cannot be understood."""
+    layout: str
+    """The trees that `read` accepts, for `fra data layout`."""
+    published: Published = field(default_factory=lambda: Published({}))
+
+    def __call__(self, folder: Path) -> LabelledFaces:
+        """`read`, and a ValueError as well when pictures that its lists name are not there."""
+        faces = self.read(folder)
+        missing = faces.missing()
+        if missing:
+            raise ValueError(
+                f"{len(missing):,} of {len(faces.files):,} listed pictures are missing, the first is "
+                f"{faces.root / missing[0]}: complete the download (`fra data check {faces.name} {folder}` names all)"
+            )
+        return faces
+
+
+def find_layout(folder: Path, *, holds: str | Sequence[str], below: str, name: str) -> Path:
+    """`folder`, or its subfolder `below`, whichever has the file or folder `holds`, or one of several.
 
     Raises ValueError saying what was expected where.
     """
+    marks = (holds,) if isinstance(holds, str) else holds
     for root in (folder, folder / below):
-        if (root / holds).exists():
+        if any((root / mark).exists() for mark in marks):
             return root
-    raise ValueError(f"{folder} does not hold {name}: expected {folder / holds} or {folder / below / holds}")
+    expected = ", ".join(str(root / mark) for mark in marks for root in (folder, folder / below))
+    raise ValueError(
+        f"{folder} does not hold {name}: expected {' or '.join(expected.rsplit(', ', 1))}"
+        f" (`fra data layout {name}` shows the whole tree)"
+    )
+
+
+def first_there(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of several places below `root` that exists."""
+    return next((root / name for name in names if (root / name).exists()), None)

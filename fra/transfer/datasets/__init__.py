@@ -1,16 +1,17 @@
 """The datasets that `fra transfer` reads: one file each, one row here."""
 
-from collections.abc import Callable
-from pathlib import Path
+from fra.transfer.dataset import Dataset
+from fra.transfer.datasets import affectnet, celeba, fairface, ferplus, lfwa, rafdb, synthetic, w300
 
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.datasets import celeba, fairface, rafdb, synthetic, w300
-
-DATASETS: dict[str, Callable[[Path], LabelledFaces]] = {
-    "synthetic": synthetic.read,
-    "rafdb": rafdb.read,
-    "celeba": celeba.read,
-    "300w": w300.read,
-    "fairface": fairface.read,
+DATASETS: dict[str, Dataset] = {
+    "synthetic": synthetic.DATASET,
+    "rafdb": rafdb.DATASET,
+    "ferplus": ferplus.DATASET,
+    "affectnet7": affectnet.DATASET7,
+    "affectnet8": affectnet.DATASET8,
+    "celeba": celeba.DATASET,
+    "lfwa": lfwa.DATASET,
+    "300w": w300.DATASET,
+    "fairface": fairface.DATASET,
 }
-"""Name in a recipe → reader of the folder given as --data."""
+"""Name in a recipe → reader of the folder given as --data, and what is known of the download."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fra.files import read_rows
-from fra.transfer.dataset import Groups, LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, Groups, LabelledFaces, find_layout
 from fra.transfer.expression import Expression
 
 NAMES = {
@@ -57,3 +57,6 @@ def read(folder: Path) -> LabelledFaces:
         targets={kind: groups[kind].of for kind in NAMES},
         groups=groups,
     )
+
+
+DATASET = Dataset(read, layout=__doc__ or "")

@@ -1,24 +1,23 @@
-"""RAF-DB basic: seven expressions, pictures aligned by its providers. Official layout:
+"""RAF-DB basic: seven expressions, pictures of 100x100 aligned by its providers (http://www.whdeng.cn/raf/model1.html).
 
-basic/EmoLabel/list_patition_label.txt      "train_00001.jpg 5", this spelling; labels 1 to 7
-basic/Image/aligned/train_00001_aligned.jpg
+basic/EmoLabel/list_patition_label.txt        "train_00001.jpg 5", this spelling; labels 1 to 7
+basic/Image/aligned/train_00001_aligned.jpg   12,271 train_…, 3,068 test_…
+
+Give basic/ or the folder that holds it. There is no validation split.
 """
 
 from pathlib import Path
 
 import torch
 
-from fra.transfer.dataset import LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout
 from fra.transfer.expression import Expression
 
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7 in the list
 
 
 def read(folder: Path) -> LabelledFaces:
-    """Read `basic/` or the folder that holds it. Train 12,271 and test 3,068 images when complete; no validation.
-
-    Raises ValueError when the list is not there, or a line of it cannot be understood.
-    """
+    """Read the layout above. Raises ValueError when the list is not there, or a line of it cannot be understood."""
     root = find_layout(folder, holds="EmoLabel/list_patition_label.txt", below="basic", name="rafdb")
     names, labels = [], []
     with open(root / "EmoLabel/list_patition_label.txt") as lines:
@@ -30,7 +29,7 @@ def read(folder: Path) -> LabelledFaces:
                 )
             names.append(name)
             labels.append(int(label) - 1)
-    train = torch.tensor([name.startswith("train_") for name in names])
+    train = torch.tensor([name.startswith("train_") for name in names], dtype=torch.bool)
     return LabelledFaces(
         name="rafdb",
         root=root / "Image/aligned",
@@ -41,5 +40,15 @@ def read(folder: Path) -> LabelledFaces:
             "test": (~train).nonzero().flatten(),
         },
         tasks={"expression": Expression(LABELS)},
-        targets={"expression": torch.tensor(labels)},
+        targets={"expression": torch.tensor(labels, dtype=torch.long)},
     )
+
+
+DATASET = Dataset(
+    read,
+    layout=__doc__ or "",
+    published=Published(  # counted in the official list (spec expression.md, section 1)
+        {"train": (1290, 281, 717, 4772, 1982, 705, 2524), "test": (329, 74, 160, 1185, 478, 162, 680)},
+        size=(100, 100),
+    ),
+)

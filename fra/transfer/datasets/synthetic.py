@@ -23,7 +23,7 @@ from fra.faces.image import write_image
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.files import claim_folder, read_rows, write_rows
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, find_layout
 from fra.transfer.expression import Expression
 from fra.transfer.landmarks import Landmarks
 
@@ -209,3 +209,6 @@ def _link(source: Path, target: Path) -> None:
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
+
+
+DATASET = Dataset(read, layout=__doc__ or "")

@@ -1,7 +1,9 @@
-"""300-W: 68 landmarks. Official layout, pictures with a .pts file of the same name beside each:
+"""300-W: 68 landmarks (https://ibug.doc.ic.ac.uk/resources/300-W/), NAME.pts beside each picture NAME.jpg or NAME.png.
 
-afw/  helen/trainset/  lfpw/trainset/       train (the usual split; 3,148 faces when complete)
-helen/testset/  lfpw/testset/  ibug/        test (full set, 689); folders that are not there are left out
+300w/afw/ 337      300w/helen/trainset/ 2,000   300w/lfpw/trainset/ 811     train: 3,148 faces, the usual split
+300w/ibug/ 135     300w/helen/testset/ 330      300w/lfpw/testset/ 224      test: 689 faces, the full set
+
+Folders that are not there are left out. Give 300w/ or the folder that holds it. There is no validation split.
 """
 
 from pathlib import Path
@@ -11,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fra.faces.geometry import square_box
-from fra.transfer.dataset import LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout
 from fra.transfer.landmarks import Landmarks
 
 FOLDERS = {"train": ("afw", "helen/trainset", "lfpw/trainset"), "test": ("helen/testset", "lfpw/testset", "ibug")}
@@ -76,3 +78,6 @@ def place_in(boxes: Float[Tensor, "N 4"], points: Float[Tensor, "N P 2"]) -> Flo
     """Points of the picture as x, y in [-1, 1] of their box."""
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     return 2 * (points - low) / (high - low) - 1
+
+
+DATASET = Dataset(read, layout=__doc__ or "", published=Published({"train": 3_148, "test": 689}))
