@@ -5,6 +5,7 @@ B images, C encoder channels, D embedding channels, S view size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -60,8 +61,11 @@ class BYOL(Method):
 
     def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
         targets = [self.teacher(view) for view in views]
-        predictions = [self.predictor(self.online(view)) for view in views]
-        same_face = symmetric_distance(predictions, targets)
+        pairs = zip(views, targets[::-1], strict=True)
+        return self.sum_of([partial(self._distance, view, target) for view, target in pairs])
+
+    def _distance(self, view: Float[Tensor, "B RGB S S"], target: Float[Tensor, "B D"]) -> Loss:
+        same_face = cosine_distance(self.predictor(self.online(view)), target)
         return Loss(same_face, {"same_face": same_face})
 
     def after_step(self, progress: Progress) -> None:
@@ -75,12 +79,3 @@ class BYOL(Method):
 
     def teacher_momentum(self, progress: Progress) -> float:
         return rising_momentum(self.config.teacher_momentum, progress.fraction)
-
-
-def symmetric_distance(
-    predictions: Sequence[Float[Tensor, "B D"]], targets: Sequence[Float[Tensor, "B D"]]
-) -> Float[Tensor, ""]:
-    """Sum over both orders of the two views of the distance between prediction and target, in [0, 8]."""
-    first, second = predictions
-    of_first, of_second = targets
-    return cosine_distance(first, of_second) + cosine_distance(second, of_first)

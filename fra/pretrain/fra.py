@@ -8,6 +8,7 @@ Section numbers of the comments are those of the supplement.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -136,19 +137,23 @@ class FRA(Method):
 
     def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
         targets = [self.teacher(view) for view in views]
-        online = [self.online(view) for view in views]
-        if self.training:
-            self._embeddings_of_step += [found.embeddings.detach() for found in online]
-        faces = [self.face_predictor(found.face) for found in online]
-        regions = [self.region_predictor(found.regions) for found in online]
+        crossed = targets[::-1]
+        watched = targets if self.config.cluster_views == "same" else crossed
+        triples = zip(views, crossed, watched, strict=True)
+        return self.sum_of([partial(self._loss_of_view, *triple) for triple in triples])
 
-        first, second = targets
-        same_face = cosine_distance(faces[0], second.face) + cosine_distance(faces[1], first.face)
-        same_region = self._region_loss(regions[0], second.regions) + self._region_loss(regions[1], first.regions)
-        watched = targets if self.config.cluster_views == "same" else targets[::-1]
-        pairs = list(zip(online, watched, strict=True))
-        assignment = _mean([self._assignment_loss(o.scores, t.scores) for o, t in pairs])
-        mean_entropy = _mean([self._mean_entropy_loss(found.scores) for found in online])
+    def _loss_of_view(self, view: Float[Tensor, "B RGB S S"], target: FaceAndRegions, watched: FaceAndRegions) -> Loss:
+        """One direction: a view against the teacher's targets, and its clusters against the assignment watched."""
+        found = self.online(view)
+        if self.training:
+            self._embeddings_of_step.append(found.embeddings.detach())
+        same_face = cosine_distance(self.face_predictor(found.face), target.face)
+        same_region = region_distance(
+            self.region_predictor(found.regions), target.regions, negative_weight=self.config.negative_weight
+        )
+        # The cluster term is a mean over the two views, the others are sums.
+        assignment = self._assignment_loss(found.scores, watched.scores) / 2
+        mean_entropy = self._mean_entropy_loss(found.scores) / 2
         clusters = assignment + self.config.mean_entropy_weight * mean_entropy
         total = (
             self.config.face_weight * same_face
@@ -163,9 +168,6 @@ class FRA(Method):
             mean_entropy=mean_entropy,
         )
         return Loss(total, terms)
-
-    def _region_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        return region_distance(predictions, targets, negative_weight=self.config.negative_weight)
 
     def _assignment_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         return assignment_loss(
@@ -203,10 +205,6 @@ class FRA(Method):
 
     def teacher_momentum(self, progress: Progress) -> float:
         return rising_momentum(self.config.teacher_momentum, progress.fraction)
-
-
-def _mean(terms: list[Tensor]) -> Tensor:
-    return torch.stack(terms).mean()
 
 
 def pixel_rows(scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:

@@ -7,6 +7,7 @@ embeddings. "Released" means the published scripts (spec); the form with `follow
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -92,12 +93,14 @@ class LEWEL(Method):
         return self.online.encoder
 
     def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
-        first, second = (self.teacher(view) for view in views)
-        online = [self.online(view) for view in views]
-        faces = [self.face_predictor(found.face) for found in online]
-        aligned = [self.aligned_predictor(found.aligned) for found in online]
-        same_face = cosine_distance(faces[0], second.face) + cosine_distance(faces[1], first.face)
-        same_aligned = cosine_distance(aligned[0], second.aligned) + cosine_distance(aligned[1], first.aligned)
+        targets = [self.teacher(view) for view in views]
+        pairs = zip(views, targets[::-1], strict=True)
+        return self.sum_of([partial(self._distances, view, target) for view, target in pairs])
+
+    def _distances(self, view: Float[Tensor, "B RGB S S"], target: FaceAndAligned) -> Loss:
+        found = self.online(view)
+        same_face = cosine_distance(self.face_predictor(found.face), target.face)
+        same_aligned = cosine_distance(self.aligned_predictor(found.aligned), target.aligned)
         total = self.config.face_weight * same_face + self.config.aligned_weight * same_aligned
         return Loss(total, dict(same_face=same_face, same_aligned=same_aligned))
 

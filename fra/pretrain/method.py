@@ -1,7 +1,7 @@
 """The contract of a pre-training method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fra.parts.encoder import Encoder
 from fra.parts.region_head import RegionModel
+from fra.training.early_gradients import sum_of_parts
 from fra.training.trainable import Loss, Progress
 
 
@@ -30,6 +31,8 @@ class Method(nn.Module, ABC):
     """The network that is trained and exported, without its predictors."""
     multi_crop: ClassVar[bool] = False
     """More than two views, and small ones, make sense to it."""
+    early_gradients: bool = False
+    """Compute the gradients of each part of the loss at once, where `loss` has parts (see `sum_of_parts`)."""
 
     @property
     @abstractmethod
@@ -47,6 +50,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
         """The online global embeddings of faces, for the health monitor."""
+
+    def sum_of(self, parts: Sequence[Callable[[], Loss]]) -> Loss:
+        """The sum of the parts of the loss that need no activations of one another."""
+        early = self.early_gradients and self.training
+        return sum_of_parts(parts, [weight for weight in self.parameters() if weight.requires_grad] if early else ())
 
     def teacher_encoder(self) -> Encoder | None:
         """The momentum teacher's encoder, to watch how far it lags behind, where the method has one."""

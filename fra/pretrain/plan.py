@@ -1,6 +1,8 @@
 """What a run will take, before anything starts: parameters, multiply-adds, memory, time."""
 
 import time
+import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -94,17 +96,35 @@ def multiply_adds_per_pair(method: Method, *, sizes: Sequence[int]) -> float:
 
 
 def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> int:
-    """Bytes that the forward pass keeps for the backward pass, weights not counted."""
+    """The most bytes kept for a backward pass at any time during the forward pass, weights not counted."""
     known = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
-    sizes: dict[int, int] = {}
+    kept: Counter[tuple[int, int]] = Counter()  # by address and size, because a tensor may be saved more than once
+    now = peak = 0
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def drop(storage: tuple[int, int]) -> None:
+        nonlocal now
+        kept[storage] -= 1
+        now -= storage[1] if not kept[storage] else 0
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    def keep(tensor: torch.Tensor) -> _Saved:
+        nonlocal now, peak
+        storage = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        saved = _Saved(tensor)
+        if storage[0] not in known:
+            now += storage[1] if not kept[storage] else 0
+            peak = max(peak, now)
+            kept[storage] += 1
+            weakref.finalize(saved, drop, storage)
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved.tensor):
         loss = method.loss(views, progress)
     del loss
-    return sum(sizes.values())
+    return peak
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """What the graph holds in place of a tensor: when it goes, the tensor is no longer needed."""
+
+    tensor: torch.Tensor
