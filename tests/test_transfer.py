@@ -383,11 +383,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("smoke/rafdb.linear", "rafdb"),
         ("smoke/celeba.linear", "celeba"),
         ("smoke/300w.linear", "300w"),
+        ("smoke/rafdb.finetune", "rafdb"),
+        ("smoke/synthetic_expression.eac", "."),
     ],
 )
 def test_a_random_encoder_is_judged_from_start_to_end(drawn: Path, tmp_path: Path, name: str, folder: str) -> None:
     recipe = replace(load_transfer_recipe(name), image_size=32)
-    results = transfer(recipe, encoder="random", data=drawn / folder, out=tmp_path / "run", fraction=1.0, quiet=True)
+    results = transfer(
+        recipe, encoder="random:resnet10_half", data=drawn / folder, out=tmp_path / "run", fraction=1.0, quiet=True
+    )
     assert results["test_images"] == 40
     assert results["encoder"] == "random"
     if results["task"] == "landmarks":  # the pose, at least, can be seen in random features

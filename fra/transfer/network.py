@@ -159,7 +159,7 @@ def state_of(model: Learner) -> dict[str, Tensor]:
     """Copies of the encoder's and the head's tensors; the encoder's keep timm's names behind `encoder.`."""
     parts = {"encoder.": model.encoder.backbone, "head.": model.head}
     return {
-        prefix + name: tensor.detach().cpu().clone()
+        prefix + name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for prefix, part in parts.items()
         for name, tensor in part.state_dict().items()
     }

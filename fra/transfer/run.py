@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from torch import nn
 
 from fra.files import atomic, claim_folder, write_rows
@@ -63,7 +64,9 @@ def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: 
     if protocol is None:
         return recipe
     if recipe.protocol != protocol:
-        fitting = [other for other in shipped_recipes("transfer") if _fits(other, recipe, protocol)]
+        wanted = {"dataset": recipe.dataset, "task": recipe.task, "protocol": protocol}
+        shipped = shipped_recipes("transfer").items()
+        fitting = [other for other, file in shipped if wanted.items() <= yaml.safe_load(file.read_text()).items()]
         same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
         if not same_scale:
             there_are = f"take {' or '.join(fitting)}" if fitting else "and none is shipped that is: write one"
@@ -72,11 +75,6 @@ def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: 
             )
         name = same_scale[0]
     return load_recipe(name, "transfer", TransferRecipe, overrides)
-
-
-def _fits(other: str, recipe: TransferRecipe, protocol: str) -> bool:
-    found = load_recipe(other, "transfer", TransferRecipe)
-    return (found.dataset, found.task, found.protocol) == (recipe.dataset, recipe.task, protocol)
 
 
 def transfer(
