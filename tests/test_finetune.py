@@ -71,7 +71,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledFaces:
             "attributes": torch.stack([labels == 0, labels == 2], 1),
             "landmarks": torch.rand(60, 68, 2),
         },
-        groups={"parity": Groups(("even", "odd"), torch.arange(60) % 2)},
+        groups={"place": Groups(("fourth", "other"), (torch.arange(60) % 4 > 0).long())},
     )
     monkeypatch.setitem(DATASETS, "planted", lambda _: faces)
     return faces
@@ -282,10 +282,10 @@ def test_every_number_can_be_recomputed_from_the_predictions(planted: LabelledFa
     recalls = [share(lambda row, k=k: row["label"] == k) for k in ("red", "green", "blue")]
     assert [results["per_class"][k]["accuracy"] for k in ("red", "green", "blue")] == pytest.approx(recalls)
     assert results["metrics"]["mean_class_accuracy"]["mean"] == pytest.approx(sum(recalls) / 3)
-    for group in ("even", "odd"):
-        found = results["groups"]["parity"][group]
-        assert found["images"] == 12
-        assert found["accuracy"] == pytest.approx(share(lambda row, g=group: row["group_parity"] == g))
+    for group, images in (("fourth", 6), ("other", 18)):
+        found = results["groups"]["place"][group]
+        assert found["images"] == images
+        assert found["accuracy"] == pytest.approx(share(lambda row, g=group: row["group_place"] == g))
         assert found["low"] < found["accuracy"] + 1e-9
         assert found["accuracy"] < found["high"] + 1e-9
 
