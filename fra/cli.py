@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_pretrain,
         _add_transfer,
         _add_regions,
+        _add_predict,
         _add_data,
         _add_report,
         _add_export,
@@ -293,6 +294,37 @@ def _regions(options: Arguments) -> None:
         options.out,
         top=options.top,
         per_image=options.per_image,
+        resume=options.resume,
+        device=options.device,
+        quiet=options.quiet,
+    )
+
+
+def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands, "predict", "find the faces in photos and ask learned tasks about them", _predict, common="out device"
+    )
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
+    parser.add_argument(
+        "--task", action="append", required=True, metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
+    )
+    parser.add_argument(
+        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
+    )
+    parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
+    for action in parser._actions:
+        action.required = action.required and action.dest != "out"  # without it the answers are only printed
+
+
+def _predict(options: Arguments) -> None:
+    from fra.predict import predict
+
+    predict(
+        options.photos,
+        options.task,
+        options.out,
+        detector=options.detector,
+        min_score=options.min_score,
         resume=options.resume,
         device=options.device,
         quiet=options.quiet,

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,15 @@ LONGEST_NAME = 200  # bytes; file systems allow 255, and a temporary name is lon
 
 
 class PhotoList:
-    """The photos of a folder tree or list, in a fixed order.
+    """The photos of a folder tree or list (or of several, one after the other), in a fixed order.
 
     Crops mirror the tree: `a/b.png` becomes `a/b.jpg`. Photos that would share a crop (`b.jpg` and `b.png`, or `B.jpg`
     on a file system that ignores case) are called after all of their name, as is a photo with a very long one.
     Only paths are held in memory: names are made when they are asked for.
     """
 
-    def __init__(self, source: Path) -> None:
-        self.files, self.root = _files_and_root(source)
+    def __init__(self, *sources: Path) -> None:
+        self.files, self.root = _files_and_root(sources)
         marks = np.array([_mark(self._stem(file).casefold()) for file in self.files], dtype=np.uint64)
         values, counts = np.unique(marks, return_counts=True)
         self._shared = frozenset(values[counts > 1].tolist())
@@ -57,14 +57,15 @@ class PhotoList:
         return os.path.splitext(self._name(file))[0]
 
 
-def _files_and_root(source: Path) -> tuple[list[Path], Path]:
+def _files_and_root(sources: Sequence[Path]) -> tuple[list[Path], Path]:
     """The photos, and the folder they are named from: the input folder, or one that holds everything listed."""
-    files = image_files(source)
-    if source.is_dir():
-        return files, image_folder(source)
-    below = Path(os.path.normpath(source.parent))
-    if all(file.is_relative_to(below) for file in files):
-        return files, below
+    files = [file for source in sources for file in image_files(source)]
+    if len(sources) == 1:
+        if sources[0].is_dir():
+            return files, image_folder(sources[0])
+        below = Path(os.path.normpath(sources[0].parent))
+        if all(file.is_relative_to(below) for file in files):
+            return files, below
     files = [Path(name) for name in dict.fromkeys(os.path.abspath(file) for file in files)]
     return files, Path(os.path.commonpath([file.parent for file in files]))
 
