@@ -152,7 +152,7 @@ def predict(
     for problem in summary.unreadable:
         print(f"fra: {problem}", file=sys.stderr)
     if summary.photos == len(summary.unreadable):
-        raise ValueError(f"none of the {summary.photos} photos can be read")
+        raise ValueError(f"nothing to look at: of {_count(summary.photos, 'photo')} none can be read")
     if not quiet:
         summary.show(time.monotonic() - began, out)
 
@@ -336,7 +336,8 @@ class Summary:
         hidden = self.faces + self.without - len(self.rows)
         if hidden > 0:
             console.print(f"{hidden:,} more rows are not shown")
-        parts = [f"{self.faces:,} faces in {self.photos:,} photos, {self.photos / seconds:.1f} photos a second"]
+        found = f"{_count(self.faces, 'face')} in {_count(self.photos, 'photo')}"
+        parts = [f"{found}, {self.photos / seconds:.1f} photos a second"]
         parts += [f"{self.without:,} without a face"] if self.without else []
         parts += [f"{len(self.unreadable):,} unreadable"] if self.unreadable else []
         console.print("; ".join(parts))
@@ -346,6 +347,10 @@ class Summary:
             console.print(f"{who} of a face already: for such pictures add --detector none")
         where = f"all of it is in {out}" if out else "add --out DIR to keep predictions.json and annotated pictures"
         console.print(escape(where))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:

@@ -362,7 +362,7 @@ def test_nothing_to_do_is_exit_status_2(
     assert len(lines) == 2
     assert "there is no photo to look at" in lines[1]
     lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told")
-    assert "none of the 1 photos can be read" in lines[1]
+    assert "of 1 photo none can be read" in lines[1]
     assert "finished run folder" in fails(capsys, photos, "--task", photos)[0]
     assert "choose one of retinaface" in fails(capsys, photos, *runs, "--detector", "mine")[0]
     assert "min-score is 2.0" in fails(capsys, photos, *runs, "--min-score", 2)[0]
