@@ -12,6 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from fra.pretrain.method import Method
 from fra.training.trainable import Progress
 
+# What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.
+GPUS = {"V100 (fp16)": (62.5e12, 0.9e12), "A100": (156e12, 2.0e12), "H100": (495e12, 3.35e12)}
+REACHED = 0.4  # of both; assumed, as the usual share for ResNets under autocast; not measured
+PASSES = 3  # over what is kept for the backward pass: written, read again, and its gradient written and read (halves)
+
 WEIGHT_COPIES = 4  # the online network's weights, their gradients, their momentum, and the teacher
 
 
@@ -26,6 +31,8 @@ class Plan:
     """Of the forward and backward passes on all views, and of the teacher's."""
     memory_bytes: float
     """Weights in their four copies and the activations of one batch of one process."""
+    kept_bytes_per_pair: float
+    """Of activations, in float32, that all views of a face keep for the backward pass."""
     pairs_per_second: float
     steps: int
     pairs: int
@@ -33,6 +40,12 @@ class Plan:
     @property
     def seconds(self) -> float:
         return self.pairs / self.pairs_per_second
+
+    def gpu_pairs_per_second(self, name: str) -> float:
+        """A model, not a measurement: one of GPUS does arithmetic and memory traffic one after the other."""
+        multiply_adds, traffic = GPUS[name]
+        seconds = self.multiply_adds_per_pair / multiply_adds + PASSES * self.kept_bytes_per_pair / 2 / traffic
+        return REACHED / seconds
 
     def lines(self) -> list[str]:
         hours = self.seconds / 3600
@@ -45,7 +58,14 @@ class Plan:
             f"steps          {self.steps:,} ({self.pairs:,} pairs)",
             f"time           about {length} at {self.pairs_per_second:.1f} pairs per second here, measured just now",
             "               with small batches and without loading; several devices divide it",
+            "on one GPU     "
+            + ", ".join(f"{name}: {self._hours(self.gpu_pairs_per_second(name)):.3g} hours" for name in GPUS),
+            f"               a model, not measured: {REACHED:.0%} of the peaks of arithmetic and of memory traffic are"
+            f" reached, activations move {PASSES} times in 16 bits, loading keeps up",
         ]
+
+    def _hours(self, pairs_per_second: float) -> float:
+        return self.pairs / pairs_per_second / 3600
 
 
 def make_plan(
@@ -62,7 +82,8 @@ def make_plan(
     progress = Progress(0, max(steps, 1), 0, 1)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     method.train()
-    activations = _saved_bytes(method, views, progress) / small
+    peak, total = _saved_bytes(method, views, progress)
+    activations = peak / small
     started, passes = time.perf_counter(), 0
     while passes < 2 or (time.perf_counter() - started < seconds and passes < 20):
         method.loss(views, progress).total.backward()
@@ -74,6 +95,7 @@ def make_plan(
         encoder_parameters=sum(weight.numel() for weight in method.encoder.parameters()),
         multiply_adds_per_pair=multiply_adds_per_pair(method, sizes=sizes),
         memory_bytes=WEIGHT_COPIES * weight_bytes + activations * batch,
+        kept_bytes_per_pair=total / small,
         pairs_per_second=rate,
         steps=steps,
         pairs=pairs,
@@ -95,11 +117,11 @@ def multiply_adds_per_pair(method: Method, *, sizes: Sequence[int]) -> float:
     return counter.get_total_flops() / 2 / 2
 
 
-def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> int:
-    """The most bytes kept for a backward pass at any time during the forward pass, weights not counted."""
+def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> tuple[int, int]:
+    """Bytes kept for a backward pass: the most at any time during the forward pass, and all. Weights not counted."""
     known = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
     kept: Counter[tuple[int, int]] = Counter()  # by address and size, because a tensor may be saved more than once
-    now = peak = 0
+    now = peak = total = 0
 
     def drop(storage: tuple[int, int]) -> None:
         nonlocal now
@@ -107,11 +129,12 @@ def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) 
         now -= storage[1] if not kept[storage] else 0
 
     def keep(tensor: torch.Tensor) -> _Saved:
-        nonlocal now, peak
+        nonlocal now, peak, total
         storage = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
         saved = _Saved(tensor)
         if storage[0] not in known:
             now += storage[1] if not kept[storage] else 0
+            total += storage[1] if not kept[storage] else 0
             peak = max(peak, now)
             kept[storage] += 1
             weakref.finalize(saved, drop, storage)
@@ -120,7 +143,7 @@ def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved.tensor):
         loss = method.loss(views, progress)
     del loss
-    return peak
+    return peak, total
 
 
 @dataclass(frozen=True, eq=False)

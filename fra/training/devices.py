@@ -68,6 +68,7 @@ def bf16_speedup(size: int = 512) -> float:
 def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int = 1, nodes: int = 1) -> "Fabric":
     """A Fabric on the chosen device; several devices or nodes train together with DDP (also under torchrun, SLURM)."""
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
     chosen = choose_device(device)
     together = devices * nodes > 1
@@ -75,6 +76,7 @@ def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int =
         accelerator=chosen,
         devices=devices,
         num_nodes=nodes,
-        strategy="ddp" if together else "auto",
+        # Gradients live in the buckets that are sent, so none is copied (torch's default keeps both).
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if together else "auto",
         precision=PRECISIONS[choose_precision(chosen, precision, processes=devices * nodes)],  # type: ignore[arg-type]
     )

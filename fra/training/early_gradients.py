@@ -45,7 +45,7 @@ class _EarlyGradients(torch.autograd.Function):
         return value.detach()
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         found = [gradient for gradient in ctx.gradients if gradient is not None]
         scaled = iter(torch._foreach_mul(found, scale))

@@ -1,0 +1,1 @@
+"""How fast `fra` is, always beside something else in the same process: `python -m benchmarks`."""

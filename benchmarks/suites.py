@@ -1,0 +1,366 @@
+"""What is measured: one function per suite, from sizes to rows. B faces per batch, S view size."""
+
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.paired import Row, Work, compare
+from benchmarks.peers import LightlyBYOL, LightlySwAV, pil_views
+from fra.crop.detectors import RetinaFace
+from fra.faces.image import image_from_bytes, jpeg_bytes
+from fra.faces.pool import FolderPool
+from fra.faces.synthetic import draw_face
+from fra.parts.encoder import Encoder, EncoderConfig
+from fra.parts.mask_decoder import DecoderConfig
+from fra.pretrain.byol import BYOL, BYOLConfig
+from fra.pretrain.fra import FRA, FRAConfig
+from fra.pretrain.lewel import LEWEL, LEWELConfig
+from fra.pretrain.method import HeadConfig, Method
+from fra.pretrain.plan import multiply_adds_per_pair
+from fra.pretrain.pool import EpochBatches, FaceLoader
+from fra.pretrain.swav import SwAV, SwAVConfig
+from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.training.optimizers import OptimizerConfig, build_optimizer
+from fra.training.trainable import Progress
+
+START = Progress(0, 1000, 0, 1)
+HEAD = HeadConfig()
+SWAV = SwAVConfig(queue=0)
+METHODS: dict[str, Callable[[Encoder], Method]] = {
+    "byol": lambda encoder: BYOL(BYOLConfig(head=HEAD), encoder),
+    "fra": lambda encoder: FRA(FRAConfig(head=HEAD, decoder=DecoderConfig(layers=2)), encoder),
+    "swav": lambda encoder: SwAV(SWAV, encoder),
+    "lewel": lambda encoder: LEWEL(LEWELConfig(head=HEAD), encoder),
+}
+NETWORKS = (
+    ("resnet18", 64, 64),
+    ("resnet18", 128, 32),
+    ("resnet50", 64, 32),
+    ("resnet50", 128, 32),
+    ("resnet50", 224, 8),
+)
+UNITS = 8  # a pair: two forward and backward passes of three units each, two teacher passes of one
+
+
+def encoder_for(name: str, size: int) -> Encoder:
+    return Encoder(EncoderConfig(name=name, image_size=size))
+
+
+def random_views(batch: int, size: int) -> list[Tensor]:
+    return list(torch.rand(2, batch, 3, size, size))
+
+
+def precise(bf16: bool) -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
+
+
+def bare_network(name: str, size: int, batch: int, *, bf16: bool, channels_last: bool) -> Work:
+    """Forward and backward of one batch through the network alone; three of a pair's eight units per face."""
+    network: nn.Module = encoder_for(name, size).backbone.train()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+    images = random_views(batch, size)[0].contiguous(memory_format=layout)
+
+    def work() -> float:
+        with precise(bf16):
+            loss = network(images).float().mean()
+        loss.backward()
+        network.zero_grad()
+        return batch * 3 / UNITS
+
+    return work
+
+
+def own_step(method: Method, views: list[Tensor] | Callable[[], list[Tensor]], *, bf16: bool = False) -> Work:
+    """A whole training step: loss, gradients, LARS, teacher."""
+    method.early_gradients = True
+    optimizer = build_optimizer(OptimizerConfig(), method)
+    method.train()
+
+    def work() -> float:
+        batch = views() if callable(views) else views
+        with precise(bf16):
+            loss = method.loss(batch, START)
+        loss.total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(START)
+        return len(batch[0])
+
+    return work
+
+
+def peer_step(peer: LightlyBYOL | LightlySwAV, views: list[Tensor], *, bf16: bool, channels_last: bool = False) -> Work:
+    if channels_last:
+        peer = peer.to(memory_format=torch.channels_last)
+        views = [view.contiguous(memory_format=torch.channels_last) for view in views]
+
+    def work() -> float:
+        with precise(bf16):
+            loss = peer.loss(views)
+        loss.backward()
+        peer.optimizer.step()
+        peer.optimizer.zero_grad()
+        return len(views[0])
+
+    return work
+
+
+def step(rounds: int = 5, networks: tuple[tuple[str, int, int], ...] = NETWORKS) -> list[Row]:
+    """Training steps against the bare network and against lightly. `share of own bound` also counts the heads' work."""
+    rows = []
+    for (name, size, batch), bf16 in itertools.product(networks, (False, True)):
+        torch.manual_seed(0)
+        views = random_views(batch, size)
+        wide = dict(hidden=HEAD.hidden, out=HEAD.out)
+        candidates = {
+            "bare network": bare_network(name, size, batch, bf16=bf16, channels_last=False),
+            "bare network, channels last": bare_network(name, size, batch, bf16=bf16, channels_last=True),
+            "lightly byol": peer_step(LightlyBYOL(name, **wide), views, bf16=bf16, channels_last=bf16),
+            "lightly swav": peer_step(
+                LightlySwAV(name, hidden=SWAV.head.hidden, out=SWAV.head.out, prototypes=SWAV.prototypes),
+                views,
+                bf16=bf16,
+                channels_last=bf16,
+            ),
+        }
+        methods = {title: build(encoder_for(name, size)) for title, build in METHODS.items()}
+        bare = _multiply_adds(encoder_for(name, size), size) * UNITS
+        work = {title: multiply_adds_per_pair(method, sizes=[size, size]) / bare for title, method in methods.items()}
+        candidates |= {title: own_step(method, views, bf16=bf16) for title, method in methods.items()}
+        setting = f"{name}, {size} px, batch {batch}, {'bf16' if bf16 else 'fp32'}"
+        for against in ("bare network, channels last", "lightly byol"):
+            for row in compare("step", setting, candidates, unit="pairs", against=against, rounds=rounds):
+                rows.append(row)
+            if against == "bare network, channels last":
+                rows += [
+                    Row(
+                        "step",
+                        setting,
+                        row.candidate,
+                        row.rate,
+                        "pairs",
+                        "own bound",
+                        *_scaled(row, work[row.candidate]),
+                    )
+                    for row in rows[-len(candidates) :]
+                    if row.candidate in work
+                ]
+    return rows
+
+
+def _scaled(row: Row, factor: float) -> tuple[float, float, float]:
+    return row.ratio * factor, row.low * factor, row.high * factor
+
+
+def _multiply_adds(encoder: Encoder, size: int) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.eval()(torch.rand(1, 3, size, size))
+    return counter.get_total_flops() / 2
+
+
+def photo_like(size: int, seed: int) -> bytes:
+    """A drawn face with noise, as a JPEG: drawn faces alone compress better than photographs."""
+    face = draw_face(seed, size=size).image
+    noise = torch.randn(face.shape, generator=torch.Generator().manual_seed(seed)) * 8
+    return jpeg_bytes((face + noise).clamp(0, 255).to(torch.uint8))
+
+
+def views(rounds: int = 7) -> list[Row]:
+    """Two views of a face from its JPEG, on one core, against Pillow and torchvision."""
+    rows = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for source, size in ((128, 64), (128, 128), (256, 128), (256, 224), (512, 224)):
+        files = [photo_like(source, seed) for seed in range(32)]
+        maker, one_by_one = ViewMaker(ViewsConfig(size=size), seed=0), pil_views(size)
+
+        def ours(maker: ViewMaker = maker, files: list[bytes] = files) -> float:
+            images = [image_from_bytes(content, "face.jpg") for content in files]
+            maker.make(images, torch.arange(len(files)), epoch=0)
+            return 2 * len(files)
+
+        def theirs(make: Callable[[bytes], list[Tensor]] = one_by_one, files: list[bytes] = files) -> float:
+            for content in files:
+                make(content)
+            return 2 * len(files)
+
+        both: dict[str, Work] = {"fra": ours, "Pillow and torchvision": theirs}
+        setting = f"{source} px JPEG to {size} px views, one core"
+        rows += compare("views", setting, both, unit="views", against="Pillow and torchvision", rounds=rounds)
+    torch.set_num_threads(threads)
+    return rows
+
+
+def loading(rounds: int = 7) -> list[Row]:
+    """Steps fed by one worker from JPEGs against the same steps on one fixed batch, all cores shared."""
+    rows = []
+    for name, source, size, batch in (("resnet18", 128, 64, 64), ("resnet50", 128, 128, 32)):
+        with tempfile.TemporaryDirectory() as folder:
+            for seed in range(256):
+                (Path(folder) / f"{seed:03}.jpg").write_bytes(photo_like(source, seed % 32))
+            order = EpochBatches(256, batch_size=batch)
+            loader = FaceLoader(FolderPool(folder), ViewMaker(ViewsConfig(size=size), seed=0), order, workers=1)
+            method, fixed = METHODS["fra"](encoder_for(name, size)), random_views(batch, size)
+            both = {
+                "with loading": own_step(method, _next_views(loader)),
+                "step alone": own_step(method, fixed),
+            }
+            # Blocks of steps: a block begins with batches made during the other candidate's turn.
+            blocks = {title: _repeat(work, 6) for title, work in both.items()}
+            setting = f"fra, {name}, {source} px JPEG to {size} px, batch {batch}"
+            rows += compare("loading", setting, blocks, unit="pairs", against="step alone", rounds=rounds)
+    return rows
+
+
+def _next_views(loader: FaceLoader) -> Callable[[], list[Tensor]]:
+    return lambda: next(loader).views
+
+
+def _repeat(work: Work, times: int) -> Work:
+    return lambda: sum(work() for _ in range(times))
+
+
+MEMORY = """
+import resource, sys, torch
+from benchmarks import suites
+name, size, batch, which = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+views = suites.random_views(batch, size)
+if which == "lightly byol":
+    work = suites.peer_step(suites.LightlyBYOL(name, hidden=4096, out=256), views, bf16=False)
+else:
+    work = suites.own_step(suites.METHODS[which](suites.encoder_for(name, size)), views)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(3):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def memory() -> list[Row]:
+    """Peak resident memory that three training steps add, each in a process of its own."""
+    rows = []
+    for name, size, batch in (("resnet18", 64, 64), ("resnet50", 128, 32)):
+        used = {}
+        for which in ("lightly byol", *METHODS):
+            command = [sys.executable, "-c", MEMORY, name, str(size), str(batch), which]
+            used[which] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+        for which, amount in used.items():
+            ratio = amount / used["lightly byol"]
+            setting = f"{name}, {size} px, batch {batch}, fp32"
+            rows.append(Row("memory", setting, which, amount, "MiB", "lightly byol", ratio, ratio, ratio))
+    return rows
+
+
+def cropping(rounds: int = 7) -> list[Row]:
+    """RetinaFace on a photo of 640 x 480 with two drawn faces, on one core, against decoding the photo alone."""
+    canvas = torch.full((3, 480, 640), 160, dtype=torch.uint8)
+    canvas[:, 100:340, 40:280] = draw_face(0, size=240).image
+    canvas[:, 120:320, 380:580] = draw_face(1, size=200).image
+    photo = jpeg_bytes(canvas)
+    detector = RetinaFace(min_score=0.6)
+
+    def find() -> float:
+        for _ in range(8):
+            detector.find_faces(image_from_bytes(photo, "photo.jpg"))
+        return 8
+
+    def only_decode() -> float:
+        for _ in range(8):
+            image_from_bytes(photo, "photo.jpg")
+        return 8
+
+    works = {"retinaface": find, "decoding alone": only_decode}
+    return compare("cropping", "640 x 480 JPEG", works, unit="photos", against="decoding alone", rounds=rounds)
+
+
+def features(rounds: int = 5) -> list[Row]:
+    """Features of a frozen encoder in eval mode against the bare network's forward pass."""
+    rows = []
+    for name, size, batch in (("resnet18", 64, 128), ("resnet50", 128, 32)):
+        encoder = encoder_for(name, size).eval()
+        faces = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+        ready = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+
+        def encode(encoder: Encoder = encoder, faces: Tensor = faces) -> float:
+            with torch.inference_mode():
+                encoder(faces.float() / 255)
+            return len(faces)
+
+        def bare(encoder: Encoder = encoder, ready: Tensor = ready) -> float:
+            with torch.inference_mode():
+                encoder.backbone.forward_features(ready)
+            return len(ready)
+
+        both = {"encoder": encode, "bare forward": bare}
+        setting = f"{name}, {size} px, batch {batch}"
+        rows += compare("features", setting, both, unit="images", against="bare forward", rounds=rounds)
+    return rows
+
+
+COMMANDS = ("--help", "recipes", "pretrain --help", "transfer --help", "predict --help", "data layout rafdb")
+
+
+def startup(rounds: int = 3) -> list[Row]:
+    """Commands that compute nothing, against starting Python."""
+
+    def run(*arguments: str) -> Work:
+        def work() -> float:
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            return 1
+
+        return work
+
+    works = {"python -c pass": run("-c", "pass")}
+    works |= {f"fra {command}": run("-m", "fra.cli", *command.split()) for command in COMMANDS}
+    return compare("startup", "cold process", works, unit="starts", against="python -c pass", rounds=rounds)
+
+
+def growth(rounds: int = 3) -> list[Row]:
+    """FRA's step, pairs per second, as one thing grows; against the smallest."""
+    rows = []
+
+    def fra(*, regions: int = 8, size: int = 64, batch: int = 32) -> Work:
+        method = FRA(FRAConfig(head=HeadConfig(hidden=1024), regions=regions), encoder_for("resnet18", size))
+        return own_step(method, random_views(batch, size))
+
+    families = {
+        "regions": {str(regions): fra(regions=regions) for regions in (2, 8, 32, 64)},
+        "view size": {str(size): fra(size=size, batch=16) for size in (32, 64, 128)},
+        "batch": {str(batch): fra(batch=batch) for batch in (8, 32, 128)},
+    }
+    for what, works in families.items():
+        rows += compare("growth", what, works, unit="pairs", against=next(iter(works)), rounds=rounds)
+    rows += compare("growth", "order of an epoch, pool size", _orders(), unit="faces", against="10000", rounds=rounds)
+    return rows
+
+
+def _orders() -> dict[str, Work]:
+    def order(count: int) -> Work:
+        def work() -> float:
+            EpochBatches(count, batch_size=64).epoch(0)
+            return count
+
+        return work
+
+    return {str(count): order(count) for count in (10_000, 100_000, 1_000_000)}
+
+
+SUITES: dict[str, Callable[[], list[Row]]] = {
+    suite.__name__: suite for suite in (step, views, loading, memory, cropping, features, startup, growth)
+}
+
+
+def timed(name: str) -> list[Row]:
+    started = time.perf_counter()
+    rows = SUITES[name]()
+    print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    return rows
