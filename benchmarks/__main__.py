@@ -1,4 +1,4 @@
-"""`python -m benchmarks [SUITE ...] [--out FILE]`: measure, print a table, keep the rows as JSON."""
+"""`python -m benchmarks [SUITE ...]`: measure, keep the rows in results.json and the tables in docs/performance.md."""
 
 import argparse
 import dataclasses
@@ -13,6 +13,8 @@ from benchmarks.paired import Row
 from benchmarks.suites import SUITES, timed
 
 RESULTS = Path(__file__).parent / "results.json"
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+MARK = "<!-- measured: everything below is written by python -m benchmarks -->"
 
 
 def table(rows: list[Row]) -> str:
@@ -26,12 +28,22 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def write_page(rows: list[Row]) -> None:
+    """Replace the tables of docs/performance.md; its text above the mark stays."""
+    text = PAGE.read_text().split(MARK)[0]
+    tables = []
+    for name in SUITES:
+        mine = [row for row in rows if row.suite == name and row.candidate != row.against]
+        if mine:
+            tables.append(f"\n## {name}\n\n{SUITES[name].__doc__}\n\n{table(mine)}\n")
+    PAGE.write_text(text + MARK + "\n" + "".join(tables))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", choices=[[], *SUITES], default=[], metavar="SUITE")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="rows of other suites in this file are kept")
     chosen = parser.parse_args()
-    kept = json.loads(chosen.out.read_text()) if chosen.out.exists() else {"rows": []}
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     for name in chosen.suites or SUITES:
         rows = timed(name)
         print(f"\n## {name}\n\n{table(rows)}", flush=True)
@@ -40,7 +52,8 @@ def main() -> None:
             torch=torch.__version__.split("+")[0], capability=torch.backends.cpu.get_cpu_capability()
         )
         kept["rows"] = [row for row in kept["rows"] if row["suite"] != name] + [dataclasses.asdict(row) for row in rows]
-        chosen.out.write_text(json.dumps(kept, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+        write_page([Row(**row) for row in kept["rows"]])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Candidates timed in turn, round after round, so that a machine that changes its mind disturbs all of them alike."""
 
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 Work = Callable[[], float]
@@ -30,9 +31,15 @@ class Row:
 
 
 def compare(
-    suite: str, setting: str, candidates: Mapping[str, Work], *, unit: str, against: str, rounds: int = 7
+    suite: str,
+    setting: str,
+    candidates: Mapping[str, Work],
+    *,
+    unit: str,
+    against: str | Sequence[str],
+    rounds: int = 7,
 ) -> list[Row]:
-    """Rates of all candidates and their ratios to the candidate `against`; one untimed round comes first."""
+    """Rates of all candidates and their ratios to each candidate in `against`; one untimed round comes first."""
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, work in candidates.items():
@@ -41,8 +48,8 @@ def compare(
             if round_number:
                 rates[name].append(units / (time.perf_counter() - started))
     rows = []
-    for name, measured in rates.items():
-        ratios = [own / other for own, other in zip(measured, rates[against], strict=True)]
+    for other, name in itertools.product([against] if isinstance(against, str) else against, rates):
+        ratios = [mine / theirs for mine, theirs in zip(rates[name], rates[other], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if rounds > 1 else ratios * 3
-        rows.append(Row(suite, setting, name, statistics.median(measured), unit, against, middle, low, high))
+        rows.append(Row(suite, setting, name, statistics.median(rates[name]), unit, other, middle, low, high))
     return rows

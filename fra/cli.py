@@ -169,6 +169,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--checkpoint-minutes", type=float, default=5, metavar="M", help="save this often, and at every epoch"
     )
     parser.add_argument("--plan", action="store_true", help="say what it would take, and train nothing")
+    parser.add_argument("--compile", action="store_true", help="fuse the encoder's layers by torch.compile (for GPUs)")
     parser.add_argument(
         "--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only"
     )
@@ -202,6 +203,7 @@ def _pretrain(options: Arguments) -> None:
         resume=options.resume,
         device=options.device,
         precision=options.precision,
+        compiled=options.compile,
         devices=options.devices,
         nodes=options.nodes,
         workers=options.workers,

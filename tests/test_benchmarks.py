@@ -37,7 +37,7 @@ def test_the_guard_reports_what_lost_more_than_its_share() -> None:
 
 
 def test_a_small_step_is_measured_for_every_method_and_peer() -> None:
-    rows = step(rounds=1, networks=(("resnet18", 32, 4),))
+    rows = step(rounds=1, networks=(("resnet18", 32, 4, True),))
     measured = {row.candidate for row in rows}
     assert {"byol", "fra", "swav", "lewel", "lightly byol", "lightly swav", "bare network"} <= measured
     assert {row.setting for row in rows} == {"resnet18, 32 px, batch 4, fp32", "resnet18, 32 px, batch 4, bf16"}

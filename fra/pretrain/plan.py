@@ -60,8 +60,8 @@ class Plan:
             "               with small batches and without loading; several devices divide it",
             "on one GPU     "
             + ", ".join(f"{name}: {self._hours(self.gpu_pairs_per_second(name)):.3g} hours" for name in GPUS),
-            f"               a model, not measured: {REACHED:.0%} of the peaks of arithmetic and of memory traffic are"
-            f" reached, activations move {PASSES} times in 16 bits, loading keeps up",
+            f"               modelled, not measured: {REACHED:.0%} of the peaks of arithmetic and memory traffic,",
+            f"               activations moved {PASSES} times in 16 bits, faces loaded in time",
         ]
 
     def _hours(self, pairs_per_second: float) -> float:
