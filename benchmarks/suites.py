@@ -47,6 +47,7 @@ NETWORKS: tuple[Setting, ...] = (  # network, view size, batch, in bf16 too
     ("resnet50", 128, 16, False),
     ("resnet50", 224, 4, False),
 )
+OWN_PEERS = {"lightly byol": ("byol", "fra", "lewel"), "lightly swav": ("swav",)}  # what is fair to compare
 UNITS = 8  # a pair: two forward and backward passes of three units each, two teacher passes of one
 
 
@@ -135,7 +136,7 @@ def step(rounds: int = 3, networks: Sequence[Setting] = NETWORKS) -> list[Row]:
         setting = f"{name}, {size} px, batch {batch}, {'bf16' if bf16 else 'fp32'}"
         against = ("bare network, channels last", "lightly byol", "lightly swav")
         found = compare("step", setting, candidates, unit="pairs", against=against, rounds=rounds)
-        rows += found
+        rows += [row for row in found if row.against == against[0] or row.candidate in OWN_PEERS[row.against]]
         rows += [
             Row("step", setting, row.candidate, row.rate, "pairs", "own bound", *_scaled(row, work[row.candidate]))
             for row in found
