@@ -18,9 +18,9 @@ MARK = "<!-- measured: everything below is written by python -m benchmarks -->"
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| setting | | per second | against | ratio (quartiles) |", "|---|---|---|---|---|"]
+    lines = ["| setting | | measured | against | ratio (quartiles) |", "|---|---|---|---|---|"]
     for row in rows:
-        unit = "MiB" if row.unit == "MiB" else row.unit
+        unit = row.unit if row.unit == "MiB" else f"{row.unit}/s"
         spread = f" ({row.low:.2f} – {row.high:.2f})" if row.low != row.high else ""
         lines.append(
             f"| {row.setting} | {row.candidate} | {row.rate:.4g} {unit} | {row.against} | {row.ratio:.2f}{spread} |"

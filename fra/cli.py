@@ -67,14 +67,18 @@ def _command(
     run: Callable[[Arguments], int | None],
     *,
     common: str = "",
+    without_out: bool = False,
 ) -> argparse.ArgumentParser:
-    """A subcommand with those of the common flags that it takes: out, device, precision, workers, seed, set."""
+    """A subcommand with those of the common flags that it takes: out, device, precision, workers, seed, set.
+
+    `without_out`: there are ways to call it in which nothing is written, so `--out` may be missing.
+    """
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     parser.set_defaults(run=run)
     flags = common.split()
     if "out" in flags:
         parser.add_argument(
-            "--out", type=Path, required=True, metavar="DIR", help="where results go; nothing is overwritten"
+            "--out", type=Path, required=not without_out, metavar="DIR", help="where results go; nothing is overwritten"
         )
         parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
     if "device" in flags:
@@ -155,6 +159,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "train an encoder on unlabelled face crops",
         _pretrain,
         common="out device precision workers seed set",
+        without_out=True,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
     parser.add_argument(
@@ -174,8 +179,6 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only"
     )
     parser.add_argument("--pairs", type=Path, metavar="DIR", help="pairs in LFW's layout, for the health monitor only")
-    for action in parser._actions:
-        action.required = action.required and action.dest != "out"  # --plan and --print_config write nothing
 
 
 def _pretrain(options: Arguments) -> None:
@@ -221,6 +224,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "judge an encoder by a labelled task",
         _transfer,
         common="out device precision workers set",
+        without_out=True,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
     parser.add_argument(
@@ -243,8 +247,6 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
-    for action in parser._actions:
-        action.required = action.required and action.dest != "out"
 
 
 def _transfer(options: Arguments) -> None:
@@ -304,7 +306,12 @@ def _regions(options: Arguments) -> None:
 
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "predict", "find the faces in photos and ask learned tasks about them", _predict, common="out device"
+        commands,
+        "predict",
+        "find the faces in photos and ask learned tasks about them",
+        _predict,
+        common="out device",
+        without_out=True,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
     parser.add_argument(
@@ -314,8 +321,6 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
     )
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
-    for action in parser._actions:
-        action.required = action.required and action.dest != "out"  # without it the answers are only printed
 
 
 def _predict(options: Arguments) -> None:
@@ -360,7 +365,7 @@ def _synthetic(options: Arguments) -> None:
 
 
 def _layout(options: Arguments) -> None:
-    from fra.transfer.check import find_dataset
+    from fra.transfer.datasets import find_dataset
 
     print(find_dataset(options.name).layout.strip())
 

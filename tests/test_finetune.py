@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from planted import FILES, LABELS, plant
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -17,15 +18,13 @@ from fra.files import read_rows, write_rows
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.training.trainable import Progress
 from fra.transfer import images as images_module
-from fra.transfer.attributes import Attributes
 from fra.transfer.augment import SHIFT, erase, vary
 from fra.transfer.dataset import Groups, LabelledFaces
-from fra.transfer.datasets import DATASETS, fairface
+from fra.transfer.datasets import fairface
 from fra.transfer.eac import EAC
 from fra.transfer.expression import Expression
 from fra.transfer.finetune import FineTune
 from fra.transfer.images import FaceImages
-from fra.transfer.landmarks import Landmarks
 from fra.transfer.network import epochs_for, schedule_of, weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
 from fra.transfer.run import load_task_model, load_transfer_recipe, transfer_network
@@ -51,30 +50,11 @@ def one_thread():
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledFaces:
     """60 pictures in one of three colours, the class; light above and dark below, so that no mirror image is equal."""
     draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 3
-    files = [f"{number:02d}.png" for number in range(60)]
-    for file, label in zip(files, labels.tolist(), strict=True):
+    for file, label in zip(FILES, LABELS.tolist(), strict=True):
         noise = torch.randint(-25, 25, (3, 8, 8), generator=draw)
         write_image(tmp_path / "faces" / file, (COLOURS[label].int()[:, None, None] + noise).clamp(0, 255).byte())
-    faces = LabelledFaces(
-        name="planted",
-        root=tmp_path / "faces",
-        files=files,
-        splits={"train": torch.arange(30), "val": torch.arange(30, 36), "test": torch.arange(36, 60)},
-        tasks={
-            "expression": Expression(("red", "green", "blue")),
-            "attributes": Attributes(("reddish", "bluish")),
-            "landmarks": Landmarks(68),
-        },
-        targets={
-            "expression": labels,
-            "attributes": torch.stack([labels == 0, labels == 2], 1),
-            "landmarks": torch.rand(60, 68, 2),
-        },
-        groups={"place": Groups(("fourth", "other"), (torch.arange(60) % 4 > 0).long())},
-    )
-    monkeypatch.setitem(DATASETS, "planted", lambda _: faces)
-    return faces
+    groups = {"place": Groups(("fourth", "other"), (torch.arange(60) % 4 > 0).long())}
+    return plant(monkeypatch, tmp_path / "faces", landmarks=torch.rand(60, 68, 2), groups=groups)
 
 
 def encoder() -> Encoder:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from planted import FILES, LABELS, plant
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -60,11 +61,9 @@ def one_thread() -> Iterator[None]:
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledFaces:
     """60 plain pictures in one of three noisy colours; the class is the colour, the landmarks follow it linearly."""
     draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 3
     noise = torch.randint(-30, 30, (60, 3), generator=draw)
-    colours = (COLOURS[labels].int() + noise).to(torch.uint8)
-    files = [f"{number:02d}.png" for number in range(60)]
-    for file, colour in zip(files, colours, strict=True):
+    colours = (COLOURS[LABELS].int() + noise).to(torch.uint8)
+    for file, colour in zip(FILES, colours, strict=True):
         write_image(tmp_path / "faces" / file, colour[:, None, None].expand(3, 8, 8))
     slopes = torch.randn(68, 2, 3, generator=draw)
     # Symmetric, so that the mirror image, which has the same colour, has the same landmarks.
@@ -73,24 +72,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledFaces:
     points = (points + Landmarks(68).mirror(points)) / 2
     points[:, 36] += torch.tensor([1.0, 0.0])
     points[:, 45] -= torch.tensor([1.0, 0.0])
-    faces = LabelledFaces(
-        name="planted",
-        root=tmp_path / "faces",
-        files=files,
-        splits={"train": torch.arange(30), "val": torch.arange(30, 36), "test": torch.arange(36, 60)},
-        tasks={
-            "expression": Expression(("red", "green", "blue")),
-            "attributes": Attributes(("reddish", "bluish")),
-            "landmarks": Landmarks(68),
-        },
-        targets={
-            "expression": labels,
-            "attributes": torch.stack([labels == 0, labels == 2], 1),
-            "landmarks": points,
-        },
-    )
-    monkeypatch.setitem(DATASETS, "planted", lambda _: faces)
-    return faces
+    return plant(monkeypatch, tmp_path / "faces", landmarks=points)
 
 
 def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, **options: object) -> dict:

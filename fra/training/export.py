@@ -15,6 +15,7 @@ from fra.training import official
 from fra.training.checkpoint import load_checkpoint
 from fra.training.foreign import OURS, import_region_model
 from fra.training.layouts import VGGFACE2, foreign_config, infer_architecture
+from fra.training.rebuild import below
 from fra.training.weights import read_weights, rebuild_region_model
 
 
@@ -28,8 +29,7 @@ def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool =
     run, out = Path(run), Path(out)
     saved, metadata = _whole_run(run)
     state: dict[str, Tensor] = saved["model"]
-    online = {name.removeprefix("online."): tensor for name, tensor in state.items() if name.startswith("online.")}
-    model = rebuild_region_model(online, metadata, run).eval()
+    model = rebuild_region_model(below("online.", state), metadata, run).eval()
     head = model.head.config
     entries = official.to_official(state, head)
     epoch = saved["step"] // max(1, saved["identity"]["faces"] // saved["identity"]["batch_size"])

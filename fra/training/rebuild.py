@@ -14,6 +14,11 @@ COUNTER = ".num_batches_tracked"
 """Ends the name of batch norm's counter of steps, which no computation uses and files of before 2018 lack."""
 
 
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def encoder_config(settings: Mapping[str, Any], where: object) -> EncoderConfig:
     """An encoder's description from plain data. ValueError when `where` describes none, or one of another version."""
     try:

@@ -4,10 +4,8 @@ Counts, labels, split sizes, missing and damaged pictures, and faces that are in
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +16,10 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from fra.faces.image import UnreadableImage
-from fra.transfer.dataset import Dataset, LabelledFaces, Published
-from fra.transfer.datasets import DATASETS
+from fra.transfer.dataset import LabelledFaces, Published
+from fra.transfer.datasets import DATASETS, find_dataset
 from fra.transfer.expression import Expression
+from fra.transfer.images import reading_threads
 
 SIDE = 32  # of the small grey pictures that are compared
 # Two pictures show the same when both of these are exceeded. Looked at: of all pairs within and between 13,805 aligned
@@ -59,13 +58,6 @@ class Survey:
     """Width and height of the pictures, 0 where one could not be read."""
     unreadable: dict[int, str]
     """Position → reason."""
-
-
-def find_dataset(name: str) -> Dataset:
-    """A row of DATASETS. Raises ValueError when there is none."""
-    if name not in DATASETS:
-        raise ValueError(f"no dataset is called '{name}': there are {', '.join(DATASETS)}")
-    return DATASETS[name]
 
 
 def check(
@@ -211,16 +203,14 @@ def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], *, workers:
         grey = rgb_to_grayscale(faces.cut(place, picture, size=SIDE))[0]
         return grey, torch.tensor([picture.shape[2], picture.shape[1]]), digest.digest()
 
-    threads = torch.get_num_threads()
     parts = images.split(READ_AT_ONCE) if len(images) else ()
-    with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with reading_threads(workers) as pool:
         for part in track(parts, description=f"reading {len(images):,} pictures", disable=quiet or not len(images)):
             for place, found in zip(part.tolist(), pool.map(read, part.tolist()), strict=True):
                 if isinstance(found, str):
                     unreadable[place] = found
                 else:
                     small[place], sizes[place], digests[place] = found
-    torch.set_num_threads(threads)
     return Survey(small, digests, sizes, unreadable)
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
@@ -131,6 +132,14 @@ def find_layout(folder: Path, *, holds: str | Sequence[str], below: str, name: s
         f"{folder} does not hold {name}: expected {' or '.join(expected.rsplit(', ', 1))}"
         f" (`fra data layout {name}` shows the whole tree)"
     )
+
+
+def splits_of(words: Sequence[str]) -> dict[str, Int[Tensor, "_"]]:
+    """The positions of the images of each split, from each image's "train", "val" or "test"."""
+    return {
+        split: torch.tensor([word == split for word in words], dtype=torch.bool).nonzero().flatten()
+        for split in ("train", "val", "test")
+    }
 
 
 def first_there(root: Path, names: Sequence[str]) -> Path | None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -29,6 +30,20 @@ class Unreadable:
 
 Read = tuple[int, Tensor | Unreadable]
 """Position in the dataset, and the image or what was wrong with it."""
+
+
+@contextmanager
+def reading_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read images, as many as cores for 0 workers.
+
+    Each keeps to one core: teams of torch's threads inside it would only wait for each other.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_images(
@@ -64,9 +79,7 @@ def read_images(
             )
         return found
 
-    # Each reading thread keeps to one core: teams of torch's threads inside it would only wait for each other.
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(workers or os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with reading_threads(workers) as pool:
         waiting: list[Future[Read]] = []
         parts = list(images.split(BATCH)) if len(images) else []
         for part in track(parts, description=what, disable=not what or not parts):
@@ -78,7 +91,6 @@ def read_images(
             waiting = coming
         if ahead and waiting:
             yield finish(waiting)
-    torch.set_num_threads(threads)
 
 
 class FaceImages:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.features import Features, compute_features
-from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer
+from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
 from fra.transfer.sampling import class_balance
 from fra.transfer.task import Task
 
@@ -102,9 +102,7 @@ class Linear(Protocol):
         standardise = Standardiser.of(torch.cat(views))
         targets = self.targets[self.train.images[rows]]
         both = [targets, self.task.mirror(targets)][: len(views)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = self.task.head(standardise.mean.numel())
+        head = first_head(self.task, standardise.mean.numel(), seed=seed)
         data = TrainingViews(torch.stack([standardise(view) for view in views]), torch.stack(both))
         test = standardise(self.test.plain)
         best_outputs = None

@@ -17,10 +17,20 @@ from torch import Tensor, nn
 from fra.files import append_rows, atomic, read_rows, shortened
 from fra.parts.encoder import Encoder
 from fra.training.loop import Fit, fit
+from fra.training.rebuild import below
 from fra.training.schedules import CosineFromZero, Exponential, Schedule
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.images import BATCH, FaceImages
-from fra.transfer.protocol import Fitted, LabelledBatch, Learner, Protocol, TransferRecipe, batch_for, build_optimizer
+from fra.transfer.protocol import (
+    Fitted,
+    LabelledBatch,
+    Learner,
+    Protocol,
+    TransferRecipe,
+    batch_for,
+    build_optimizer,
+    first_head,
+)
 from fra.transfer.sampling import TrainingBatches, class_balance
 from fra.transfer.task import Task
 
@@ -108,9 +118,7 @@ class WholeNetwork(Protocol):
 
     def _build(self, seed: int) -> Learner:
         """The network of a seed before training."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = self.task.head(self.encoder.channels)
+        head = first_head(self.task, self.encoder.channels, seed=seed)
         return self.learner(self.recipe, self.task, copy.deepcopy(self.encoder), head)
 
     def _batches(self, order: Iterable[Int[Tensor, "B"]]) -> Iterator[LabelledBatch]:
@@ -168,9 +176,7 @@ def state_of(model: Learner) -> dict[str, Tensor]:
 def load_state(model: Learner, tensors: dict[str, Tensor]) -> None:
     """Undo `state_of`."""
     for prefix, part in {"encoder.": model.encoder.backbone, "head.": model.head}.items():
-        part.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
+        part.load_state_dict(below(prefix, tensors))
 
 
 @dataclass(frozen=True)

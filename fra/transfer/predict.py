@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from fra.parts.encoder import Encoder
-from fra.training.rebuild import encoder_config, fill
+from fra.training.rebuild import below, encoder_config, fill
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
 from fra.transfer.features import encoder_fingerprint
@@ -107,7 +107,7 @@ def load_task_model(run: str | Path) -> TaskModel:
     standardise: Standardiser | nn.Identity = nn.Identity()
     if "encoder_config" in notes:
         encoder = Encoder(encoder_config(notes["encoder_config"], path))
-        fill(encoder.backbone, _below("encoder.", tensors), f"{path} does not fit its own description")
+        fill(encoder.backbone, below("encoder.", tensors), f"{path} does not fit its own description")
     else:
         encoder = load_encoder(notes["encoder"], quiet=True)
         if encoder_fingerprint(encoder) != notes["encoder_hash"]:
@@ -116,9 +116,5 @@ def load_task_model(run: str | Path) -> TaskModel:
             )
         standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
     head = task.head(encoder.channels)
-    head.load_state_dict(_below("head.", tensors))
+    head.load_state_dict(below("head.", tensors))
     return TaskModel(task, encoder, standardise, head, size=notes["image_size"], dataset=notes["dataset"]).eval()
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

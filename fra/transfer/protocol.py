@@ -117,6 +117,13 @@ def build_optimizer(recipe: TransferRecipe, groups: Sequence[dict[str, Any]]) ->
     return kind(groups, rate, weight_decay=decay)
 
 
+def first_head(task: Task, channels: int, *, seed: int) -> nn.Module:
+    """A seed's head before training; torch's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return task.head(channels)
+
+
 class LabelledBatch(NamedTuple):
     """What the loop hands to a Learner; B images."""
 

@@ -20,7 +20,7 @@ from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.weights import absolute, describe, load_encoder
 from fra.transfer.attributes import Attributes
 from fra.transfer.dataset import LabelledFaces
-from fra.transfer.datasets import DATASETS
+from fra.transfer.datasets import find_dataset
 from fra.transfer.eac import EAC
 from fra.transfer.features import encoder_fingerprint
 from fra.transfer.finetune import FineTune
@@ -269,11 +269,10 @@ def _on_first(fabric: "Fabric", work: Callable[[], Any]) -> Any:
 
 def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, Task]:
     """The dataset and task of a recipe. Raises ValueError when one is unknown, or a split is empty."""
-    if recipe.dataset not in DATASETS:
-        raise ValueError(f"no dataset is called '{recipe.dataset}': there are {', '.join(DATASETS)}")
+    dataset = find_dataset(recipe.dataset)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give the dataset's as --data")
-    faces = DATASETS[recipe.dataset](folder)
+    faces = dataset(folder)
     if recipe.task not in faces.tasks:
         raise ValueError(f"{faces.name} has no task '{recipe.task}': it has {', '.join(faces.tasks)}")
     for split in ("train", "test"):

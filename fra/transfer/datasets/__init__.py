@@ -15,3 +15,10 @@ DATASETS: dict[str, Dataset] = {
     "fairface": fairface.DATASET,
 }
 """Name in a recipe → reader of the folder given as --data, and what is known of the download."""
+
+
+def find_dataset(name: str) -> Dataset:
+    """A row of DATASETS. Raises ValueError when there is none."""
+    if name not in DATASETS:
+        raise ValueError(f"no dataset is called '{name}': there are {', '.join(DATASETS)}")
+    return DATASETS[name]

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there, splits_of
 
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv", "Anno/list_attr_celeba.txt")
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")
+SPLITS = {"0": "train", "1": "val", "2": "test"}
 PICTURES = ("img_align_celeba/img_align_celeba", "Img/img_align_celeba", "img_align_celeba")
 
 
@@ -55,12 +56,11 @@ def read(folder: Path) -> LabelledFaces:
     absent = next((file for file in files if file not in parts), None)
     if absent:
         raise ValueError(f"{partition} says nothing about {absent}, which {attributes.name} has")
-    part = torch.tensor([parts[file] for file in files], dtype=torch.long)
     return LabelledFaces(
         name="celeba",
         root=first_there(root, PICTURES) or root / "img_align_celeba",
         files=files,
-        splits={split: (part == number).nonzero().flatten() for number, split in enumerate(("train", "val", "test"))},
+        splits=splits_of([parts[file] for file in files]),
         tasks={"attributes": Attributes(names)},
         targets={"attributes": torch.from_numpy(values == "1")},
     )
@@ -76,13 +76,13 @@ def read_attributes(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     return tuple(rows[1]), rows[2:]  # row 0 is a count, which nobody needs
 
 
-def read_partition(path: Path) -> dict[str, int]:
-    """File name → 0, 1 or 2."""
+def read_partition(path: Path) -> dict[str, str]:
+    """File name → train, val or test."""
     rows = _rows(path)[1:] if path.suffix == ".csv" else _rows(path)
-    wrong = next((row for row in rows if len(row) != 2 or row[1] not in tuple("012")), None)
+    wrong = next((row for row in rows if len(row) != 2 or row[1] not in SPLITS), None)
     if wrong:
         raise ValueError(f"{path} says '{' '.join(wrong)}': expected a file name, and 0 train, 1 val or 2 test")
-    return {name: int(part) for name, part in rows}
+    return {name: SPLITS[number] for name, number in rows}
 
 
 def _rows(path: Path) -> list[list[str]]:

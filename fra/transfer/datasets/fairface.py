@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fra.files import read_rows
-from fra.transfer.dataset import Dataset, Groups, LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, Groups, LabelledFaces, find_layout, splits_of
 from fra.transfer.expression import Expression
 
 NAMES = {
@@ -44,15 +44,11 @@ def read(folder: Path) -> LabelledFaces:
     test, val = max(1, len(folders) // 8), max(1, len(folders) // 16)
     split = dict.fromkeys(folders[:-test], "val") | dict.fromkeys(folders[-test:], "test")
     split |= dict.fromkeys(folders[: -test - val], "train")
-    parts = [split[place] for place in places]
     return LabelledFaces(
         name="fairface",
         root=root,
         files=[row["path"] for row in rows],
-        splits={
-            name: torch.tensor([part == name for part in parts]).nonzero().flatten()
-            for name in ("train", "val", "test")
-        },
+        splits=splits_of([split[place] for place in places]),
         tasks={kind: Expression(names, asks=kind) for kind, names in NAMES.items()},
         targets={kind: groups[kind].of for kind in NAMES},
         groups=groups,

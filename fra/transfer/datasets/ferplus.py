@@ -24,7 +24,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fra.faces.image import UnreadableImage
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there, splits_of
 from fra.transfer.expression import Expression
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -63,15 +63,11 @@ def read(folder: Path) -> LabelledFaces:
 
 
 def _faces(root: Path, voted: Sequence[Voted], table: "PixelTable | None") -> LabelledFaces:
-    splits = [split for _, split, _, _ in voted]
     return LabelledFaces(
         name="ferplus",
         root=root,
         files=[file for file, *_ in voted],
-        splits={
-            name: torch.tensor([split == name for split in splits], dtype=torch.bool).nonzero().flatten()
-            for name in FOLDERS
-        },
+        splits=splits_of([split for _, split, _, _ in voted]),
         tasks={"expression": Expression(LABELS)},
         targets={"expression": torch.tensor([label for *_, label, _ in voted], dtype=torch.long)},
         read=table,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, splits_of
 from fra.transfer.expression import Expression
 
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7 in the list
@@ -29,16 +29,11 @@ def read(folder: Path) -> LabelledFaces:
                 )
             names.append(name)
             labels.append(int(label) - 1)
-    train = torch.tensor([name.startswith("train_") for name in names], dtype=torch.bool)
     return LabelledFaces(
         name="rafdb",
         root=root / "Image/aligned",
         files=[f"{Path(name).stem}_aligned.jpg" for name in names],
-        splits={
-            "train": train.nonzero().flatten(),
-            "val": torch.empty(0, dtype=torch.long),
-            "test": (~train).nonzero().flatten(),
-        },
+        splits=splits_of([name.partition("_")[0] for name in names]),
         tasks={"expression": Expression(LABELS)},
         targets={"expression": torch.tensor(labels, dtype=torch.long)},
     )

@@ -23,7 +23,7 @@ from fra.faces.image import write_image
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.files import claim_folder, read_rows, write_rows
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, LabelledFaces, find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, find_layout, splits_of
 from fra.transfer.expression import Expression
 from fra.transfer.landmarks import Landmarks
 
@@ -49,12 +49,11 @@ def read(folder: Path) -> LabelledFaces:
         points = {name: torch.from_numpy(arrays[name]) for name in ("points68", "points98")}
     with Image.open(root / "images" / rows[0]["file"]) as first:
         size = first.width
-    split = np.array([row["split"] for row in rows])
     return LabelledFaces(
         name="synthetic",
         root=root / "images",
         files=[row["file"] for row in rows],
-        splits={name: torch.from_numpy(np.flatnonzero(split == name)) for name in ("train", "val", "test")},
+        splits=splits_of([row["split"] for row in rows]),
         tasks={
             "expression": Expression(tuple(EXPRESSIONS)),
             "attributes": Attributes(names),
