@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fra.training.ridge import FOLDS, PENALTIES, cross_validated, ridge
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.features import Features, compute_features
 from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
@@ -22,8 +23,6 @@ from fra.transfer.task import Task
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # per image: 1e-4 … 1e2 (ours)
-FOLDS = 5
 QUIETEST_CHANNEL = 0.1  # ours: the least deviation a channel is divided by, as a share of the mean over channels
 
 
@@ -199,41 +198,15 @@ def solve_by_ridge(head: nn.Module, data: TrainingViews, *, seed: int) -> list[d
     features = data.features.double() * unit_variance
     targets = data.targets.flatten(2).double()
     folds = torch.randperm(data.count, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, data.count)
-    errors = torch.zeros(len(PENALTIES), dtype=torch.float64)
-    for fold in range(min(FOLDS, data.count) if data.count > 1 else 0):
-        solutions = ridge(features[:, folds != fold].flatten(0, 1), targets[:, folds != fold].flatten(0, 1))
-        left_out = features[:, folds == fold].flatten(0, 1), targets[:, folds == fold].flatten(0, 1)
-        for number, (weight, bias) in enumerate(solutions):
-            errors[number] += (left_out[0] @ weight + bias - left_out[1]).square().mean(1).sum()
+    rows = features.flatten(0, 1), targets.flatten(0, 1)
+    errors = cross_validated(*rows, folds.repeat(len(features)))
     # From a single image nothing can be chosen: the strongest penalty answers with that image's landmarks.
     chosen = int(errors.argmin()) if data.count > 1 else len(PENALTIES) - 1
-    weight, bias = ridge(features.flatten(0, 1), targets.flatten(0, 1))[chosen]
+    weight, bias = ridge(*rows)[chosen]
     with torch.no_grad():
         head.weight.copy_(weight.T * unit_variance)
         head.bias.copy_(bias)
-    rows = data.features.shape[0] * data.count
     return [
-        {"penalty": penalty, "loss": float(error) / rows, "chosen": int(number == chosen)}
+        {"penalty": penalty, "loss": float(error) / len(rows[0]), "chosen": int(number == chosen)}
         for number, (penalty, error) in enumerate(zip(PENALTIES, errors, strict=True))
     ]
-
-
-Solution = tuple[Float[Tensor, "C T"], Float[Tensor, "T"]]
-
-
-def ridge(features: Float[Tensor, "N C"], targets: Float[Tensor, "N T"]) -> list[Solution]:
-    """Weight and bias that minimise |features @ weight + bias - targets|² / N + penalty |weight|², per penalty.
-
-    One eigendecomposition, of the smaller of the two Gram matrices, serves all PENALTIES; the bias is not penalised.
-    """
-    count, channels = features.shape
-    middle, average = features.mean(0), targets.mean(0)
-    x, y = features - middle, targets - average
-    if count < channels:
-        values, vectors = torch.linalg.eigh(x @ x.T / count)
-        left, right = x.T @ vectors, vectors.T @ y / count
-    else:
-        values, vectors = torch.linalg.eigh(x.T @ x / count)
-        left, right = vectors, vectors.T @ (x.T @ y) / count
-    weights = [left @ (right / (values.clamp(min=0) + penalty)[:, None]) for penalty in PENALTIES]
-    return [(weight, average - middle @ weight) for weight in weights]

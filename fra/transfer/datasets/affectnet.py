@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there
+from fra.faces.layout import find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, first_there
 from fra.transfer.expression import Expression
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")

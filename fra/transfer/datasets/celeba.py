@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fra.faces.layout import find_layout
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there, splits_of
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, first_there, splits_of
 
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv", "Anno/list_attr_celeba.txt")
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")

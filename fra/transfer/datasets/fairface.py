@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from fra.faces.layout import find_layout
 from fra.files import read_rows
-from fra.transfer.dataset import Dataset, Groups, LabelledFaces, find_layout, splits_of
+from fra.transfer.dataset import Dataset, Groups, LabelledFaces, splits_of
 from fra.transfer.expression import Expression
 
 NAMES = {

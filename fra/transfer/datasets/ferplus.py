@@ -24,7 +24,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fra.faces.image import UnreadableImage
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there, splits_of
+from fra.faces.layout import find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, first_there, splits_of
 from fra.transfer.expression import Expression
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")

@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import torch
 
+from fra.faces.layout import find_layout
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, first_there
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, first_there
 
 TABLES = ("lfw_att_40.mat", "anno/lfw_att_40.mat")
 PICTURES = ("lfw", "lfw_funneled", "lfw-deepfunneled", "images")

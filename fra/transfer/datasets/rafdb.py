@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from fra.transfer.dataset import Dataset, LabelledFaces, Published, find_layout, splits_of
+from fra.faces.layout import find_layout
+from fra.transfer.dataset import Dataset, LabelledFaces, Published, splits_of
 from fra.transfer.expression import Expression
 
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7 in the list

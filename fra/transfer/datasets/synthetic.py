@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from fra.faces.image import write_image
+from fra.faces.landmarks import place_in_image
+from fra.faces.layout import find_layout
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.files import claim_folder, read_rows, write_rows
 from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, LabelledFaces, find_layout, splits_of
+from fra.transfer.dataset import Dataset, LabelledFaces, splits_of
 from fra.transfer.expression import Expression
 from fra.transfer.landmarks import Landmarks
 
@@ -67,11 +67,6 @@ def read(folder: Path) -> LabelledFaces:
             "landmarks98": place_in_image(points["points98"], size),
         },
     )
-
-
-def place_in_image(points: Float[Tensor, "N P 2"], size: int) -> Float[Tensor, "N P 2"]:
-    """Pixels of an image of `size` as x, y in [-1, 1] from its edge to its edge."""
-    return (points + 0.5) * (2 / size) - 1
 
 
 def write(out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int | None = None) -> None:
