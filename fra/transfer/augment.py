@@ -27,11 +27,11 @@ def vary(
     RGB in [0, 1]; what comes in from outside is black (spec expression.md, section 2).
     """
     count, device = len(images), images.device
-    mirrored = (_toss(count, 0.5 if mirror else 0.0)).to(device)
+    mirrored = (toss(count, 0.5 if mirror else 0.0)).to(device)
     faces = torch.where(mirrored[:, None, None, None], images.flip(-1), images) / 255
     _jitter(faces)
-    shift = 2 * SHIFT * _spread(count, 2) * _toss(count, 0.5)[:, None]  # in affine_grid's units a side is 2
-    turn = math.radians(TURN) * _spread(count) * _toss(count, 0.5)
+    shift = 2 * SHIFT * _spread(count, 2) * toss(count, 0.5)[:, None]  # in affine_grid's units a side is 2
+    turn = math.radians(TURN) * _spread(count) * toss(count, 0.5)
     rotation = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(count, 2, 2)
     from_where = torch.cat([rotation, shift[:, :, None]], 2).to(device)
     grid = F.affine_grid(from_where, list(faces.shape), align_corners=False)
@@ -40,7 +40,7 @@ def vary(
 
 def _jitter(faces: Float[Tensor, "B 3 S S"]) -> None:
     """Brightness, contrast and saturation in random order, in place, on every second image."""
-    changed = _toss(len(faces), 0.5).nonzero().flatten()
+    changed = toss(len(faces), 0.5).nonzero().flatten()
     order = torch.rand(len(changed), 3).argsort(1)
     factors = (1 + JITTER * _spread(len(changed), 3))[:, :, None, None, None].to(faces.device)
     for turn in range(3):
@@ -67,11 +67,12 @@ def erase(
         first = (torch.rand(count) * (side - pixels + 1)).floor()[:, None]
         place = torch.arange(side)
         edges.append((place >= first) & (place < first + pixels[:, None]))
-    painted = edges[0][:, :, None] & edges[1][:, None, :] & _toss(count, chance)[:, None, None]
+    painted = edges[0][:, :, None] & edges[1][:, None, :] & toss(count, chance)[:, None, None]
     return torch.where(painted[:, None].to(faces.device), fill, faces)
 
 
-def _toss(count: int, chance: float) -> Bool[Tensor, "_"]:
+def toss(count: int, chance: float) -> Bool[Tensor, "_"]:
+    """True with probability `chance`, each for itself."""
     return torch.rand(count) < chance
 
 
