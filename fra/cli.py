@@ -278,18 +278,39 @@ def _transfer(options: Arguments) -> None:
 
 
 def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "regions", "draw the facial regions a model has found", _regions, common="out device")
+    parser = _command(
+        commands, "regions", "draw or measure the facial regions a model has found", _regions, common="out device"
+    )
     parser.add_argument(
         "model",
         metavar="MODEL",
         help="a run folder of `fra pretrain`, its model.safetensors, or a checkpoint of the released FRA",
     )
-    parser.add_argument("--faces", type=Path, required=True, metavar="FILE_OR_DIR")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--faces", type=Path, metavar="FILE_OR_DIR", help="faces to draw the regions of")
+    what.add_argument(
+        "--score",
+        type=Path,
+        metavar="DIR",
+        help="measure the regions instead, on faces with landmarks: 300-W's layout, or `fra data synthetic`'s",
+    )
     parser.add_argument("--top", type=int, default=3, help="how many heatmaps, by variance")
     parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for every face by itself")
 
 
 def _regions(options: Arguments) -> None:
+    if options.score is not None:
+        from fra.regions.score import write_score
+
+        write_score(
+            options.model,
+            options.score,
+            options.out,
+            resume=options.resume,
+            device=options.device,
+            quiet=options.quiet,
+        )
+        return
     from fra.regions.run import draw_regions
 
     draw_regions(

@@ -106,5 +106,9 @@ class RegionModel(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> RegionOutput:
-        """Heatmaps from the running mask embeddings, so that they do not depend on the other images."""
-        return self.head(self.encoder.maps(images), embeddings=self.head.prototypes)
+        """Heatmaps from the running mask embeddings, so that they do not depend on the other images.
+
+        Before the first step there are none: then from the images' own mean mask embeddings, as in training.
+        """
+        embeddings = self.head.prototypes if int(self.head.updates) else None
+        return self.head(self.encoder.maps(images), embeddings=embeddings)

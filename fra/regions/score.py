@@ -1,0 +1,197 @@
+"""The region score: what heatmaps are worth, as numbers (docs/regions.md, "The score").
+
+N faces, K regions, h x w positions of a heatmap, T the side of a true map of regions. Everything is read off
+`heatmaps.assignment`, the heatmaps at the temperature at which pre-training decides, at their own size.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from fra.faces.landmarks import inter_ocular_error
+from fra.files import atomic, claim_folder
+from fra.parts.similarity import mean_pairwise_cosine
+from fra.regions import heatmaps as measure
+from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
+from fra.training.devices import choose_device
+from fra.training.ridge import FOLDS, cross_validated, ridge
+from fra.training.weights import load_region_model
+
+BATCH = 64
+STILLEST = 0.1
+"""The least deviation that a coordinate is divided by, as a share of the mean over coordinates (ours: the centroid of
+a region that hardly ever appears must not be blown up by what is next to nothing)."""
+
+
+def write_score(
+    model: str, folder: Path, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
+) -> dict[str, Any]:
+    """Write `score.json` of a region model, measured on the faces of `folder` (see `read_scored_faces`).
+
+    Raises ValueError for a model without regions, or a folder without landmarks.
+    """
+    region_model = load_region_model(model, quiet=quiet).to(choose_device(device))
+    faces = read_scored_faces(folder, size=region_model.encoder.image_size, quiet=quiet)
+    out = Path(out)
+    claim_folder(out, command="regions", resume=resume)
+    found = score_regions(region_model, faces)
+    with atomic(out / "score.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    if not quiet:
+        print(f"{describe(found)}\nscore.json in {out}")
+    return found
+
+
+def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
+    """The numbers of `score.json`, of the test faces; what has to be fitted or matched is so on the train faces.
+
+    `model` gives a RegionOutput for images in [0, 1] of the faces' size, on its own device.
+    landmark_nme: 68 landmarks from the K centroids by `read_landmarks`; mean_face_nme: the mean train face instead.
+    Both inter-ocular, percent.
+    usage: share of the positions that each region wins. entropy: mean of a position's assignment, nats.
+    mask_cosine: mean cosine of two mask embeddings, as in health.csv.
+    flip_consistency: `agreement` of the regions of a face with those of its mirror image, mirrored back.
+    iou, iou_of: on drawn faces only, `part_ious` and their mean, percent.
+    """
+    maps, mirrored, embeddings = _look(model, faces)
+    train, test = faces.train, faces.test
+    truth = faces.points[test]
+    landmarks = read_landmarks(centroids(maps), faces.points, train)[test]
+    mean_face = faces.points[train].mean(0).expand(len(test), -1, -1)
+    owners, others = measure.owners(maps), measure.owners(mirrored)
+    partner = best_partners(owners[train], others[train], count=maps.shape[1])
+    found = {
+        "landmark_nme": float(inter_ocular_error(landmarks, truth).mean()),
+        "mean_face_nme": float(inter_ocular_error(mean_face, truth).mean()),
+        "usage": measure.region_shares(maps[test]).tolist(),
+        "entropy": float(measure.mean_entropy(maps[test])),
+        "mask_cosine": float(mean_pairwise_cosine(embeddings)),
+        "flip_consistency": agreement(owners[test], partner[others[test]], count=maps.shape[1]),
+    }
+    if faces.parts is not None:
+        ious = part_ious(maps, faces.parts, train=train, test=test)
+        found |= {"iou": sum(ious.values()) / len(ious), "iou_of": ious}
+    return found
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The few lines a person reads after the command."""
+    undecided = float(torch.tensor(float(len(found["usage"]))).log())
+    lines = [
+        f"68 landmarks from the regions   NME {found['landmark_nme']:.2f} % (mean face {found['mean_face_nme']:.2f} %)",
+        "share of pixels per region      " + "  ".join(f"{share:.0%}" for share in found["usage"]),
+        f"doubt of a pixel (entropy)      {found['entropy']:.3f} (undecided {undecided:.3f})",
+        f"likeness of mask embeddings     {found['mask_cosine']:.3f} (1 = all the same)",
+        f"mirrored face, mirrored regions {found['flip_consistency']:.3f} (1 = always, 0 = by chance)",
+    ]
+    if "iou" in found:
+        parts = "  ".join(f"{name} {iou:.0f}" for name, iou in found["iou_of"].items())
+        lines.append(f"IoU with the true regions       {found['iou']:.1f} %   ({parts})")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def _look(
+    model: nn.Module, faces: ScoredFaces
+) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"], Float[Tensor, "K D"]]:
+    """Assignments of the faces, those of their mirror images mirrored back, and the mask embeddings."""
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    was_training = model.training
+    model.eval()
+    plain, mirrored = [], []
+    for batch in faces.images.split(BATCH):
+        images = batch.to(device).float() / 255
+        output = model(images)
+        plain.append(measure.assignment(output.scores).cpu())
+        mirrored.append(measure.assignment(model(images.flip(-1)).scores).flip(-1).cpu())
+    model.train(was_training)
+    return torch.cat(plain), torch.cat(mirrored), output.embeddings.float().cpu()
+
+
+def centroids(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
+    """The mean place (x, y) of each map, its positions weighted by it, in [-1, 1] from edge to edge of the image.
+
+    Of the map at its own size: a position stands for the middle of its share of the image, and upsampling would only
+    move weight around the same means.
+    """
+    height, width = maps.shape[2:]
+    rows, columns = ((2 * torch.arange(length, dtype=maps.dtype) + 1) / length - 1 for length in (height, width))
+    total = maps.sum((2, 3)).clamp(min=1e-30)
+    return torch.stack([maps.sum(2) @ columns, maps.sum(3) @ rows], -1) / total[..., None]
+
+
+def read_landmarks(
+    places: Float[Tensor, "N K 2"], points: Float[Tensor, "N 68 2"], train: Int[Tensor, "n"]
+) -> Float[Tensor, "N 68 2"]:
+    """Landmarks of all faces, by ridge regression from the 2 K coordinates, fitted on the `train` faces.
+
+    The protocol of unsupervised landmark discovery (Thewlis et al., ICCV 2017): linear, from coordinates alone. They
+    are standardised; the bias is not penalised; the penalty is the one of `ridge.PENALTIES` with the least squared
+    error in five-fold cross-validation inside `train` (ours). Every fifth face is in the same fold.
+    """
+    features, targets = places.flatten(1).double(), points.flatten(1).double()
+    deviation = features[train].std(0, correction=0)
+    scale = deviation.clamp(min=(STILLEST * deviation.mean()).clamp(min=1e-9))
+    features = (features - features[train].mean(0)) / scale
+    errors = cross_validated(features[train], targets[train], torch.arange(len(train)) % FOLDS)
+    weight, bias = ridge(features[train], targets[train])[int(errors.argmin())]
+    return (features @ weight + bias).view_as(points).to(points.dtype)
+
+
+def best_partners(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, count: int) -> Int[Tensor, "count"]:
+    """For each region of `others` the one of `owners` that it stands for: one to one, with the most common positions.
+
+    A model with a region for the left eye and one for the right calls each by the other's name in the mirrored face,
+    which is right. One matching for the whole set: regions that swap from face to face are not forgiven.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    common = torch.bincount((others * count + owners).flatten(), minlength=count * count).view(count, count)
+    _, columns = linear_sum_assignment(common.numpy(), maximize=True)
+    return torch.from_numpy(columns)
+
+
+def agreement(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, count: int) -> float:
+    """Share of positions with the same owner, corrected for chance: Cohen's kappa.
+
+    1 = everywhere, 0 = as often as two unrelated maps with these shares would, or one region owns everything: the
+    plain share would be perfect for a model that has collapsed into one region.
+    """
+    shares = [torch.bincount(which.flatten(), minlength=count).double() / which.numel() for which in (owners, others)]
+    by_chance = float((shares[0] * shares[1]).sum())
+    same = float((owners == others).double().mean())
+    return (same - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
+
+
+def part_ious(
+    maps: Float[Tensor, "N K h w"],
+    parts: UInt8[Tensor, "N T T"],
+    *,
+    train: Int[Tensor, "_"],
+    test: Int[Tensor, "_"],
+) -> dict[str, float]:
+    """For each of PARTS the IoU, in percent, with the region that fits it best on the `train` faces.
+
+    The maps are upsampled bilinearly to the size of the truth, and each pixel goes to the region that wins it. Pixels
+    of all `test` faces are counted together. A region may stand for several parts, so that K need not be their number.
+    """
+    chosen = _ious(maps[train], parts[train]).argmax(0)
+    found = _ious(maps[test], parts[test])[chosen, torch.arange(len(PARTS))]
+    return dict(zip(PARTS, (100 * found).tolist(), strict=True))
+
+
+def _ious(maps: Float[Tensor, "N K h w"], parts: UInt8[Tensor, "N T T"]) -> Float[Tensor, "K R"]:
+    """IoU of every region with every part."""
+    regions, labels = maps.shape[1], len(PARTS) + 1
+    counts = torch.zeros(regions, labels, dtype=torch.float64)
+    for some, truth in zip(maps.split(BATCH), parts.split(BATCH), strict=True):
+        owners = F.interpolate(some, size=truth.shape[1:], mode="bilinear").argmax(1)
+        pairs = (owners * labels + truth).flatten()
+        counts += torch.bincount(pairs, minlength=regions * labels).view(regions, labels)
+    union = counts.sum(1, keepdim=True) + counts.sum(0, keepdim=True) - counts
+    return (counts / union.clamp(min=1))[:, : len(PARTS)]

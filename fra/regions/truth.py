@@ -1,0 +1,108 @@
+"""Faces whose landmarks, and where they are drawn whose regions, are known: what the region score compares with.
+
+N faces, S the side of a face in pixels, T the side of a true map of regions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+
+from fra.faces import pictures
+from fra.faces.geometry import crop_box
+from fra.faces.image import read_image
+from fra.faces.landmarks import picture_of, place_in, place_in_image, pts_files, read_pts, square_around
+from fra.faces.layout import find_layout
+from fra.faces.synthetic import REGION_NAMES
+from fra.files import read_rows
+
+Item = TypeVar("Item")
+
+PARTS = {
+    "background": ("background",),
+    "skin": ("skin",),
+    "brows": ("left_brow", "right_brow"),
+    "eyes": ("left_eye", "right_eye"),
+    "nose": ("nose",),
+    "mouth": ("mouth",),
+    "hair": ("hair",),
+    "ears": ("ears",),
+    "neck": ("neck",),
+    "clothes": ("clothes",),
+}
+"""True regions that every drawn face may show. Left and right are one part (views are mirrored at random, so nothing
+in pre-training tells them apart); glasses, hats and occluders are in few pictures and in no part."""
+
+
+@dataclass(frozen=True)
+class ScoredFaces:
+    """Faces with known landmarks, in memory, at a model's input size."""
+
+    images: UInt8[Tensor, "N 3 S S"]
+    points: Float[Tensor, "N 68 2"]
+    """x, y in [-1, 1] from edge to edge of the image, iBUG's order."""
+    train: Int[Tensor, "_"]
+    """Positions of the faces that the regression is fitted on; nothing is ever chosen on the others."""
+    test: Int[Tensor, "_"]
+    parts: UInt8[Tensor, "N T T"] | None = None
+    """Index into PARTS of what is visible at each pixel, len(PARTS) for none of them; of drawn faces only."""
+
+
+def read_scored_faces(folder: Path, *, size: int, quiet: bool = True) -> ScoredFaces:
+    """Faces of `folder` as squares of `size`: drawn by `fra data synthetic`, or in 300-W's layout.
+
+    300-W: the picture is a square around the landmarks as in `fra transfer`, `afw`, `helen/trainset` and
+    `lfpw/trainset` train, `helen/testset`, `lfpw/testset` and `ibug` test. Drawn faces keep their splits; those of
+    "val" are left out. At 224 pixels 300-W takes 580 MB. Raises ValueError for another layout, an unreadable picture.
+    """
+    if (folder / "labels.csv").exists() and (folder / "landmarks.npz").exists():
+        return _read_drawn(folder, size=size, quiet=quiet)
+    root = find_layout(folder, holds="helen", below="300w", name="300w")
+    files = pts_files(root)
+    every = [*files["train"], *files["test"]]
+    points = torch.stack([read_pts(path) for path in every])
+    boxes = square_around(points)
+    images = torch.stack(
+        [
+            crop_box(read_image(picture_of(path)), box, size, "edge")
+            for path, box in zip(_progress(every, quiet), boxes, strict=True)
+        ]
+    )
+    numbers = torch.arange(len(every))
+    train = len(files["train"])
+    return ScoredFaces(images, place_in(boxes, points), numbers[:train], numbers[train:])
+
+
+def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
+    rows = read_rows(root / "labels.csv")
+    used = [number for number, row in enumerate(rows) if row["split"] in ("train", "test")]
+    names = [rows[number]["file"] for number in used]
+    with np.load(root / "landmarks.npz") as arrays:
+        points = torch.from_numpy(arrays["points68"][used]).float()
+    images, parts = [], []
+    part_of = np.full(256, len(PARTS), np.uint8)
+    for index, regions in enumerate(PARTS.values()):
+        part_of[[REGION_NAMES.index(region) for region in regions]] = index
+    for name in _progress(names, quiet):
+        images.append(pictures.resize(read_image(root / "images" / name), size, size))
+        with Image.open(root / "regions" / f"{Path(name).stem}.png") as truth:
+            parts.append(torch.from_numpy(part_of[np.asarray(truth)]))
+    split = np.array([rows[number]["split"] for number in used])
+    return ScoredFaces(
+        torch.stack(images),
+        place_in_image(points, parts[0].shape[1]),
+        *(torch.from_numpy(np.flatnonzero(split == word)) for word in ("train", "test")),
+        torch.stack(parts),
+    )
+
+
+def _progress(items: list[Item], quiet: bool) -> Iterator[Item]:
+    from rich.progress import track
+
+    yield from track(items, description=f"reading {len(items):,} faces", disable=quiet)
