@@ -49,13 +49,13 @@ def test_balanced_attribute_accuracy_gives_the_rare_answer_half_of_the_weight() 
     assert balanced_attribute_accuracy(logits, targets) == pytest.approx(100 * ((1 + 2 / 3) / 2 + 3 / 4) / 2)
 
 
-@pytest.mark.parametrize("count, left, right", [(68, 36, 45), (98, 60, 72)])
-def test_nme_divides_by_the_distance_of_the_outer_eye_corners(count, left, right) -> None:
-    truth = torch.zeros(1, count, 2)
-    truth[0, left], truth[0, right] = torch.tensor([10.0, 20.0]), torch.tensor([50.0, 50.0])  # 40, 30: 50 apart
+def test_nme_is_the_mean_distance_over_the_normaliser() -> None:
+    truth = torch.rand(2, 19, 2) * 300 - 100
     points = truth.clone()
-    points[0, 0] += torch.tensor([3.0, 4.0])  # one landmark is 5 off
-    assert_close(nme(points, truth), torch.tensor([100 * 5 / count / 50]))
+    points[0, 0] += torch.tensor([3.0, 4.0])  # one of 19 landmarks is 5 off
+    points[1] += torch.tensor([0.0, 1.0])  # all are a pixel too low, of 40
+    expected = torch.tensor([100 * 5 / 19 / 50, 100 / 40])
+    assert_close(nme(points, truth, torch.tensor([50.0, 40.0])), expected, rtol=1e-4, atol=0)
 
 
 def test_failure_rate_and_area_of_the_specification() -> None:
@@ -63,6 +63,8 @@ def test_failure_rate_and_area_of_the_specification() -> None:
     errors = torch.tensor([2.0, 3.0, 5.0, 8.0, 12.0])
     assert [failure_rate(errors, 10), auc(errors, 10)] == pytest.approx([20, 44])
     assert [failure_rate(errors, 5), auc(errors, 5)] == pytest.approx([40, 20])
+    # over 8, where one face is exactly, only one; area (6 + 5 + 3 + 0 + 0) / 8 / 5
+    assert [failure_rate(errors, 8), auc(errors, 8)] == pytest.approx([20, 35])
 
 
 def test_wilson_interval_of_nine_in_ten_is_the_published_one() -> None:

@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-OUTER_EYE_CORNERS = {68: (36, 45), 98: (60, 72)}  # iBUG and WFLW orders, from 0 (spec alignment.md, 9)
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -63,23 +61,28 @@ def balanced_attribute_accuracy(logits: Float[Tensor, "N A"], targets: Bool[Tens
     return 100 * float(torch.stack([there, absent]).nanmean(0).mean())
 
 
-def nme(points: Float[Tensor, "N P 2"], truth: Float[Tensor, "N P 2"]) -> Float[Tensor, "N"]:
-    """Per face: mean distance of its landmarks from the truth, over the distance of the outer eye corners, percent.
+def nme(
+    points: Float[Tensor, "N P 2"], truth: Float[Tensor, "N P 2"], normaliser: Float[Tensor, "N"]
+) -> Float[Tensor, "N"]:
+    """Per face: mean distance of its landmarks from the truth, over the length `normaliser`, percent.
 
-    Both in the same square frame of any unit: the ratio does not depend on it. P is 68 or 98.
+    All in the same square frame of any unit, such as the photo's pixels or a square crop: the ratio does not depend on
+    it. Points may lie outside.
     """
-    left, right = OUTER_EYE_CORNERS[truth.shape[1]]
-    between_eyes = (truth[:, left] - truth[:, right]).norm(dim=-1)
-    return 100 * (points - truth).norm(dim=-1).mean(1) / between_eyes
+    return 100 * (points - truth).norm(dim=-1).mean(1) / normaliser
 
 
 def failure_rate(errors: Float[Tensor, "N"], threshold: float) -> float:
-    """Share of faces whose NME is above `threshold` percent."""
+    """Share of faces whose NME is above `threshold` percent (spec alignment.md, section 9)."""
     return 100 * float((errors > threshold).double().mean())
 
 
 def auc(errors: Float[Tensor, "N"], threshold: float) -> float:
-    """Area under the cumulative error curve on [0, threshold], over threshold: its exact form, no Simpson sum."""
+    """Area under the cumulative error curve on [0, threshold], over threshold: its exact form, no Simpson sum.
+
+    A face adds what is left of the threshold above its NME. STAR and FaRL apply Simpson's rule to steps of .01 percent,
+    for some thresholds one step too many (spec alignment.md, section 9).
+    """
     return 100 * float(((threshold - errors).clamp(min=0) / threshold).double().mean())
 
 
