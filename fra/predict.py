@@ -74,10 +74,10 @@ class Predictor:
         for name, model in self.models.items():
             framing = Whole() if detector == "none" else framing_of(model.dataset)
             config = getattr(model.encoder, "config", None)  # holds the normalisation, which is no weight
-            key = (encoder_fingerprint(model.encoder), repr(config), framing, model.image_size)
+            key = (encoder_fingerprint(model.encoder), repr(config), framing, model.image_size, model.reads_maps)
             group = groups.setdefault(key, Group(framing, model.image_size, {}))
-            model.encoder = next(iter(group.models.values()), model).encoder.to(self.device)
-            group.models[name] = model
+            model.encoder = next(iter(group.models.values()), model).encoder
+            group.models[name] = model.to(self.device)
         self.groups = list(groups.values())
 
     @torch.inference_mode()
@@ -94,10 +94,9 @@ class Predictor:
     def _answer(self, group: Group, faces: Sequence[tuple[Tensor, Seen]]) -> None:
         cuts = [group.framing.cut(photo, one.face.box, one.face.five_points, group.size) for photo, one in faces]
         crops = torch.stack([crop for crop, _ in cuts]).to(self.device) / 255
-        encoder = next(iter(group.models.values())).encoder
-        features = encoder(crops).float().cpu()
+        features = next(iter(group.models.values())).features(crops).float()
         for name, model in group.models.items():
-            for output, (_, matrix), (_, one) in zip(model.from_features(features), cuts, faces, strict=True):
+            for output, (_, matrix), (_, one) in zip(model.from_features(features).cpu(), cuts, faces, strict=True):
                 answer = model.task.answer(output, width=group.size, height=group.size)
                 if "landmarks" in answer:
                     points = torch.tensor(answer["landmarks"])

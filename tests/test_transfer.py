@@ -237,7 +237,6 @@ def test_a_single_label_is_enough_to_run(planted: LabelledFaces, tmp_path: Path,
     [
         ({"dataset": "mine"}, "no dataset is called 'mine': there are synthetic, rafdb"),
         ({"task": "pose"}, "planted has no task 'pose': it has expression"),
-        ({"protocol": "star"}, "'star' is not built yet"),
         ({"fraction": 2.0}, "fraction"),
     ],
 )

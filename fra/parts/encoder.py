@@ -9,6 +9,8 @@ from jaxtyping import Float
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
+from fra.parts.hourglass import HourglassStem
+
 FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec, section 8)
 FACE_STD = (0.2536, 0.2194, 0.2070)
 
@@ -35,6 +37,10 @@ class EncoderConfig:
     """Per channel, RGB in [0, 1] (released code)."""
     std: tuple[float, float, float] = FACE_STD
     """Per channel (released code)."""
+
+
+HOURGLASS = EncoderConfig(name="hourglass", image_size=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+"""The first layers of STAR's own network, for its star protocol only; colours in [-1, 1] (STAR, released code)."""
 
 
 class Encoder(nn.Module):
@@ -74,6 +80,8 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         # The last batch norm of a block starts at one, as in torchvision (spec, section 1).
         extra: dict[str, Any] = {"zero_init_last": False} if config.name.startswith("resnet") else {}
         network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
+    elif config.name == HOURGLASS.name:
+        network = HourglassStem()
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
         raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")

@@ -64,6 +64,17 @@ class CosineFromZero:
 
 
 @dataclass(frozen=True)
+class Stairs:
+    """The rate falls to a tenth at each of the epochs in `falls` (supplement 5.3.3: 80 and 90 of 100)."""
+
+    epochs: int
+    falls: tuple[float, ...]
+
+    def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
+        return peak * 0.1 ** sum(step >= fall * steps_per_epoch for fall in self.falls)
+
+
+@dataclass(frozen=True)
 class Exponential:
     """Each epoch has `decay` times the rate of the one before."""
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fra.files import atomic
-from fra.parts.encoder import Encoder, EncoderConfig
+from fra.parts.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.parts.region_head import RegionHead, RegionModel
 from fra.training.foreign import import_encoder, import_region_model
 from fra.training.layouts import timm_config
@@ -60,7 +60,7 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
     - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
     - `timm:NAME`, timm's pre-trained weights, which timm downloads;
     - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
-      timm name, with random weights).
+      timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
     Raises ValueError with the way out for anything else. Unless `random` is asked for, no weight is ever random.
     """
     text = str(what)
@@ -191,7 +191,7 @@ def _random_encoder(like: str) -> Encoder:
     if like and Path(like).exists():
         config = load_encoder(like, quiet=True).config
     elif like:
-        config = EncoderConfig(name=like)
+        config = HOURGLASS if like == HOURGLASS.name else EncoderConfig(name=like)
     seed = int.from_bytes(hashlib.blake2b(config.name.encode(), digest_size=7).digest(), "big")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

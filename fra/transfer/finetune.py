@@ -19,7 +19,9 @@ class FineTune(Learner):
     def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         """Raises ValueError for landmarks: they would have to move with the face when it is shifted and turned."""
         if task.least_squares:
-            raise ValueError(f"finetune moves the faces it learns from, which {task.name} cannot follow: use linear")
+            raise ValueError(
+                f"finetune moves the faces it learns from, which {task.name} cannot follow: use linear or star"
+            )
         super().__init__(recipe, task, encoder, head)
 
     def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:

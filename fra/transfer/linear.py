@@ -101,7 +101,7 @@ class Linear(Protocol):
         standardise = Standardiser.of(torch.cat(views))
         targets = self.targets[self.train.images[rows]]
         both = [targets, self.task.mirror(targets)][: len(views)]
-        head = first_head(self.task, standardise.mean.numel(), seed=seed)
+        head = first_head(lambda: self.task.head(standardise.mean.numel()), seed=seed)
         data = TrainingViews(torch.stack([standardise(view) for view in views]), torch.stack(both))
         test = standardise(self.test.plain)
         best_outputs = None

@@ -18,7 +18,7 @@ from fra.files import append_rows, atomic, read_rows, shortened
 from fra.parts.encoder import Encoder
 from fra.training.loop import Fit, fit
 from fra.training.rebuild import below
-from fra.training.schedules import CosineFromZero, Exponential, Schedule
+from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.images import BATCH, FaceImages
 from fra.transfer.protocol import (
@@ -110,15 +110,16 @@ class WholeNetwork(Protocol):
         if not fabric.is_global_zero:
             return None
         outputs, tensors = self._outputs(model, self.test), state_of(model)
+        averaged = None if model.average is None else self._outputs(model.average, self.test)
         best = None
         if len(val):
             load_state(model, load_file(validation.weights))
             best = self._outputs(model, self.test)
-        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train))
+        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train), averaged)
 
     def _build(self, seed: int) -> Learner:
         """The network of a seed before training."""
-        head = first_head(self.task, self.encoder.channels, seed=seed)
+        head = first_head(lambda: self.learner.new_head(self.recipe, self.task, self.encoder), seed=seed)
         return self.learner(self.recipe, self.task, copy.deepcopy(self.encoder), head)
 
     def _batches(self, order: Iterable[Int[Tensor, "B"]]) -> Iterator[LabelledBatch]:
@@ -138,7 +139,7 @@ class WholeNetwork(Protocol):
                     yield ready.result()
 
     @torch.inference_mode()
-    def _outputs(self, model: Learner, images: Int[Tensor, "N"]) -> Float[Tensor, "N T"]:
+    def _outputs(self, model: nn.Module, images: Int[Tensor, "N"]) -> Float[Tensor, "N T"]:
         """Without augmentation, in 32 bits."""
         model.eval()
         parts = (self.images[part].to(self.fabric.device) / 255 for part in images.split(BATCH))
@@ -153,6 +154,8 @@ def epochs_for(steps_per_epoch: int, recipe: TransferRecipe) -> int:
 def schedule_of(recipe: TransferRecipe, epochs: int) -> Schedule:
     if recipe.decay is not None:
         return Exponential(epochs, recipe.decay)
+    if recipe.falls:  # with more epochs, at the same share of them
+        return Stairs(epochs, tuple(fall * epochs / recipe.epochs for fall in recipe.falls))
     return CosineFromZero(epochs, recipe.warmup_epochs * epochs / recipe.epochs, recipe.last_rate)
 
 

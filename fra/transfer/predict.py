@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from fra.parts.encoder import Encoder
 from fra.training.rebuild import below, encoder_config, fill
+from fra.transfer.alignment import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
 from fra.transfer.features import encoder_fingerprint
@@ -50,10 +51,19 @@ class TaskModel(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
         """The head's outputs for face crops in [0, 1], of the size it was trained at."""
-        return self.from_features(self.encoder(images))
+        return self.from_features(self.features(images))
 
-    def from_features(self, features: Float[Tensor, "B C"]) -> Float[Tensor, "B T"]:
-        """The same from what the encoder gave, which several tasks may share."""
+    @property
+    def reads_maps(self) -> bool:
+        """Whether the head reads the encoder's last map, or only its mean."""
+        return isinstance(self.head, AlignmentHead)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C *hw"]:
+        """What the head reads: of the encoder alone, so that several tasks may share it."""
+        return self.encoder.maps(images) if self.reads_maps else self.encoder(images)  # type: ignore[operator]
+
+    def from_features(self, features: Float[Tensor, "B C *hw"]) -> Float[Tensor, "B T"]:
+        """The head's outputs from `features`."""
         return self.head(self.standardise(features))
 
     @overload
@@ -116,5 +126,7 @@ def load_task_model(run: str | Path) -> TaskModel:
             )
         standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
     head = task.head(encoder.channels)
+    if "alignment" in notes:
+        head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
     head.load_state_dict(below("head.", tensors))
     return TaskModel(task, encoder, standardise, head, size=notes["image_size"], dataset=notes["dataset"]).eval()

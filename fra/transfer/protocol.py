@@ -2,8 +2,8 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from fra.parts.encoder import Encoder
 from fra.training.trainable import Loss, Progress
+from fra.transfer.alignment import AlignmentConfig
+from fra.transfer.subsets import SubsetRule
 from fra.transfer.task import Task
 
 
@@ -46,6 +48,8 @@ class TransferRecipe:
     """Where the cosine ends (released code of fine-tuning: 1e-6)."""
     decay: float | None = None
     """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
+    falls: tuple[int, ...] = ()
+    """Instead of warm-up and cosine, the epochs at which the rates fall to a tenth (supplement 5.3.3: 80 and 90)."""
     momentum: float = 0.9
     """Of SGD (MoCo's linear protocol)."""
     weight_decay: float = 0.0
@@ -60,12 +64,16 @@ class TransferRecipe:
     """The head has two more layers (released code for attributes; supplement 5.3.2: one linear layer)."""
     consistency: float = 5.0
     """Weight of EAC's consistency of class maps (EAC, Sec. 3)."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """Network and loss of the star protocol."""
     hold_out: bool = False
     """Without an official validation split, a tenth of the training images serves as one and does not train (ours)."""
     image_size: int | None = None
     """Side of the images the encoder sees; None is what it was trained at (ours)."""
     fraction: float = 1.0
     """Share of the training images whose labels may be used, 0 < fraction <= 1."""
+    subset: SubsetRule = "random"
+    """Which they are: drawn anew for each seed (supplement), or the first of the list for all (3FabRec's authors)."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -73,20 +81,26 @@ class TransferRecipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: give fewer")
-        for field in dataclasses.fields(self):
-            users = USED_BY.get(field.name, (self.protocol,))
-            if self.protocol not in users and getattr(self, field.name) != field.default:
+        if self.falls and self.decay is not None:
+            raise ValueError("falls and decay are two schedules: give one")
+        for setting in dataclasses.fields(self):
+            users = USED_BY.get(setting.name, (self.protocol,))
+            usual = AlignmentConfig() if setting.name == "alignment" else setting.default
+            if self.protocol not in users and getattr(self, setting.name) != usual:
                 raise ValueError(
-                    f"the {self.protocol} protocol does not use {field.name}: it is for {', '.join(users)}"
+                    f"the {self.protocol} protocol does not use {setting.name}: it is for {', '.join(users)}"
                 )
 
 
 USED_BY = {
-    "min_steps": ("finetune", "eac"),
-    "backbone_rate": ("finetune", "eac"),
-    "warmup_epochs": ("finetune", "eac"),
-    "last_rate": ("finetune", "eac"),
-    "decay": ("finetune", "eac"),
+    "min_steps": ("finetune", "eac", "star"),
+    "backbone_rate": ("finetune", "eac", "star"),
+    "warmup_epochs": ("finetune", "eac", "star"),
+    "last_rate": ("finetune", "eac", "star"),
+    "decay": ("finetune", "eac", "star"),
+    "falls": ("finetune", "eac", "star"),
+    "balanced": ("linear", "finetune", "eac"),
+    "alignment": ("star",),
     "erasing": ("finetune", "eac"),
     "mirror": ("linear", "finetune"),
     "neck": ("finetune",),
@@ -103,7 +117,8 @@ def batch_for(count: int, recipe: TransferRecipe) -> int:
 
     Ours. Linear: 100 epochs were chosen for 48 steps and more each (RAF-DB); with one step each the head stays far from
     its optimum: on 100 to 1,000 drawn faces smaller batches gave 2 to 5 points more. A whole network keeps the
-    supplement's 256 down to 2,048 images, which includes 1 % of AffectNet.
+    supplement's 256 down to 2,048 images, which includes 1 % of AffectNet. Alignment takes all images at once when they
+    are fewer than a batch (spec alignment.md, section 5).
     """
     return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH.get(recipe.protocol, 1)))
 
@@ -117,11 +132,11 @@ def build_optimizer(recipe: TransferRecipe, groups: Sequence[dict[str, Any]]) ->
     return kind(groups, rate, weight_decay=decay)
 
 
-def first_head(task: Task, channels: int, *, seed: int) -> nn.Module:
+def first_head(build: Callable[[], nn.Module], *, seed: int) -> nn.Module:
     """A seed's head before training; torch's random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return task.head(channels)
+        return build()
 
 
 class LabelledBatch(NamedTuple):
@@ -137,6 +152,13 @@ class Learner(nn.Module, ABC):
     def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
         self.recipe, self.task, self.encoder, self.head = recipe, task, encoder, head
+        self.average: nn.Module | None = None
+        """A running average of the network, which answers as it does, if the learner keeps one."""
+
+    @staticmethod
+    def new_head(recipe: TransferRecipe, task: Task, encoder: Encoder) -> nn.Module:
+        """The head that learns with this encoder, initialised from torch's global generator."""
+        return task.head(encoder.channels)
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B T"]:
         """The head's T outputs for images in [0, 1]."""
@@ -163,6 +185,8 @@ class Fitted:
     log: list[dict[str, Any]]
     """Rows of `log.csv`."""
     train_images: int
+    averaged_outputs: Tensor | None = None
+    """The outputs of a running average of the network after the last epoch, if the protocol keeps one."""
 
 
 class Protocol(ABC):

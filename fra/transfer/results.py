@@ -21,6 +21,8 @@ from fra.transfer.subsets import subset_hash
 from fra.transfer.task import Baseline, Task
 
 PICTURE_FACES = 8
+OPTIONAL = ("best_outputs", "averaged_outputs")
+"""Of `Fitted` and `SeedResult`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class SeedResult:
     seed: int
     outputs: Tensor
     best_outputs: Tensor | None
+    averaged_outputs: Tensor | None
     tensors: dict[str, Tensor]
     log: list[dict[str, Any]]
     subset: Tensor
@@ -43,8 +46,9 @@ def seed_file(out: Path, seed: int) -> Path:
 def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
     """One file, whole or not at all: a run that is killed loses only the seed it was at."""
     tensors = {"outputs": fitted.outputs, "subset": subset, **fitted.tensors}
-    if fitted.best_outputs is not None:
-        tensors["best_outputs"] = fitted.best_outputs
+    for name in OPTIONAL:
+        if getattr(fitted, name) is not None:
+            tensors[name] = getattr(fitted, name)
     notes = {"log": json.dumps(fitted.log), "train_images": str(fitted.train_images)}
     with atomic(seed_file(out, seed)) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=notes)
@@ -58,6 +62,7 @@ def load_seed(out: Path, seed: int) -> SeedResult:
         seed,
         tensors.pop("outputs"),
         tensors.pop("best_outputs", None),
+        tensors.pop("averaged_outputs", None),
         tensors,
         json.loads(notes["log"]),
         tensors.pop("subset"),
@@ -66,14 +71,22 @@ def load_seed(out: Path, seed: int) -> SeedResult:
 
 
 def score(task: Task, targets: Tensor, seeds: Sequence[SeedResult]) -> dict[str, dict[str, Any]]:
-    """`metrics` of results.json: mean, standard deviation (n - 1; 0 for one seed) and values of the last epoch."""
+    """`metrics` of results.json: mean, standard deviation (n - 1; 0 for one seed) and values of the last epoch.
+
+    Beside them, where there are such, those of the best epoch on the validation split and of the averaged network.
+    """
     last = [task.metrics(seed.outputs, targets) for seed in seeds]
-    best = [task.metrics(seed.best_outputs, targets) for seed in seeds if seed.best_outputs is not None]
+    beside = {"best_on_validation": "best_outputs", "averaged": "averaged_outputs"}
+    others = {
+        word: [task.metrics(getattr(seed, name), targets) for seed in seeds if getattr(seed, name) is not None]
+        for word, name in beside.items()
+    }
     metrics: dict[str, dict[str, Any]] = {}
     for name in last[0]:
         metrics[name] = {**_spread([values[name] for values in last]), "selected": "last"}
-        if len(best) == len(last):
-            metrics[name]["best_on_validation"] = _spread([values[name] for values in best])
+        for word, found in others.items():
+            if len(found) == len(last):
+                metrics[name][word] = _spread([values[name] for values in found])
         if name == "nme":
             metrics[name]["normaliser"] = getattr(task, "normaliser")  # noqa: B009
     return metrics

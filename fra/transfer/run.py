@@ -29,6 +29,7 @@ from fra.transfer.network import WholeNetwork, epochs_for
 from fra.transfer.predict import TASKS, load_task_model
 from fra.transfer.protocol import Protocol, TransferRecipe, batch_for
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
+from fra.transfer.star import Star
 from fra.transfer.subsets import draw_subset, hold_out
 from fra.transfer.task import Task
 
@@ -50,8 +51,8 @@ PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "linear": Linear,
     "finetune": partial(WholeNetwork, FineTune),
     "eac": partial(WholeNetwork, EAC),
+    "star": partial(WholeNetwork, Star),
 }
-"""STAR will be a row here."""
 
 
 def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: str | None = None) -> TransferRecipe:
@@ -143,8 +144,6 @@ def transfer_network(
     `label` what tables call it. Of several processes only the first writes, and only it gets the results.
     """
     faces, task = read_dataset(recipe, Path(data))
-    if recipe.protocol not in PROTOCOLS:
-        raise ValueError(f"the protocol '{recipe.protocol}' is not built yet: use {', '.join(PROTOCOLS)}")
     if seeds < 1:
         raise ValueError(f"{seeds} seeds give no number: give at least 1")
     splits = [split_labels(recipe, faces, seed) for seed in range(seeds)]
@@ -154,6 +153,8 @@ def transfer_network(
     if recipe.protocol != "linear":
         assert isinstance(encoder, Encoder)
         learned = {"encoder_config": dataclasses.asdict(encoder.config)}
+        if recipe.protocol == "star":
+            learned["alignment"] = dataclasses.asdict(recipe.alignment)
     fabric, precision = _prepare(
         recipe, out, resume=resume, device=device, precision=precision, devices=devices, nodes=nodes
     )
@@ -228,7 +229,7 @@ def transfer_network(
 def split_labels(recipe: TransferRecipe, faces: LabelledFaces, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Positions of the images that train in a seed's run, and of those that validate; the same in every process."""
     train, val = faces.splits["train"], faces.splits["val"]
-    chosen = train[draw_subset(len(train), fraction=recipe.fraction, seed=seed)]
+    chosen = train[draw_subset(len(train), fraction=recipe.fraction, seed=seed, rule=recipe.subset)]
     if len(val) or not recipe.hold_out:
         return chosen, val
     return hold_out(chosen, faces.targets[recipe.task][chosen], seed=seed)
@@ -308,7 +309,7 @@ def _count_unreadable(out: Path) -> int:
 
 def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     """Where few labels change what the recipe says."""
-    if task.least_squares:
+    if task.least_squares and recipe.protocol == "linear":
         return
     batch = batch_for(count, recipe)
     epochs = epochs_for(math.ceil(count / batch), recipe)

@@ -3,15 +3,19 @@
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, tensor
 
+SubsetRule = Literal["random", "first"]
 
-def draw_subset(count: int, *, fraction: float, seed: int) -> Int[Tensor, "n"]:
+
+def draw_subset(count: int, *, fraction: float, seed: int, rule: SubsetRule = "random") -> Int[Tensor, "n"]:
     """Positions (rising) of floor(fraction * count), at least 1, of `count` images, drawn at random, not stratified.
 
+    With the rule "first" they are the first ones, whatever the seed, as 3FabRec's authors take them.
     Nested: of the same seed, 1 % lies inside 10 %. The order comes from SHA-256 of seed and position, so every
     process, machine and library version draws the same images (paper, supplement Table 1a; its subset is not known).
     Raises ValueError unless 0 < fraction <= 1.
@@ -19,7 +23,7 @@ def draw_subset(count: int, *, fraction: float, seed: int) -> Int[Tensor, "n"]:
     if not 0 < fraction <= 1:
         raise ValueError(f"a fraction of {fraction} of the training images is not possible: give 0 < fraction <= 1")
     size = max(1, int(Decimal(str(fraction)) * count))  # exact: the float product 0.29 * 100 is 28.999...
-    return tensor(sorted(_shuffled(range(count), str(seed))[:size]))
+    return torch.arange(size) if rule == "first" else tensor(sorted(_shuffled(range(count), str(seed))[:size]))
 
 
 def hold_out(images: Int[Tensor, "n"], targets: Tensor, *, seed: int) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
