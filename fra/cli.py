@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_regions,
         _add_predict,
         _add_data,
+        _add_reproduce,
         _add_report,
         _add_export,
         _add_recipes,
@@ -398,6 +399,57 @@ def _check(options: Arguments) -> int:
     faces, faults = check(options.name, options.folder, workers=options.workers or 0, quiet=options.quiet)
     print_verdict(options.name, options.folder, faces, faults, all=options.all)
     return 1 if faults else 0
+
+
+def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "reproduce",
+        "make the tables and the figure of the paper's supplement",
+        _reproduce,
+        common="device precision workers",
+    )
+    names = ("table1", "table2", "table3", "table4", "table5", "figure1", "all")
+    parser.add_argument("names", nargs="+", choices=names, metavar="TABLE", help=f"{', '.join(names)}; several at once")
+    parser.add_argument(
+        "--scale",
+        required=True,
+        choices=("smoke", "laptop", "paper"),
+        help="drawn faces in minutes, real stand-ins in hours, or the paper's own setting",
+    )
+    parser.add_argument("--faces", type=Path, metavar="DIR", help="face crops to pre-train on, as for `fra pretrain`")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder of data sets as downloaded: rafdb, celeba, ..."
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="runs and tables; gone on with when it exists (runs/reproduce.SCALE)"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="repetitions of every task (default: the scale's)")
+    parser.add_argument("--plan", action="store_true", help="list the runs and what they would take, and do nothing")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="return when all that is left is done by other processes"
+    )
+
+
+def _reproduce(options: Arguments) -> None:
+    from fra.paper.reproduce import NAMES, reproduce
+
+    if options.seeds is not None and options.seeds < 1:
+        raise ValueError(f"--seeds is {options.seeds}: give at least 1")
+    reproduce(
+        NAMES if "all" in options.names else options.names,
+        scale=options.scale,
+        out=options.out or Path("runs") / f"reproduce.{options.scale}",
+        faces=options.faces,
+        data=options.data,
+        seeds=options.seeds,
+        plan=options.plan,
+        wait=not options.no_wait,
+        device=options.device,
+        precision=options.precision,
+        workers=options.workers,
+        quiet=options.quiet,
+    )
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

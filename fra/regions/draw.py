@@ -67,9 +67,10 @@ def faces_with_heatmaps(
     *,
     top: int = 3,
     per_image: bool = False,
+    owners: bool = True,
     tile: int = TILE,
 ) -> UInt8[Tensor, "3 H W"]:
-    """One row per face: the face, its `top` heatmaps (paper's Figure 1), and the region that owns each pixel.
+    """One row per face: the face, its `top` heatmaps (paper's Figure 1), and with `owners` who owns each pixel.
 
     `order` comes from `heatmaps.ranking` over the whole set, which may hold more faces than are drawn. Each map is
     upsampled bilinearly and min-max scaled by itself.
@@ -80,13 +81,17 @@ def faces_with_heatmaps(
     for image, maps, ranks in zip(images, heatmaps, order, strict=True):
         face = _square(image, tile)
         chosen = ranks[:shown].tolist()
-        tiles += [face, *(pictures.overlay(face, maps[region]) for region in chosen), region_mosaic(face, maps)]
-        captions += ["", *(f"region {region + 1}" for region in chosen), ""]
+        tiles += [face, *(pictures.overlay(face, maps[region]) for region in chosen)]
+        captions += ["", *(f"region {region + 1}" for region in chosen)]
+        if owners:
+            tiles.append(region_mosaic(face, maps))
+            captions.append("")
+    last = ["owner of each pixel"] if owners else []
+    columns = 1 + shown + len(last)
     if per_image:
-        header = ["face", *(f"heatmap {place + 1}" for place in range(shown)), "owner of each pixel"]
-        return pictures.contact_sheet(tiles, shown + 2, captions, header=header)
-    header = ["face", *captions[1 : shown + 1], "owner of each pixel"]
-    return pictures.contact_sheet(tiles, shown + 2, header=header)
+        header = ["face", *(f"heatmap {place + 1}" for place in range(shown)), *last]
+        return pictures.contact_sheet(tiles, columns, captions, header=header)
+    return pictures.contact_sheet(tiles, columns, header=["face", *captions[1 : shown + 1], *last])
 
 
 def first_rows(sheet: UInt8[Tensor, "3 H W"], rows: int, most: int) -> UInt8[Tensor, "3 h W"]:
