@@ -54,6 +54,16 @@ class CropRun:
 
 
 @dataclass(frozen=True)
+class PaperTable:
+    """A table or figure of `fra reproduce`."""
+
+    title: str
+    blocks: list[tuple[str, Any]]
+    """In reading order: "title" or "text" with a string, "list" with strings, "table" with rows of cells."""
+    figure: Path | None = None
+
+
+@dataclass(frozen=True)
 class Runs:
     """Everything a report is made of."""
 
@@ -61,6 +71,7 @@ class Runs:
     pretrain: list[PretrainRun] = field(default_factory=list)
     transfer: list[TransferRun] = field(default_factory=list)
     regions: list[RegionsRun] = field(default_factory=list)
+    paper: list[PaperTable] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -75,11 +86,13 @@ def read_runs(folders: list[Path]) -> Runs:
             raise ValueError(f"{folder} is not a folder: give run folders, such as those of fra pretrain")
         below = sorted([*folder.glob("*"), *folder.glob("*/*")])
         inside = [folder] if _kind(folder) else [candidate for candidate in below if _kind(candidate)]
-        if not inside:
+        tables = paper_tables(folder)
+        runs.paper.extend(tables)
+        if not inside and not tables:
             runs.unknown.append(folder.name)
         for run in inside:
             _add(runs, run)
-    if not (runs.crop or runs.pretrain or runs.transfer or runs.regions):
+    if not (runs.crop or runs.pretrain or runs.transfer or runs.regions or runs.paper):
         raise ValueError(f"no run found in {', '.join(str(f) for f in folders)}: give folders written by fra commands")
     return runs
 
@@ -138,6 +151,41 @@ def _pretrain(folder: Path) -> PretrainRun:
         snapshots=load_snapshots(folder / "snapshots"),
         pictures=_pictures(folder),
     )
+
+
+def paper_tables(folder: Path) -> list[PaperTable]:
+    """What `fra reproduce` wrote into its folder."""
+    found = []
+    for file in sorted(folder.glob("table*.md")):
+        title, blocks = read_page(file.read_text(encoding="utf-8"))
+        found.append(PaperTable(title or file.stem, blocks))
+    figure = _existing(folder / "figure1.png")
+    if figure:
+        found.append(PaperTable("Figure 1. Heatmaps of highest variance", [], figure))
+    return found
+
+
+def read_page(text: str) -> tuple[str, list[tuple[str, Any]]]:
+    """The title and the blocks of a page as `fra reproduce` writes it: a small part of Markdown."""
+    title = ""
+    blocks: list[tuple[str, Any]] = []
+    for line in filter(None, text.splitlines()):
+        if line.startswith("# "):
+            title = line.removeprefix("# ")
+        elif line.startswith("## "):
+            blocks.append(("title", line.removeprefix("## ")))
+        elif line.startswith("|---"):
+            continue
+        else:
+            kind = {"|": "table", "-": "list"}.get(line[0], "text")
+            content: Any = line.removeprefix("- ").replace("`", "")
+            if kind == "table":
+                content = [cell.strip() for cell in line.strip("|").split("|")]
+            if kind != "text" and blocks and blocks[-1][0] == kind:
+                blocks[-1][1].append(content)
+            else:
+                blocks.append((kind, content if kind == "text" else [content]))
+    return title, blocks
 
 
 def _existing(path: Path) -> Path | None:

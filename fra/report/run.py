@@ -76,6 +76,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
     return {
         "title": title or _title(runs),
         "lead": lead.strip(),
+        "paper": [{"page": page, "figure": embed_file(page.figure)} for page in runs.paper],
         "crop": [{"run": run, "sheet": embed_file(run.sheet)} for run in runs.crop],
         "pretrain": pretrained,
         "regions": [_regions(run, moving=not any(p["frames"] for p in pretrained)) for run in runs.regions],
@@ -90,6 +91,8 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
 
 
 def _title(runs: Runs) -> str:
+    if runs.paper:
+        return "The supplement's tables, made again"
     if runs.pretrain:
         summary = runs.pretrain[0].summary
         method = str(summary.get("method", "")).upper() or runs.pretrain[0].name
