@@ -110,5 +110,5 @@ class RegionModel(nn.Module):
 
         Before the first step there are none: then from the images' own mean mask embeddings, as in training.
         """
-        embeddings = self.head.prototypes if int(self.head.updates) else None
+        embeddings = self.head.prototypes if self.head.prototypes.any() else None
         return self.head(self.encoder.maps(images), embeddings=embeddings)

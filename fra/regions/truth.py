@@ -94,12 +94,8 @@ def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
         with Image.open(root / "regions" / f"{Path(name).stem}.png") as truth:
             parts.append(torch.from_numpy(part_of[np.asarray(truth)]))
     split = np.array([rows[number]["split"] for number in used])
-    return ScoredFaces(
-        torch.stack(images),
-        place_in_image(points, parts[0].shape[1]),
-        *(torch.from_numpy(np.flatnonzero(split == word)) for word in ("train", "test")),
-        torch.stack(parts),
-    )
+    train, test = (torch.from_numpy(np.flatnonzero(split == word)) for word in ("train", "test"))
+    return ScoredFaces(torch.stack(images), place_in_image(points, parts[0].shape[1]), train, test, torch.stack(parts))
 
 
 def _progress(items: list[Item], quiet: bool) -> Iterator[Item]:
