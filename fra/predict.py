@@ -72,7 +72,7 @@ class Predictor:
         self.models = {name: load_task_model(path) for name, path in name_tasks(tasks).items()}
         groups: dict[Any, Group] = {}
         for name, model in self.models.items():
-            framing = Whole() if detector == "none" else framing_of(model.dataset)
+            framing = Whole() if detector == "none" else framing_of(model.dataset, model.crop)
             config = getattr(model.encoder, "config", None)  # holds the normalisation, which is no weight
             key = (encoder_fingerprint(model.encoder), repr(config), framing, model.image_size, model.reads_maps)
             group = groups.setdefault(key, Group(framing, model.image_size, {}))

@@ -53,6 +53,12 @@ def place_in(boxes: Float[Tensor, "N 4"], points: Float[Tensor, "N P 2"]) -> Flo
     return 2 * (points - low) / (high - low) - 1
 
 
+def place_out_of(boxes: Float[Tensor, "N 4"], places: Float[Tensor, "N P 2"]) -> Float[Tensor, "N P 2"]:
+    """Undo `place_in`."""
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    return low + (places + 1) / 2 * (high - low)
+
+
 def place_in_image(points: Float[Tensor, "N P 2"], size: int) -> Float[Tensor, "N P 2"]:
     """Pixels of an image of `size` as x, y in [-1, 1] from its edge to its edge."""
     return (points + 0.5) * (2 / size) - 1

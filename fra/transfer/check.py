@@ -16,10 +16,12 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from fra.faces.image import UnreadableImage
+from fra.faces.landmarks import place_out_of
 from fra.transfer.dataset import LabelledFaces, Published
 from fra.transfer.datasets import DATASETS, find_dataset
 from fra.transfer.expression import Expression
 from fra.transfer.images import reading_threads
+from fra.transfer.landmarks import Landmarks
 
 SIDE = 32  # of the small grey pictures that are compared
 # Two pictures show the same when both of these are exceeded. Looked at: of all pairs within and between 13,805 aligned
@@ -77,13 +79,15 @@ def check(
     missing = set(faces.missing())
     faults = [
         *count_faults(faces, dataset.published),
+        *group_faults(faces, dataset.published),
         *label_faults(faces),
         *list_faults(faces),
         *missing_faults(faces, missing),
     ]
     there = torch.tensor([place for place, file in enumerate(faces.files) if file not in missing], dtype=torch.long)
     survey = look_at_pictures(faces, there, workers=workers, quiet=quiet)
-    return faces, [*faults, *picture_faults(faces, survey, dataset.published), *leak_faults(faces, survey)]
+    faults += [*picture_faults(faces, survey, dataset.published), *place_faults(faces, survey)]
+    return faces, [*faults, *leak_faults(faces, survey)]
 
 
 def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: Sequence[Fault], *, all: bool) -> None:
@@ -136,8 +140,34 @@ def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
                 )
 
 
+def group_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
+    """Groups of a complete test split that are smaller or larger than published."""
+    test = faces.splits["test"]
+    if not published.groups or len(test) != published.total("test"):
+        return
+    wrong = []
+    for kind, expected in published.groups.items():
+        if kind not in faces.groups:
+            yield Fault(
+                f"nothing says which test images belong to which {kind}",
+                "add the lists of subsets, or expect scores on all test images only",
+            )
+            continue
+        groups = faces.groups[kind]
+        for group, want in expected.items():
+            have = int((groups.of[test] == groups.names.index(group)).sum())
+            if have != want:
+                wrong.append(f"{kind} {group} {have:,}, published {want:,}")
+    if wrong:
+        yield Fault(
+            "the test images are spread over the groups in another way than published",
+            "take the original lists: some of these were changed",
+            tuple(wrong),
+        )
+
+
 def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
-    """Classes without an image. That every label is one of the dataset's has been seen by its reader."""
+    """Classes without an image, faces without a size. That labels are in range has been seen by the reader."""
     for split in ("train", "test"):
         if not len(faces.splits[split]):
             yield Fault(
@@ -153,18 +183,29 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
                         f"no {CALLED[split]} image has the {word} {' or '.join(never)}",
                         "complete the download, or expect scores that say nothing about it",
                     )
+    for word, task in faces.tasks.items():
+        if isinstance(task, Landmarks):
+            flat = (~(task.length(faces.targets[word], task.normaliser) > 0)).nonzero().flatten().tolist()
+            if flat:
+                yield Fault(
+                    f"the {task.normaliser} length of {len(flat):,} faces is 0, by which their errors would be divided",
+                    "take the original annotation: these lines were changed, or take them out of the list",
+                    tuple(faces.files[face] for face in flat),
+                )
 
 
 def list_faults(faces: LabelledFaces) -> Iterator[Fault]:
     """Pictures that are listed twice, and images of two splits."""
-    if faces.boxes is None:  # several faces may be cut from one photo
-        twice = [file for file, count in Counter(faces.files).items() if count > 1]
-        if twice:
-            yield Fault(
-                f"{len(twice):,} of {len(faces.files):,} pictures are listed more than once",
-                "take the original list",
-                tuple(sorted(twice)),
-            )
+    # Several faces may be cut from one photo, but not the same twice.
+    boxes = [()] * len(faces.files) if faces.boxes is None else [tuple(box) for box in faces.boxes.tolist()]
+    twice = [file for (file, _), count in Counter(zip(faces.files, boxes, strict=True)).items() if count > 1]
+    if twice:
+        yield Fault(
+            f"{len(twice):,} of {len(faces.files):,} {'pictures' if faces.boxes is None else 'faces'} are listed more "
+            "than once",
+            "take the original list",
+            tuple(sorted(twice)),
+        )
     places = torch.cat(list(faces.splits.values()))
     shared = [faces.files[place] for place, count in Counter(places.tolist()).items() if count > 1]
     if shared:
@@ -231,6 +272,23 @@ def picture_faults(faces: LabelledFaces, survey: Survey, published: Published) -
                 f"{len(other):,} of {len(faces.files):,} pictures are not {width} x {height} as published",
                 "take the pictures of the download as they are: others may be cut in another way",
                 tuple(f"{faces.files[place]}: {' x '.join(map(str, survey.sizes[place].tolist()))}" for place in other),
+            )
+
+
+def place_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
+    """Faces whose landmarks are for the most part not in their picture. A few beyond its border are usual."""
+    for word, task in faces.tasks.items():
+        if not isinstance(task, Landmarks) or faces.boxes is None:
+            continue
+        points = place_out_of(faces.boxes, task.places(faces.targets[word]))
+        beyond = ((points < -0.5) | (points > survey.sizes[:, None] - 0.5)).any(2) & survey.sizes.any(1)[:, None]
+        lost = (beyond.sum(1) > task.points / 2).nonzero().flatten().tolist()
+        if lost:
+            yield Fault(
+                f"{len(lost):,} faces have most of their landmarks outside of the picture "
+                f"({int(beyond.sum()):,} of all landmarks are outside)",
+                "take pictures and landmarks of the same download: these pictures may have been resized or exchanged",
+                tuple(faces.files[face] for face in lost),
             )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from fra.faces.geometry import crop_box
+from fra.faces.geometry import Padding, crop_box
 from fra.faces.image import read_image
 from fra.transfer.task import Task
 
@@ -23,7 +23,11 @@ class Groups:
 
     names: tuple[str, ...]
     of: Int[Tensor, "N"]
-    """Index into `names`."""
+    """Index into `names`; -1 for an image in none of them."""
+
+
+PictureReader = Callable[[int], UInt8[Tensor, "3 H W"]]
+"""Gives the picture at a position. Raises UnreadableImage or OSError."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,14 @@ class LabelledFaces:
     """Per task, the targets of all N images."""
     boxes: Float[Tensor, "N 4"] | None = None
     """The square part of each picture that is the image; without it the whole picture is, squeezed to a square."""
+    padding: Padding = "edge"
+    """What an image shows where its box leaves the picture."""
+    crop: str = ""
+    """The name of the rule that `boxes` follow, where the dataset is read with one or another."""
     groups: dict[str, Groups] = field(default_factory=dict)
     """Kinds of groups (age, gender, race) for which results are told apart, where the dataset knows them."""
-    read: Callable[[int], UInt8[Tensor, "3 H W"]] | None = None
-    """Gives the picture at a position, where pictures are no files of their own and `files` only names them."""
+    read: PictureReader | None = None
+    """Where pictures are no files of their own and `files` only names them."""
 
     def image(self, index: int, *, size: int) -> UInt8[Tensor, "3 size size"]:
         """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing."""
@@ -61,7 +69,7 @@ class LabelledFaces:
         """The image in its picture."""
         if self.boxes is None:
             return resize(picture, [size, size], antialias=True)
-        return crop_box(picture, self.boxes[index], size, "edge")
+        return crop_box(picture, self.boxes[index], size, self.padding)
 
     def missing(self) -> list[str]:
         """The `files` that are not there. Every folder is listed once: seconds for 300,000 files."""
@@ -88,6 +96,8 @@ class Published:
 
     images: Mapping[str, int | tuple[int, ...]]
     """Images of a split, or of each class in it."""
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of some kinds, test images in some of their groups."""
     size: tuple[int, int] | None = None
     """Width and height of every picture, where they are all alike."""
 
@@ -100,15 +110,24 @@ class Published:
 class Dataset:
     """A row of DATASETS. Calling it reads a folder for a run."""
 
-    read: Callable[[Path], LabelledFaces]
-    """Raises ValueError when the folder does not hold the dataset, or a line of its lists cannot be understood."""
+    read: Callable[..., LabelledFaces]
+    """From a folder and, where there are `crops`, one of them as `crop`. Raises ValueError when the folder does not
+    hold the dataset, or a line of its lists cannot be understood."""
     layout: str
     """The trees that `read` accepts, for `fra data layout`."""
     published: Published = field(default_factory=lambda: Published({}))
+    crops: tuple[str, ...] = ()
+    """Ways to cut its faces; the first is taken when none is asked for."""
 
-    def __call__(self, folder: Path) -> LabelledFaces:
-        """`read`, and a ValueError as well when pictures that its lists name are not there."""
-        faces = self.read(folder)
+    def __call__(self, folder: Path, *, crop: str | None = None) -> LabelledFaces:
+        """`read`, and a ValueError as well for pictures that its lists name but are not there, and an unknown crop."""
+        if crop is None:
+            faces = self.read(folder)
+        elif crop in self.crops:
+            faces = self.read(folder, crop=crop)
+        else:
+            ways = f"is cut as {', '.join(self.crops)}" if self.crops else "is cut in one way: leave crop out"
+            raise ValueError(f"there is no crop '{crop}' of this dataset, which {ways}")
         missing = faces.missing()
         if missing:
             raise ValueError(

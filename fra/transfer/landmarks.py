@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Normaliser = Literal["inter-ocular", "inter-pupil", "diag", "box"]
 """Distance of the outer eye corners, of the pupils; diagonal of the face box, root of its area (spec, section 9)."""
+EDGE = 1e-4
+"""The star crop ends at the highest and the lowest landmark: rounding must not push these out."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Landmarks(Task):
     def places(self, targets: Float[Tensor, "N Q 2"]) -> Float[Tensor, "N P 2"]:
         """The landmarks among the targets."""
         return targets[:, : self.points]
+
+    def outside(self, targets: Float[Tensor, "N Q 2"]) -> dict[str, int]:
+        """How many `landmarks` lie outside of the images, in how many `faces`; on the edge is inside."""
+        beyond = (self.places(targets).abs() > 1 + EDGE).any(2)
+        return {"landmarks": int(beyond.sum()), "faces": int(beyond.any(1).sum())}
 
     def metrics(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> dict[str, float]:
         errors = self.errors(outputs, targets)

@@ -196,7 +196,9 @@ def solve_by_ridge(head: nn.Module, data: TrainingViews, *, seed: int) -> list[d
     assert isinstance(head, nn.Linear)
     unit_variance = math.sqrt(data.features.shape[2])  # undoes the Standardiser's division, for PENALTIES' sake
     features = data.features.double() * unit_variance
-    targets = data.targets.flatten(2).double()
+    targets = data.targets.flatten(2)[
+        :, :, : head.out_features
+    ].double()  # beyond are lengths that errors are judged by
     folds = torch.randperm(data.count, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, data.count)
     rows = features.flatten(0, 1), targets.flatten(0, 1)
     errors = cross_validated(*rows, folds.repeat(len(features)))

@@ -43,11 +43,12 @@ class TaskModel(nn.Module):
         *,
         size: int,
         dataset: str = "",
+        crop: str = "",
     ) -> None:
-        """`dataset` is the row in DATASETS that the task was learned from."""
+        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out."""
         super().__init__()
         self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
-        self.dataset = dataset
+        self.dataset, self.crop = dataset, crop
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
         """The head's outputs for face crops in [0, 1], of the size it was trained at."""
@@ -129,4 +130,5 @@ def load_task_model(run: str | Path) -> TaskModel:
     if "alignment" in notes:
         head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
     head.load_state_dict(below("head.", tensors))
-    return TaskModel(task, encoder, standardise, head, size=notes["image_size"], dataset=notes["dataset"]).eval()
+    where_from = {"dataset": notes["dataset"], "crop": notes.get("crop", "")}
+    return TaskModel(task, encoder, standardise, head, size=notes["image_size"], **where_from).eval()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fra.parts.encoder import Encoder
 from fra.training.trainable import Loss, Progress
 from fra.transfer.alignment import AlignmentConfig
+from fra.transfer.crops import CropRule
 from fra.transfer.subsets import SubsetRule
 from fra.transfer.task import Task
 
@@ -28,6 +29,8 @@ class TransferRecipe:
     """What is asked: a task that the dataset offers (`expression`, `attributes`, `landmarks`)."""
     dataset: str
     """Row in DATASETS."""
+    crop: CropRule | None = None
+    """How faces are cut out, where the dataset leaves it open (`fra.transfer.crops`); None is the dataset's own way."""
     protocol: Literal["linear", "finetune", "eac", "star"] = "linear"
     """Row in PROTOCOLS."""
     epochs: int = 100

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fra.files import atomic, shortened, write_rows
 from fra.transfer.dataset import LabelledFaces
+from fra.transfer.landmarks import Landmarks
 from fra.transfer.metrics import wilson
 from fra.transfer.protocol import Fitted
 from fra.transfer.subsets import subset_hash
@@ -126,6 +127,7 @@ def summarise(
         },
         "subset_hash": [subset_hash([faces.files[image] for image in seed.subset.tolist()]) for seed in seeds],
         **task.details(every, targets.repeat(len(seeds), *[1] * (targets.ndim - 1))),
+        **({"crop": {"name": faces.crop, "outside": task.outside(targets)}} if isinstance(task, Landmarks) else {}),
         **({"groups": by_group(task, faces, targets, seeds)} if faces.groups else {}),
     }
 
@@ -133,7 +135,10 @@ def summarise(
 def by_group(
     task: Task, faces: LabelledFaces, targets: Tensor, seeds: Sequence[SeedResult]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Per kind and group: test images, the task's main metric on them (mean over seeds), Wilson's 95 % interval."""
+    """Per kind and group: test images and the metrics on them (mean over seeds), the task's main one first.
+
+    For a share of decisions with Wilson's 95 % interval.
+    """
     name, test = task.selects, faces.splits["test"]
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for kind, groups in faces.groups.items():
@@ -142,9 +147,10 @@ def by_group(
             mine = groups.of[test] == number
             count = int(mine.sum())
             if count:
-                mean = statistics.fmean(task.metrics(seed.outputs[mine], targets[mine])[name] for seed in seeds)
-                interval = dataclasses.asdict(wilson(mean, count)) if name in task.proportions else {}
-                found[kind][group] = {"images": count, name: mean, **interval}
+                by_seed = [task.metrics(seed.outputs[mine], targets[mine]) for seed in seeds]
+                means = {key: statistics.fmean(values[key] for values in by_seed) for key in by_seed[0]}
+                interval = dataclasses.asdict(wilson(means[name], count)) if name in task.proportions else {}
+                found[kind][group] = {"images": count, name: means[name], **means, **interval}
     return found
 
 
@@ -187,7 +193,7 @@ def _predictions(
 ) -> list[dict[str, Any]]:
     files = [faces.files[image] for image in faces.splits["test"].tolist()]
     kinds = {
-        f"group_{kind}": [groups.names[number] for number in groups.of[faces.splits["test"]].tolist()]
+        f"group_{kind}": [(*groups.names, "")[number] for number in groups.of[faces.splits["test"]].tolist()]
         for kind, groups in faces.groups.items()
     }
     rows = []

@@ -215,6 +215,7 @@ def transfer_network(
             "encoder_hash": fingerprint,
             "protocol": recipe.protocol,
             "dataset": recipe.dataset,
+            "crop": faces.crop,
             "recipe": recipe.name,
             **learned,
         },
@@ -273,7 +274,7 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
     dataset = find_dataset(recipe.dataset)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give the dataset's as --data")
-    faces = dataset(folder)
+    faces = dataset(folder, crop=recipe.crop)
     if recipe.task not in faces.tasks:
         raise ValueError(f"{faces.name} has no task '{recipe.task}': it has {', '.join(faces.tasks)}")
     for split in ("train", "test"):
@@ -345,6 +346,12 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     console.print(table)
     for kind, groups in results.get("groups", {}).items():
         _print_groups(console, kind, groups)
+    if results.get("crop", {}).get("name"):
+        outside = results["crop"]["outside"]
+        console.print(
+            f"faces are cut as {results['crop']['name']}, about the annotated face: {outside['landmarks']:,} landmarks "
+            f"of {outside['faces']:,} test faces lie outside of the image"
+        )
     if results["unreadable"]:
         console.print(f"{results['unreadable']} images could not be read and were left out: {out / 'unreadable.csv'}")
     console.print(f"all of it is in {out}")

@@ -1,7 +1,7 @@
 """The datasets that `fra transfer` reads: one file each, one row here."""
 
 from fra.transfer.dataset import Dataset
-from fra.transfer.datasets import affectnet, celeba, fairface, ferplus, lfwa, rafdb, synthetic, w300
+from fra.transfer.datasets import affectnet, aflw, celeba, cofw, fairface, ferplus, lfwa, rafdb, synthetic, w300, wflw
 
 DATASETS: dict[str, Dataset] = {
     "synthetic": synthetic.DATASET,
@@ -12,6 +12,9 @@ DATASETS: dict[str, Dataset] = {
     "celeba": celeba.DATASET,
     "lfwa": lfwa.DATASET,
     "300w": w300.DATASET,
+    "wflw": wflw.DATASET,
+    "cofw": cofw.DATASET,
+    "aflw": aflw.DATASET,
     "fairface": fairface.DATASET,
 }
 """Name in a recipe → reader of the folder given as --data, and what is known of the download."""

@@ -3,46 +3,90 @@
 300w/afw/ 337      300w/helen/trainset/ 2,000   300w/lfpw/trainset/ 811     train: 3,148 faces, the usual split
 300w/ibug/ 135     300w/helen/testset/ 330      300w/lfpw/testset/ 224      test: 689 faces, the full set
 
-Folders that are not there are left out. Give 300w/ or the folder that holds it. There is no validation split.
+Folders that are not there are left out. Without .pts files, HRNet's lists of the same pictures, also in images/:
+
+300w/[annotations/]face_landmarks_300w_train.csv
+300w/[annotations/]face_landmarks_300w_valid.csv, or face_landmarks_300w_valid_common.csv and ..._valid_challenge.csv
+
+or STAR's, which may lie in annotations/300W/ too:
+
+300w/[annotations/]train.tsv       300w/[annotations/]test.tsv
+
+Give 300w/ or the folder that holds it. There is no validation split. The subset `challenging` is ibug/, `common` the
+other test faces. One file name has a blank in it: ibug/image_092 _01.jpg.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from fra.faces.landmarks import picture_of, place_in, pts_files, read_pts, square_around
+from fra.faces.landmarks import FOLDERS_300W, picture_of, pts_files, read_pts
 from fra.faces.layout import find_layout
-from fra.transfer.dataset import Dataset, LabelledFaces, Published
+from fra.transfer.crops import CROPS, AnnotatedFaces, CropRule, label_faces
+from fra.transfer.dataset import Dataset, Groups, LabelledFaces, Published
+from fra.transfer.landmark_lists import (
+    hrnet_lists,
+    join,
+    on_disk,
+    read_hrnet_csv,
+    read_star_tsv,
+    star_lists,
+)
 from fra.transfer.landmarks import Landmarks
 
+HRNET_SHIFT = -2.0
+"""From HRNet's coordinates and centres to pixels from 0; other sets need none (FaRL; spec alignment.md, section 6)."""
+LISTS = tuple(
+    where + name
+    for where in ("", "annotations/", "annotations/300W/")
+    for name in ("face_landmarks_300w_train.csv", "train.tsv")
+)
+TASK = Landmarks(68, thresholds=(10.0, 5.0))
+"""STAR's threshold for 300-W is 5 %, others' 10 (spec alignment.md, section 9)."""
 
-def read(folder: Path) -> LabelledFaces:
-    """Read the folder that holds `afw/`, `helen/` and so on, or the one above it called `300w`.
 
-    The image of a face is a square around its landmarks, twice as wide as their box, with the edges repeated where
-    the photo ends. So the crop comes from the annotation, in the test split too, as in HRNet, ADNet and STAR.
-    Raises ValueError when no train or no test folder is there, or a .pts file cannot be understood.
+def read(folder: Path, crop: CropRule = "square") -> LabelledFaces:
+    """Read one of the layouts above.
+
+    The image of a face is a square around its landmarks (see fra.transfer.crops). Raises ValueError when no train or no
+    test faces are there, or a file cannot be understood.
     """
-    root = find_layout(folder, holds="helen", below="300w", name="300w")
-    files: list[str] = []
-    points: list[Tensor] = []
-    splits = {"val": torch.empty(0, dtype=torch.long)}
-    for split, found in pts_files(root).items():
-        splits[split] = torch.arange(len(files), len(files) + len(found))
-        files += [str(picture_of(path).relative_to(root)) for path in found]
-        points += [read_pts(path) for path in found]
-    landmarks = torch.stack(points)
-    boxes = square_around(landmarks)
-    return LabelledFaces(
-        name="300w",
-        root=root,
-        files=files,
-        splits=splits,
-        tasks={"landmarks": Landmarks(68)},
-        targets={"landmarks": place_in(boxes, landmarks)},
-        boxes=boxes,
-    )
+    root = find_layout(folder, holds=("helen", *LISTS), below="300w", name="300w")
+    parts, pictures = find_faces(root)
+    subset = torch.full((len(parts["train"].files) + len(parts["test"].files),), -1)
+    subset[len(parts["train"].files) :] = torch.tensor(["ibug/" in file for file in parts["test"].files]).long()
+    groups = {"subset": Groups(("common", "challenging"), subset)}
+    return label_faces(parts, TASK, crop, name="300w", root=pictures, groups=groups)
 
 
-DATASET = Dataset(read, layout=__doc__ or "", published=Published({"train": 3_148, "test": 689}))
+def find_faces(root: Path) -> tuple[dict[str, AnnotatedFaces], Path]:
+    """The faces of both splits and the folder of their pictures. The original .pts files come before other lists."""
+    any_pts = any(next((root / name).glob("*.pts"), None) for names in FOLDERS_300W.values() for name in names)
+    if not any_pts:
+        train = hrnet_lists(root, "300w", ["train"])
+        test = hrnet_lists(root, "300w", ["valid"]) or hrnet_lists(root, "300w", ["valid_common", "valid_challenge"])
+        star = star_lists(root, "300W")
+        if train and test:
+            lists = {"train": train, "test": test}
+            parts = {
+                split: join([read_hrnet_csv(path, 68, shift=HRNET_SHIFT) for path in paths])
+                for split, paths in lists.items()
+            }
+            return on_disk(root, parts)
+        if star:
+            return on_disk(root, {split: read_star_tsv(path, 68) for split, path in star.items()})
+    return {split: _read_pts_files(root, found) for split, found in pts_files(root).items()}, root
+
+
+def _read_pts_files(root: Path, found: Sequence[Path]) -> AnnotatedFaces:
+    files = [str(picture_of(path).relative_to(root)) for path in found]
+    return AnnotatedFaces(files, torch.stack([read_pts(path) for path in found]))
+
+
+DATASET = Dataset(
+    read,
+    layout=__doc__ or "",
+    published=Published({"train": 3_148, "test": 689}, groups={"subset": {"common": 554, "challenging": 135}}),
+    crops=CROPS[:3],
+)
