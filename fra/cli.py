@@ -231,7 +231,8 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--encoder",
         metavar="WHAT",
-        help="run folder, file of weights, random, random:NAME, timm:NAME or timm:NAME=FILE",
+        help="run folder, file of weights, weights that come with fra (`fra recipes`), random, random:NAME, timm:NAME "
+        "or timm:NAME=FILE",
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
     parser.add_argument(
@@ -285,7 +286,8 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a run folder of `fra pretrain`, its model.safetensors, or a checkpoint of the released FRA",
+        help="a run folder of `fra pretrain`, its model.safetensors, weights that come with fra (`fra recipes`), or a "
+        "checkpoint of the released FRA",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--faces", type=Path, metavar="FILE_OR_DIR", help="faces to draw the regions of")
@@ -482,7 +484,7 @@ def _export(options: Arguments) -> None:
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "recipes", "list the shipped recipes, or print one", _recipes)
+    parser = _command(commands, "recipes", "list the shipped recipes and weights, or print a recipe", _recipes)
     parser.add_argument("name", nargs="?", metavar="NAME")
 
 
@@ -501,6 +503,13 @@ def _recipes(options: Arguments) -> None:
         for name, path in recipes.items():
             headline = path.read_text().splitlines()[0].lstrip("# ").split("   fra ")[0].rstrip()
             print(f"  {name:<42} {headline}")
+    from fra.training.shipped import read_manifest, shipped_names
+
+    names = shipped_names()
+    print("weights that come with fra (--encoder NAME, fra regions NAME)" if names else "no weights come with this fra")
+    for name in names:
+        manifest = read_manifest(name)
+        print(f"  {name:<42} {manifest.method}, {manifest.encoder['name']}, {manifest.training_data['name']}")
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from fra import __version__
@@ -259,6 +260,16 @@ def _identity(recipe: PretrainRecipe, pool: Pool, precision: str) -> dict[str, A
     return flat(plain(recipe), "") | {"faces": len(pool), "precision": precision}
 
 
+def watched_faces(recipe: PretrainRecipe, pool: Pool) -> Int[Tensor, "N"]:
+    """Positions of the faces on which health is measured: evenly spread, first and last included."""
+    return torch.from_numpy(np.linspace(0, len(pool) - 1, min(recipe.health_faces, len(pool))).astype(np.int64))
+
+
+def shown(watched: Tensor) -> Tensor:
+    """Those of the watched faces, or of what belongs to them, that snapshots and pictures show."""
+    return watched[:: max(1, len(watched) // SNAPSHOT_FACES)][:SNAPSHOT_FACES]
+
+
 class Watch:
     """What happens between epochs on process 0: health, snapshots of the regions, the encoder so far."""
 
@@ -274,22 +285,20 @@ class Watch:
         self.out = out
         self.loaders = loaders
         self.metadata = run_metadata(recipe, pool)
-        chosen = torch.from_numpy(np.linspace(0, len(pool) - 1, min(recipe.health_faces, len(pool))).astype(np.int64))
+        chosen = watched_faces(recipe, pool)
         self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
-        self.stride = max(1, len(chosen) // SNAPSHOT_FACES)
         self.monitor = HealthMonitor(self.faces, **side_sets)
         if not (out / "snapshots" / "faces.npz").exists():
             self._show_views(recipe, pool, chosen)
 
     def _show_views(self, recipe: PretrainRecipe, pool: Pool, chosen: Tensor) -> None:
-        some = chosen[:: self.stride][:SNAPSHOT_FACES]
+        some = shown(chosen)
         images = [pool.read(int(index))[0] for index in some]
         views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
         sheet = [(view[index] * 255).byte() for view in views for index in range(len(some))]
         write_image(self.out / "pictures" / "views.jpg", contact_sheet(sheet, len(some)))
-        shown = self.faces[:: self.stride][:SNAPSHOT_FACES]
         with atomic(self.out / "snapshots" / "faces.npz") as temporary:
-            np.savez_compressed(temporary, images=(shown * 255).byte().cpu().numpy())
+            np.savez_compressed(temporary, images=(shown(self.faces) * 255).byte().cpu().numpy())
 
     def epoch(self, method: Method, epoch: int, step: int) -> list[str]:
         """Measure, append to health.csv, keep snapshots and weights; lines to show."""
@@ -299,9 +308,8 @@ class Watch:
         row = dict(epoch=epoch, step=step) | measured
         append_rows(table, [shortened(row)])
         if regions is not None:
-            shown = regions.heatmaps[:: self.stride][:SNAPSHOT_FACES]
             with atomic(self.out / "snapshots" / f"epoch_{epoch:04d}.npz") as temporary:
-                np.savez_compressed(temporary, heatmaps=shown.half().cpu().numpy())
+                np.savez_compressed(temporary, heatmaps=shown(regions.heatmaps).half().cpu().numpy())
         self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
         numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)

@@ -124,6 +124,8 @@ def describe(summary: RegionsSummary, out: Path) -> str:
 def _snapshots_of(model: str) -> draw.Snapshots | None:
     """The snapshots in the model's run folder, given the folder or a file in it."""
     path = Path(model)
+    if not path.exists():  # weights that come with fra
+        return None
     return draw.load_snapshots((path if path.is_dir() else path.parent) / "snapshots")
 
 

@@ -21,6 +21,7 @@ from fra.parts.region_head import RegionHead, RegionModel
 from fra.training.foreign import import_encoder, import_region_model
 from fra.training.layouts import timm_config
 from fra.training.rebuild import encoder_config, fill, region_head_config
+from fra.training.shipped import ENCODER, REGIONS, shipped_file, shipped_names
 
 FOREIGN_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
@@ -70,7 +71,7 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
         encoder = _timm_encoder(text.removeprefix("timm:"))
     else:
         network, path = split_source(text)
-        path = _weights_path(path, "encoder.safetensors")
+        path = shipped_file(text, ENCODER) or _weights_path(path, "encoder.safetensors")
         if network is None and is_ours(path):
             state, metadata = read_weights(path)
             encoder = Encoder(encoder_config(metadata["encoder"], path))
@@ -83,10 +84,14 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
 
 
 def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
-    """The region model in a run folder, its `model.safetensors`, or a checkpoint of the released FRA, in eval mode.
+    """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or shipped weights.
 
-    Raises ValueError when the method has none. Of a foreign file one line on stderr says what was read, unless `quiet`.
+    In eval mode. Raises ValueError when the method has none. Of a foreign file one line on stderr says what was read,
+    unless `quiet`.
     """
+    shipped = shipped_file(str(what), REGIONS)
+    if shipped:
+        return _shipped_region_model(str(what), shipped).to(device).eval()
     path = _weights_path(Path(what), "model.safetensors")
     if not is_ours(path):
         imported = import_region_model(path)
@@ -98,6 +103,15 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
             f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
         )
     return rebuild_region_model(state, metadata, path).to(device).eval()
+
+
+def _shipped_region_model(name: str, path: Path) -> RegionModel:
+    """The shipped encoder with the region head in the file `path` beside it."""
+    encoder = load_encoder(name)
+    state, metadata = read_weights(path)
+    head = RegionHead(encoder.channels, region_head_config(metadata["regions"], path))
+    fill(head, state, f"{path} does not fit its own description")
+    return RegionModel(encoder, head)
 
 
 def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> RegionModel:
@@ -135,12 +149,14 @@ def describe(what: str | Path) -> str:
 
 
 def absolute(what: str) -> str:
-    """The same source, found also from another working directory; `random` and timm's names stay as they are."""
+    """The same source, found also from another working directory; names (random, timm's, shipped) stay as they are."""
     network, path = split_source(what)
     if network is not None:
         return f"timm:{network}={path.resolve()}"
     prefix = "random:" if what.startswith("random:") else ""
     path = Path(what.removeprefix(prefix))
+    if str(path) in shipped_names():
+        return what
     return f"{prefix}{path.resolve()}" if path.exists() else what
 
 
@@ -188,7 +204,7 @@ def _timm_encoder(name: str) -> Encoder:
 def _random_encoder(like: str) -> Encoder:
     """Always the same random weights for the same network, whatever was drawn before."""
     config = RANDOM
-    if like and Path(like).exists():
+    if like and (like in shipped_names() or Path(like).exists()):
         config = load_encoder(like, quiet=True).config
     elif like:
         config = HOURGLASS if like == HOURGLASS.name else EncoderConfig(name=like)
@@ -204,7 +220,9 @@ def _weights_path(path: Path, name: str) -> Path:
             raise ValueError(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
         return path / name
     if not path.exists():
+        names = ", ".join(shipped_names()) or "this version has none"
         raise ValueError(
-            f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME or timm:NAME=FILE"
+            f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME, timm:NAME=FILE, or the"
+            f" name of weights that come with fra ({names})"
         )
     return path

@@ -1,0 +1,232 @@
+"""Make a folder of shipped weights, fra/weights/NAME, from a finished run of `fra pretrain` on FairFace.
+
+    python scripts/ship_weights.py runs/x --name laptop --faces FAIRFACE --results runs/x.rafdb runs/x.score
+
+The encoder and, where the method has regions, the region head are written as half precision, with a manifest and a
+card. Refused: a run on other faces than FairFace (no other set permits it), an unfinished run, weights whose features
+half precision would change, more than 30 MB together. RESULTS are run folders of `fra transfer` and of
+`fra regions --score`; nothing is copied from them but the numbers.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fra.faces.pool import FirstImages, Pool, open_pool
+from fra.faces.synthetic import draw_face
+from fra.files import read_rows
+from fra.parts.encoder import Encoder
+from fra.pretrain.pool import face_batch
+from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watched_faces
+from fra.training import shipped
+from fra.training.weights import load_encoder, load_region_model, read_weights, save_weights
+from fra.transfer.datasets import find_dataset
+
+ATTRIBUTION = (
+    "Trained on images of FairFace (Kärkkäinen and Joo, FairFace: Face Attribute Dataset for Balanced Race, Gender, and"
+    " Age for Bias Measurement and Mitigation, WACV 2021), which is under CC BY 4.0"
+    " (https://creativecommons.org/licenses/by/4.0/); changes: images resized to 112x112."
+)
+INTENDED_USE = (
+    "Features and regions of faces for further training and for study: expression, attributes, landmarks, segmentation"
+    " of faces, teaching. Not for deciding anything about a person, not for identifying or watching people."
+)
+LIMITS = [
+    "Trained on aligned crops of one size: cut photographs by `fra crop` first.",
+    "A small network trained for hours on two processor cores: far from the accuracy of the paper's ResNet-50.",
+    "Regions are found without names; left and right are not told apart, because views are mirrored at random.",
+    "FairFace is balanced over seven races as annotators saw them, not over ages, cameras, lighting or occlusions;"
+    " nothing was done about bias beyond that, and results by group should be measured before any use.",
+]
+LARGEST_CHANGE = (
+    0.01  # of features and scores by half precision, as a share of their size (ours: below any seed's luck)
+)
+
+
+def ship(run: Path, *, name: str, faces: Path, results: list[Path]) -> Path:
+    """Write fra/weights/NAME whole, in place of one that was there. ValueError says why a run cannot be shipped."""
+    for needed in ("summary.json", "recipe.yaml", "encoder.safetensors", "model.safetensors"):
+        if not (run / needed).is_file():
+            raise ValueError(f"{run} holds no {needed}: give a finished run of `fra pretrain`")
+    recipe = load_pretrain_recipe(str(run / "recipe.yaml"), [])
+    _, metadata = read_weights(run / "encoder.safetensors")
+    data = training_data(run, recipe, metadata, faces)
+    measured = [row for folder in results for row in read_results(folder)]
+    shipped.SHIPPED.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=shipped.SHIPPED))
+    target, old = shipped.SHIPPED / name, shipped.SHIPPED / f".{name}-old"
+    try:
+        building.chmod(0o755)
+        notes = {key: metadata[key] for key in ("encoder", "method", "recipe_hash", "faces", "library")}
+        save_half(building / shipped.ENCODER, load_encoder(run).backbone, notes)
+        has_regions = "regions" in read_weights(run / "model.safetensors")[1]
+        if has_regions:
+            model = load_region_model(run)
+            regions = {"regions": dataclasses.asdict(model.head.config)}
+            save_half(building / shipped.REGIONS, model.head, notes | regions)
+        changed = change(run, building, has_regions)
+        write_manifest(
+            building,
+            shipped.Manifest(
+                name=name,
+                licence="CC BY 4.0",
+                attribution=ATTRIBUTION,
+                training_data=data,
+                method=metadata["method"],
+                encoder=metadata["encoder"],
+                recipe=metadata["recipe"],
+                recipe_hash=metadata["recipe_hash"],
+                training=training_facts(run),
+                library=metadata["library"],
+                precision=(
+                    "Matrices and filters are stored in half precision, the rest in single, and computed in single."
+                    f" On drawn faces that moves {changed}."
+                ),
+                results=measured,
+                intended_use=INTENDED_USE,
+                limits=LIMITS,
+                files={path.name: shipped.file_facts(path) for path in sorted(building.glob("*.safetensors"))},
+            ),
+        )
+        others = [path for path in shipped.SHIPPED.glob("[!.]*/*.safetensors") if path.parent != target]
+        total = sum(path.stat().st_size for path in [*others, *building.glob("*.safetensors")])
+        if total > shipped.MOST_BYTES:
+            raise ValueError(f"all shipped weights would take {total:,} bytes, more than {shipped.MOST_BYTES:,}")
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def write_manifest(folder: Path, manifest: shipped.Manifest) -> None:
+    (folder / "manifest.json").write_text(shipped.manifest_text(manifest))
+    (folder / "card.md").write_text(shipped.card(manifest))
+
+
+def training_data(run: Path, recipe: PretrainRecipe, metadata: dict[str, Any], faces: Path) -> dict[str, Any]:
+    """What the run was trained on. ValueError unless `faces` is FairFace and the run has seen these very faces.
+
+    FairFace is known by its list: its age groups and races are no other set's. The run keeps some of its faces
+    (snapshots/faces.npz), which must be those at the same places of `faces`.
+    """
+    listed = set(find_dataset("fairface")(faces).files)
+    pool: Pool = open_pool(faces)
+    if recipe.max_faces is not None:
+        pool = FirstImages(pool, recipe.max_faces)
+    strange = next((path for path in map(pool.path, range(len(pool))) if not _in(listed, path, faces)), None)
+    if strange is not None:
+        raise ValueError(f"{strange} is not in the list of FairFace, {faces}/labels.csv")
+    if len(pool) != metadata["faces"]:
+        raise ValueError(f"{run} was trained on {metadata['faces']:,} faces, and {faces} gives {len(pool):,}")
+    with np.load(run / "snapshots" / "faces.npz") as archive:
+        seen = torch.from_numpy(archive["images"])
+    now = face_batch(pool, shown(watched_faces(recipe, pool)), size=recipe.encoder.image_size)
+    # Decoders of different versions round differently.
+    if now.shape != seen.shape or float((255 * now - seen).abs().mean()) > 2:
+        raise ValueError(
+            f"the faces that {run} was trained on are not those in {faces}: only FairFace's can be shipped"
+        )
+    return {"name": "FairFace", "faces": len(pool), "labels": "none were used", "licence": "CC BY 4.0"}
+
+
+def _in(listed: set[str], path: Path, faces: Path) -> bool:
+    return path.resolve().relative_to(faces.resolve()).as_posix() in listed
+
+
+def training_facts(run: Path) -> dict[str, Any]:
+    """Epochs, steps, hours and the health after the last epoch."""
+    summary = json.loads((run / "summary.json").read_text())
+    last = read_rows(run / "health.csv")[-1]
+    facts = {key: summary[key] for key in ("epochs", "steps")} | {"hours": round(summary["seconds"] / 3600, 2)}
+    kept = ("effective_rank", "mask_cosine", "assignment_entropy")
+    return facts | {name: float(last[name]) for name in kept if last.get(name)}
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The numbers of a run of `fra transfer` or of `fra regions --score`. ValueError when it is neither."""
+    if (folder / "results.json").is_file():
+        found = json.loads((folder / "results.json").read_text())
+        metrics = {name: {key: value[key] for key in ("mean", "std")} for name, value in found["metrics"].items()}
+        kept = {key: found[key] for key in ("task", "dataset", "protocol", "fraction", "train_images", "test_images")}
+        return [kept | {"seeds": len(found["seeds"]), "metrics": metrics}]
+    if (folder / "score.json").is_file():
+        found = json.loads((folder / "score.json").read_text())
+        metrics = {name: value for name, value in found.items() if isinstance(value, float)}
+        return [{"task": "regions", "dataset": "300w", "protocol": "region score", "metrics": metrics}]
+    raise ValueError(f"{folder} holds neither results.json nor score.json")
+
+
+def save_half(path: Path, module: nn.Module, notes: dict[str, Any]) -> None:
+    """Matrices and filters as half precision; vectors (batch norm's variances have a wide range) and counters as is."""
+    module = module.float()
+    halved = {name: _half(tensor) for name, tensor in module.state_dict().items()}
+    save_weights(path, Stored(halved), notes)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.ndim > 1 and tensor.is_floating_point() else tensor
+
+
+class Stored(nn.Module):
+    """Tensors under names that may hold dots."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.tensors = tensors
+
+    def state_dict(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        return self.tensors
+
+
+@torch.inference_mode()
+def change(run: Path, building: Path, has_regions: bool) -> str:
+    """How far half precision moves what the run says of drawn faces. ValueError when that is far."""
+    encoder = load_encoder(run)
+    images = torch.stack([draw_face(seed, size=encoder.image_size).image for seed in range(8)]).float() / 255
+    copy: Encoder = load_encoder(building / shipped.ENCODER)
+    pairs = {"features": (encoder(images), copy(images))}
+    if has_regions:
+        model, other = load_region_model(run), load_region_model(run)
+        state, _ = read_weights(building / shipped.REGIONS)
+        other.head.load_state_dict(state)
+        other.encoder = copy
+        pairs["scores"] = (model(images).scores, other(images).scores)
+    moved = {what: float((old - new).norm() / old.norm().clamp(min=1e-9)) for what, (old, new) in pairs.items()}
+    if max(moved.values()) > LARGEST_CHANGE or not all(map(np.isfinite, moved.values())):
+        raise ValueError(f"half precision would change {moved} (as shares of their size): these weights need single")
+    return ", ".join(f"{what} by {100 * value:.2g} %" for what, value in moved.items())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run of `fra pretrain`")
+    parser.add_argument("--name", required=True, help="what users will call the weights")
+    parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="the FairFace it was trained on")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], metavar="RUN")
+    options = parser.parse_args(arguments)
+    try:
+        folder = ship(options.run, name=options.name, faces=options.faces, results=options.results)
+    except (ValueError, OSError) as error:
+        print(f"ship_weights: {error}", file=sys.stderr)
+        return 2
+    for path in sorted(folder.iterdir()):
+        print(f"{path.stat().st_size:>12,}  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
