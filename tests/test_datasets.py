@@ -1,4 +1,4 @@
-"""The drawn faces are written in four layouts and read back; real downloads have the counts that are known."""
+"""The drawn faces are written in five layouts and read back; real downloads have the counts that are known."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +10,10 @@ from PIL import Image
 from torch.testing import assert_close
 
 from fra.faces.image import image_files
+from fra.faces.landmarks import place_out_of
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, draw_face
 from fra.transfer.dataset import LabelledFaces
-from fra.transfer.datasets import DATASETS, celeba, rafdb, synthetic, w300
+from fra.transfer.datasets import DATASETS, celeba, rafdb, synthetic, w300, wflw
 
 COUNT, SIZE = 20, 64
 
@@ -88,6 +89,23 @@ def test_the_300w_layout_gives_back_the_landmarks_and_counts_from_one(drawn: Pat
     assert_close(torch.tensor([float(v) for v in first_line.split()]), draw_face(0, size=SIZE).points68[0] + 1)
     assert len(faces.splits["train"]) == 16
     assert len(faces.splits["test"]) == 4
+
+
+def test_the_wflw_layout_gives_back_the_landmarks_and_counts_from_zero(drawn: Path) -> None:
+    faces = wflw.read(drawn / "wflw", crop="rect")
+    truth = [draw_face(number, size=SIZE) for number in numbers(faces, drawn)]
+    points = torch.stack([face.points98 for face in truth])
+    assert faces.boxes is not None
+    assert_close(place_out_of(faces.boxes, faces.targets["landmarks"]), points, atol=1e-4, rtol=0)
+    # The rectangle is the landmarks' box in whole pixels, the image a square about it: nothing is outside.
+    assert faces.targets["landmarks"].abs().max() <= 1
+    table = drawn / "wflw/WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt"
+    first = table.read_text().splitlines()[0].split()
+    assert len(first) == 207
+    assert_close(torch.tensor([float(v) for v in first[:2]]), draw_face(0, size=SIZE).points98[0])
+    blurry = [bool(face.attributes[ATTRIBUTES.index("Blurry")]) for face in truth]
+    assert [bool(flag) for flag in faces.groups["blur"].of] == blurry
+    assert [len(faces.splits[split]) for split in ("train", "test")] == [16, 4]
 
 
 def test_a_300w_crop_shows_a_landmark_where_its_target_says(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import landmark_miniatures
 import numpy as np
 import pytest
 import torch
@@ -383,14 +384,6 @@ def put_rafdb(root: Path, *, size: int = 100) -> Path:
     return root
 
 
-def put_300w(root: Path) -> Path:
-    for seed, folder in enumerate(("helen/trainset", "helen/testset")):
-        put_picture(root / folder / "a b_1.png", seed, width=80, height=80)
-        points = [f"{20 + number % 8} {20 + number // 8}" for number in range(68)]
-        put_lines(root / folder / "a b_1.pts", "version: 1", "n_points: 68", "{", *points, "}")
-    return root
-
-
 MINIATURES: dict[str, Callable[[Path], Path]] = {
     "rafdb": put_rafdb,
     "ferplus": put_ferplus_tables,
@@ -398,7 +391,10 @@ MINIATURES: dict[str, Callable[[Path], Path]] = {
     "affectnet8": put_affectnet_annotations,
     "celeba": CELEBA["kaggle"],
     "lfwa": put_lfwa,
-    "300w": put_300w,
+    "300w": landmark_miniatures.put_300w_pts,
+    "wflw": landmark_miniatures.put_wflw,
+    "cofw": landmark_miniatures.put_cofw,
+    "aflw": landmark_miniatures.put_aflw_csv,
 }
 
 
@@ -456,6 +452,9 @@ def test_published_counts_are_those_of_the_papers() -> None:
         "celeba": [162_770, 19_962],
         "lfwa": [6_263, 6_880],
         "300w": [3_148, 689],
+        "wflw": [7_500, 2_500],
+        "cofw": [1_345, 507],
+        "aflw": [20_000, 4_386],
     }
     assert sum(DATASETS["celeba"].published.total(split) for split in ("train", "val", "test")) == 202_599
     assert DATASETS["ferplus"].published.total("val") == 3_191

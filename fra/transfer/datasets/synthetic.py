@@ -1,9 +1,9 @@
-"""Drawn faces with known truth, in a layout of our own and, from the same pictures, in three official ones:
+"""Drawn faces with known truth, in a layout of our own and, from the same pictures, in four official ones:
 
 images/000000.jpg …   labels.csv: file, split, expression, one column per attribute (0 or 1)
 regions/000000.png …  8-bit grey, value = index into fra.faces.synthetic.REGION_NAMES
 landmarks.npz         files, points68 (N, 68, 2), points98 (N, 98, 2), five_points (N, 5, 2): pixels, from 0
-rafdb/basic/…         celeba/…         300w/…
+rafdb/basic/…         celeba/…         300w/…         wflw/…
 """
 
 import os
@@ -90,6 +90,7 @@ def write(out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int
         _write_rafdb(building, faces)
         _write_celeba(building, faces)
         _write_300w(building, faces)
+        _write_wflw(building, faces)
         os.replace(building, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -189,6 +190,25 @@ def _write_300w(root: Path, faces: Sequence[Truth]) -> None:
         _link(root / f"images/{number:06d}.jpg", base / f"{number:06d}.jpg")
         points = [f"{x:.6f} {y:.6f}" for x, y in face["points68"] + 1]
         _write_lines(base / f"{number:06d}.pts", ["version: 1", "n_points: 68", "{", *points, "}"])
+
+
+def _write_wflw(root: Path, faces: Sequence[Truth]) -> None:
+    """WFLW counts pixels from 0. Our validation faces train; the flags tell of expression, make-up and blur only."""
+    base = root / "wflw"
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for number, face in enumerate(faces):
+        name = f"drawn/{number:06d}.jpg"
+        _link(root / f"images/{number:06d}.jpg", base / "WFLW_images" / name)
+        has = dict(zip(ATTRIBUTES, face["attributes"], strict=True))
+        flags = (0, int(face["expression"]) != EXPRESSIONS.index("neutral"), 0, has["Heavy_Makeup"], 0, has["Blurry"])
+        points = face["points98"]
+        numbers = [f"{value:.6f}" for value in points.ravel()]
+        numbers += [f"{value:.0f}" for value in (*np.floor(points.min(0)), *np.ceil(points.max(0)))]
+        split = "test" if _split(number) == "test" else "train"
+        lines[split].append(" ".join([*numbers, *(str(int(flag)) for flag in flags), name]))
+    for split, rows in lines.items():
+        folder = base / "WFLW_annotations/list_98pt_rect_attr_train_test"
+        _write_lines(folder / f"list_98pt_rect_attr_{split}.txt", rows)
 
 
 def _link(source: Path, target: Path) -> None:
