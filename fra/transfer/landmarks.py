@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.faces.geometry import flip_points
+from fra.transfer.landmark_pictures import draw_landmarks
 from fra.transfer.metrics import auc, failure_rate, nme
 from fra.transfer.points import POINT_TABLES
 from fra.transfer.task import Baseline, Task
@@ -134,20 +135,16 @@ class Landmarks(Task):
     def picture(
         self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"], images: Sequence[UInt8[Tensor, "3 S S"]]
     ) -> "Figure":
-        """The first test faces with true (green) and predicted (red) points."""
-        from matplotlib.figure import Figure
+        """The first of the faces with true (green) and found (red) points, and the cumulative error curve of all."""
+        return draw_landmarks(
+            images,
+            self.places(targets),
+            outputs.view(-1, self.points, 2),
+            self.errors(outputs, targets),
+            thresholds=self.thresholds,
+            normaliser=self.normaliser,
+        )
 
-        columns = min(4, len(images))
-        rows = -(-len(images) // columns)
-        figure = Figure(figsize=(2.4 * columns, 2.6 * rows), layout="constrained")
-        errors = self.errors(outputs, targets).tolist()
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes in panels:
-            axes.set_axis_off()
-        for place, (image, axes) in enumerate(zip(images, panels, strict=False)):
-            axes.imshow(image.permute(1, 2, 0).numpy())
-            for points, colour in ((targets[place, : self.points], "#2ca02c"), (outputs[place].view(-1, 2), "#e03030")):
-                pixels = (points + 1) * image.shape[-1] / 2 - 0.5
-                axes.scatter(*pixels.T.tolist(), s=3, c=colour)
-            axes.set_title(f"NME {errors[place]:.1f} %", fontsize=8)
-        return figure
+    def order(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> Int[Tensor, "N"]:
+        """The worst face first."""
+        return self.errors(outputs, targets).argsort(descending=True, stable=True)

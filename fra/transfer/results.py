@@ -180,9 +180,10 @@ def write_run(
     with atomic(out / "task.safetensors") as temporary:
         tensors = {name: tensor.contiguous() for name, tensor in seeds[0].tensors.items()}
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in notes.items()})
-    images = [faces.image(index, size=size) for index in test[:PICTURE_FACES].tolist()]
+    order = task.order(seeds[0].outputs, targets)
+    images = [faces.image(index, size=size) for index in test[order[:PICTURE_FACES]].tolist()]
     with atomic(out / f"{task.name}.png") as temporary:
-        task.picture(seeds[0].outputs, targets, images).savefig(temporary, dpi=120)
+        task.picture(seeds[0].outputs[order], targets[order], images).savefig(temporary, dpi=120)
     with atomic(out / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n")
     return results

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -74,4 +75,8 @@ class Task(ABC):
 
     @abstractmethod
     def picture(self, outputs: Tensor, targets: Tensor, images: Sequence[Tensor]) -> "Figure":
-        """A figure of the result; `images` are the first few test images, uint8 (3, S, S)."""
+        """A figure of the result; `images` are the first few of the N, uint8 (3, S, S)."""
+
+    def order(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Positions of the N images, those first that `picture` is to show; as they come, if it shows none."""
+        return torch.arange(len(outputs))
