@@ -470,17 +470,24 @@ def _report(options: Arguments) -> None:
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "export", "write a run's weights for other programs", _export, common="out")
-    parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder of `fra pretrain`")
+    parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or weights that come with fra")
     parser.add_argument(
-        "--format", required=True, choices=("official",), help="official: a checkpoint of the released FRA"
+        "--format",
+        required=True,
+        choices=("onnx", "torch", "timm", "official"),
+        help="ONNX; an exported program of torch (.pt2); a folder that timm reads; a checkpoint of the released FRA",
     )
 
 
 def _export(options: Arguments) -> None:
-    from fra.training.export import export_official
+    if options.format == "official":
+        from fra.training.export import export_official
 
-    formats = {"official": export_official}
-    formats[options.format](options.folder, options.out, resume=options.resume, quiet=options.quiet)
+        export_official(Path(options.source), options.out, resume=options.resume, quiet=options.quiet)
+        return
+    from fra.training.portable import export_portable
+
+    export_portable(options.source, options.out, options.format, resume=options.resume, quiet=options.quiet)
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -86,11 +86,11 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
         raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")
     if config.last_stride == 1:
-        _make_last_stage_fine(network, config.name)
+        make_last_stage_fine(network, config.name)
     return network.to(memory_format=torch.channels_last)
 
 
-def _make_last_stage_fine(network: Any, name: str) -> None:
+def make_last_stage_fine(network: Any, name: str) -> None:
     if not isinstance(network, ResNet):
         raise ValueError(f"last_stride=1 is only known for ResNets, not for {name}: leave it at 2")
     first: Any = network.layer4[0]  # type: ignore[index]

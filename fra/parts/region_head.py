@@ -82,7 +82,7 @@ class RegionHead(nn.Module):
         scores = region_scores(self.pixel_projector(rows), embeddings)
         heatmaps = (scores / self.config.scale).softmax(dim=1) + 1e-7
         vectors = pool_regions(rows, heatmaps)
-        shape = (len(maps), -1, height, width)
+        shape = (maps.shape[0], -1, height, width)  # len() would fix the batch size of exported programs
         return RegionOutput(scores.view(shape), heatmaps.view(shape), vectors, embeddings)
 
     @torch.no_grad()
