@@ -2,12 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from fra.faces.image import write_image
 from fra.faces.synthetic import draw_face
+
+if TYPE_CHECKING:
+    from fra.paper.scales import Scale
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,27 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(40):
         write_image(folder / f"{seed:03d}.png", draw_face(seed, size=48).image)
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `fra data synthetic` writes for 40 faces of 48 px: 32 to learn from (1 % are none, so one), 8 to test."""
+    from fra.transfer.datasets.synthetic import write
+
+    folder = tmp_path_factory.mktemp("few") / "faces"
+    write(folder, 40, size=48)
+    return folder
+
+
+@pytest.fixture
+def small_scale(monkeypatch: pytest.MonkeyPatch) -> "Scale":
+    """The scale smoke of `fra reproduce`, for as long as the test lasts so small that a run takes about a second."""
+    from small_paper import make_small
+
+    from fra.paper.scales import SCALES
+
+    monkeypatch.setitem(SCALES, "smoke", SCALES["smoke"])
+    return make_small()
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,9 @@ def _head(table: Table, scale: Scale) -> str:
     if not table.runs():
         return "*Published*: the supplement's numbers. **Ours**: those of the recipes."
     used = dict.fromkeys(name for part in table.parts for name in part.used)
-    others = [f"{scale.data[name].name} for {name}" for name in used if _another(scale, name)]
-    if scale.faces != "VGGFace2":
-        others.insert(0, f"{scale.faces} for VGGFace2 (pre-training)")
+    stand_ins = {"VGGFace2 (pre-training)": scale.faces} if scale.faces != "VGGFace2" else {}
+    stand_ins |= {name: scale.data[name].name for name in used if _another(scale, name)}
+    others = [f"{other} for {name}" for name, other in stand_ins.items()]
     text = f"Scale `{scale.name}`. *Published*: the supplement's numbers, from the paper's data. **Ours**: measured"
     if not others:
         return f"{text} on the same data."
@@ -91,7 +91,7 @@ def _shown(value: Value, form: str) -> str:
     text = f"{value.mean:{form}}".replace("e-0", "e-")
     if value.std is not None:
         return f"{text} ± {value.std:{form}}"
-    if value.low is not None and value.high is not None:
+    if value.low is not None and value.high is not None and value.low < value.high:
         return f"{text} ({value.low:{form}} – {value.high:{form}})"
     return text
 

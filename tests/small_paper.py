@@ -1,0 +1,47 @@
+"""The scale smoke of `fra reproduce`, made so small that a run takes about a second."""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from fra.paper.runs import Drawing
+from fra.paper.scales import SCALES, Scale
+
+TINY = ("method.head={hidden: 32, out: 16}", "encoder.image_size=32", "views.size=32", "schedule.epochs=4")
+TINY += ("schedule.warmup_epochs=0.5", "batch_size=8", "health_faces=8", "max_faces=16")
+"""What makes a smoke recipe one of seconds."""
+
+
+def make_small() -> Scale:
+    """The scale smoke, made so small that a run takes about a second; it takes the place of the real one."""
+    decoder = ("method.decoder.width=16", "method.decoder.heads=2")
+    methods = {
+        method: (words[0], *TINY, *(decoder if method == "fra" else ()))
+        for method, words in SCALES["smoke"].methods.items()
+    }
+    SCALES["smoke"] = replace(SCALES["smoke"], methods=methods, drawing=Drawing(40))
+    return SCALES["smoke"]
+
+
+SMALL_PROCESS = """
+import sys
+from pathlib import Path
+tests, out, drawn, *names = sys.argv[1:]
+sys.path.insert(0, tests)
+from fra.paper.reproduce import reproduce
+from small_paper import make_small
+make_small()
+reproduce(names, scale="smoke", out=Path(out), faces=Path(drawn, "images"), data=Path(drawn), workers=0)
+"""
+
+
+def small_process(out: Path, drawn: Path, *names: str) -> list[str]:
+    """The words that start `reproduce` with `make_small` in a process of its own."""
+    return [sys.executable, "-c", SMALL_PROCESS, str(Path(__file__).parent), str(out), str(drawn), *names]
+
+
+def records(out: Path, name: str) -> list[dict[str, str]]:
+    """The rows of a table's .csv."""
+    with open(out / f"{name}.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
