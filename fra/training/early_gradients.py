@@ -41,12 +41,14 @@ class _EarlyGradients(torch.autograd.Function):
         with torch.enable_grad():
             value = total()
         with torch.autocast(value.device.type, enabled=False):  # as backward passes run, outside autocast
-            ctx.gradients = torch.autograd.grad(value, weights, allow_unused=True)
+            ctx.gradients = list(torch.autograd.grad(value, weights, allow_unused=True))
         return value.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        found = [gradient for gradient in ctx.gradients if gradient is not None]
-        scaled = iter(torch._foreach_mul(found, scale))
-        return None, *(None if gradient is None else next(scaled) for gradient in ctx.gradients)
+        scaled: list[Tensor | None] = []
+        while ctx.gradients:  # each goes when its scaled copy is there, as weights may share one, so not in place
+            gradient = ctx.gradients.pop()
+            scaled.append(None if gradient is None else gradient * scale)
+        return None, *reversed(scaled)

@@ -74,7 +74,9 @@ class LARS(torch.optim.Optimizer):
             else:
                 steps = torch._foreach_add(steps, weights, alpha=decay)
             torch._foreach_mul_(steps, list(scales.unbind()))
-        if self.rate_in_momentum:
+        if self.rate_in_momentum and group["adapt"]:
+            torch._foreach_mul_(steps, group["lr"])  # copies already
+        elif self.rate_in_momentum:
             steps = torch._foreach_mul(steps, group["lr"])
         buffers = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
         torch._foreach_mul_(buffers, group["momentum"])
