@@ -18,7 +18,7 @@ SIDE = 8
 
 
 class PlantedModel(torch.nn.Module):
-    """Region k is where the image is k: its red channel holds the number of the region, times 10, as bytes."""
+    """Region k is where the red channel is 10 k, of 255."""
 
     def __init__(self, regions: int, *, sides: bool = False, blind: bool = False) -> None:
         super().__init__()
@@ -166,14 +166,36 @@ def test_drawn_faces_are_read_with_their_regions(drawn):
     assert (there == list(PARTS).index("nose")).float().mean() > 0.7
 
 
-def test_300w_is_read_as_transfer_reads_it(drawn):
+def test_300w_has_transfers_splits_and_a_closer_frame(drawn):
     from fra.transfer.datasets import find_dataset
 
     labelled = find_dataset("300w")(drawn / "300w")
     faces = read_scored_faces(drawn / "300w", size=32)
-    assert torch.equal(faces.points, labelled.targets["landmarks"])
     assert torch.equal(faces.test, labelled.splits["test"])
-    assert torch.equal(faces.images[3], labelled.image(3, size=32))
+    # The same landmarks in a smaller square: 1.25 * 1.25 times the landmarks' box instead of 2 times.
+    theirs = labelled.targets["landmarks"]
+    assert torch.allclose(faces.points[..., 0], theirs[..., 0] * 2 / 1.25**2, atol=1e-4)
+    # Its centre is higher by .13 of the detector's box, 1.25 times the landmarks' box; from edge to edge it is 2.
+    assert torch.allclose(faces.points[..., 1], theirs[..., 1] * 2 / 1.25**2 + 2 * 0.13 / 1.25, atol=1e-4)
+
+
+def test_a_face_of_300w_is_cut_where_its_landmarks_are(tmp_path):
+    # A picture that is black but for the landmarks' box, which is a square of 40 pixels from (30, 50).
+    from fra.faces.image import write_image
+
+    points = torch.tensor([[30.0, 50.0], [70.0, 90.0]] * 34) - 0.5
+    lines = [f"{x} {y}" for x, y in (points + 1).tolist()]
+    for place in ("helen/trainset", "helen/testset"):
+        (tmp_path / place).mkdir(parents=True)
+        picture = torch.zeros(3, 120, 120, dtype=torch.uint8)
+        picture[:, 50:90, 30:70] = 255
+        write_image(tmp_path / place / "face.png", picture)
+        (tmp_path / place / "face.pts").write_text("\n".join(["version: 1", "n_points: 68", "{", *lines, "}"]))
+    faces = read_scored_faces(tmp_path, size=100)
+    white = (faces.images[0, 0] > 127).nonzero()
+    corners = (faces.points[0, :2].flip(-1) + 1) * 50 - 0.5  # rows, columns
+    assert (white.amin(0) - (corners[0] + 0.5)).abs().max() < 1
+    assert (white.amax(0) - (corners[1] - 0.5)).abs().max() < 1
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """The region score: what heatmaps are worth, as numbers (docs/regions.md, "The score").
 
-N faces, K regions, h x w positions of a heatmap, T the side of a true map of regions. Everything is read off
-`heatmaps.assignment`, the heatmaps at the temperature at which pre-training decides, at their own size.
+N faces, K regions, h x w positions of a heatmap, T the side of a true map of regions. Landmarks are read off the
+heatmaps themselves; what is about decisions (who owns a position, how surely) off `heatmaps.assignment`, the heatmaps
+at the temperature at which pre-training decides. Both at their own size.
 """
 
 import json
@@ -58,10 +59,10 @@ def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
     flip_consistency: `agreement` of the regions of a face with those of its mirror image, mirrored back.
     iou, iou_of: on drawn faces only, `part_ious` and their mean, percent.
     """
-    maps, mirrored, embeddings = _look(model, faces)
+    places, maps, mirrored, embeddings = _look(model, faces)
     train, test = faces.train, faces.test
     truth = faces.points[test]
-    landmarks = read_landmarks(centroids(maps), faces.points, train)[test]
+    landmarks = read_landmarks(places, faces.points, train)[test]
     mean_face = faces.points[train].mean(0).expand(len(test), -1, -1)
     owners, others = measure.owners(maps), measure.owners(mirrored)
     partner = best_partners(owners[train], others[train], count=maps.shape[1])
@@ -98,26 +99,28 @@ def describe(found: dict[str, Any]) -> str:
 @torch.inference_mode()
 def _look(
     model: nn.Module, faces: ScoredFaces
-) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K h w"], Float[Tensor, "K D"]]:
-    """Assignments of the faces, those of their mirror images mirrored back, and the mask embeddings."""
+) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K h w"], Float[Tensor, "N K h w"], Float[Tensor, "K D"]]:
+    """The faces' centroids and assignments, the mirror images' assignments mirrored back, and the mask embeddings."""
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
-    plain, mirrored = [], []
+    places, plain, mirrored = [], [], []
     for batch in faces.images.split(BATCH):
         images = batch.to(device).float() / 255
         output = model(images)
+        places.append(centroids(output.heatmaps.float()).cpu())
         plain.append(measure.assignment(output.scores).cpu())
         mirrored.append(measure.assignment(model(images.flip(-1)).scores).flip(-1).cpu())
     model.train(was_training)
-    return torch.cat(plain), torch.cat(mirrored), output.embeddings.float().cpu()
+    return torch.cat(places), torch.cat(plain), torch.cat(mirrored), output.embeddings.float().cpu()
 
 
 def centroids(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
     """The mean place (x, y) of each map, its positions weighted by it, in [-1, 1] from edge to edge of the image.
 
     Of the map at its own size: a position stands for the middle of its share of the image, and upsampling would only
-    move weight around the same means.
+    move weight around the same means. Soft heatmaps pull all centroids to the middle, which a regression undoes; read
+    off sharper maps landmarks came out the same or worse (docs/log.md).
     """
     height, width = maps.shape[2:]
     rows, columns = ((2 * torch.arange(length, dtype=maps.dtype) + 1) / length - 1 for length in (height, width))

@@ -159,7 +159,8 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     note = ""
     if config.last_stride == 1:
-        coarse = [key for key, module in network.layer4.named_modules() if getattr(module, "stride", 0) == (2, 2)]
+        stage: Any = network.layer4
+        coarse = [key for key, module in stage.named_modules() if getattr(module, "stride", 0) == (2, 2)]
         make_last_stage_fine(network, config.name)
         places = ", ".join(f"layer4.{key}" for key in coarse)
         note = f"timm cannot say that the last stage has stride 1: after create_model set stride = (1, 1) of {places}"
