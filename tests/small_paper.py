@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fra.paper.runs import Drawing
 from fra.paper.scales import SCALES, Scale
+from fra.paper.tables import TABLES, Table
 
 TINY = ("method.head={hidden: 32, out: 16}", "encoder.image_size=32", "views.size=32", "schedule.epochs=4")
 TINY += ("schedule.warmup_epochs=0.5", "batch_size=8", "health_faces=8", "max_faces=16")
@@ -24,20 +25,32 @@ def make_small() -> Scale:
     return SCALES["smoke"]
 
 
+def make_table2_short() -> None:
+    """Leave Table 2 its first part: three encoders, and four transfers with random weights."""
+    whole = TABLES["table2"]
+
+    def first_part(scale: Scale, seeds: int | None) -> Table:
+        table = whole(scale, seeds)
+        return replace(table, parts=table.parts[:1])
+
+    TABLES["table2"] = first_part
+
+
 SMALL_PROCESS = """
 import sys
 from pathlib import Path
 tests, out, drawn, *names = sys.argv[1:]
 sys.path.insert(0, tests)
 from fra.paper.reproduce import reproduce
-from small_paper import make_small
+from small_paper import make_small, make_table2_short
 make_small()
+make_table2_short()
 reproduce(names, scale="smoke", out=Path(out), faces=Path(drawn, "images"), data=Path(drawn), workers=0)
 """
 
 
 def small_process(out: Path, drawn: Path, *names: str) -> list[str]:
-    """The words that start `reproduce` with `make_small` in a process of its own."""
+    """The words that start `reproduce` in a process of its own, with `make_small` and `make_table2_short`."""
     return [sys.executable, "-c", SMALL_PROCESS, str(Path(__file__).parent), str(out), str(drawn), *names]
 
 

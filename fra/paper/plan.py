@@ -240,14 +240,15 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
         "\nEach run as a command, to start it elsewhere (--devices N for more GPUs); what it leaves is found and used:"
     )
     for run in runs:
-        if _state(run, place) != "finished":
+        if _state(run, place) != "finished" and run.command(place):
             print(f"  {run.command(place)}")
 
 
 def _assumptions(place: Place) -> list[str]:
     faces = "" if place.faces.exists() else f" No --faces: {VGGFACE2:,} are assumed, VGGFace2's training images."
     return [
-        "Time and memory: a few small steps measured just now in one process, without loading and health checks.",
+        "Time here: from a few small steps measured just now in one process, without loading and health checks.",
+        "Memory: of one process in 32 bits; N devices (or accumulate = N) divide what a batch takes, 16 bits halve it.",
         f"{GPU} hours: modelled, not measured: {REACHED:.0%} of the peaks of arithmetic and memory traffic, activations"
         f" moved {PASSES} times in 16 bits, one GPU; two take half the time and the same hours.{faces}",
         "Data sets that are not there count as published.",
@@ -264,9 +265,10 @@ def _state(run: Run, place: Place) -> str:
 
 
 def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    for unit, size in (("years", 31_557_600), ("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _bytes(count: float) -> str:

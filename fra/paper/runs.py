@@ -98,7 +98,7 @@ class Run(ABC):
 
     @abstractmethod
     def command(self, place: Place) -> str:
-        """The same as a command, for a person who wants to start it elsewhere, on more devices."""
+        """The same for a person who wants to start it elsewhere, on more devices; empty when there is none."""
 
     def folder(self, place: Place) -> Path:
         return place.runs / self.name
@@ -265,7 +265,7 @@ class Timing(Run, Source):
             temporary.write_text(json.dumps(measured, indent=1) + "\n")
 
     def command(self, place: Place) -> str:
-        return "measured by `fra reproduce` itself"
+        return ""
 
     def value(self, place: Place, metric: str) -> Value | None:
         """`metric` is METHOD.with_loading or .without_loading: time relative to the first method, with quartiles."""

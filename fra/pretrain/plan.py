@@ -85,7 +85,7 @@ def make_plan(
     peak, total = _saved_bytes(method, views, progress)
     activations = peak / small
     started, passes = time.perf_counter(), 0
-    while passes < 2 or (time.perf_counter() - started < seconds and passes < 20):
+    while not passes or (time.perf_counter() - started < seconds and passes < 20):
         method.loss(views, progress).total.backward()
         passes += 1
     rate = passes * small / (time.perf_counter() - started)

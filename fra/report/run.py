@@ -72,6 +72,8 @@ def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | No
 def _content(runs: Runs, title: str | None) -> dict[str, Any]:
     tables = transfer_tables(runs.transfer)
     lead = " ".join([*(words.pretrain_verdict(run) for run in runs.pretrain[:1]), words.transfer_verdict(tables) or ""])
+    if runs.paper:  # many encoders, so that a verdict on one of them would mislead
+        lead = words.paper_lead(runs.pretrain, len(runs.transfer))
     pretrained = [_pretrain(run, with_heatmaps=not runs.regions) for run in runs.pretrain]
     return {
         "title": title or _title(runs),

@@ -226,6 +226,15 @@ def pretrain_verdict(run: PretrainRun) -> str:
     return sentence[0].upper() + sentence[1:] + "."
 
 
+def paper_lead(pretrained: Sequence[PretrainRun], transfers: int) -> str:
+    """What stands behind the paper's tables, and what it cost."""
+    if not pretrained:
+        return "Published numbers are in italics."
+    seconds = sum(run.summary.get("seconds") or 0 for run in pretrained)
+    trained = f"{plural(len(pretrained), 'encoder')}, pre-trained for {duration(seconds)}"
+    return f"{trained}, judged in {plural(transfers, 'run')}. Published numbers are in italics, ours in bold."
+
+
 def comparison_sentence(comparison: Comparison) -> str:
     """`nme: 1.2 points better than random weights.`, with the seeds' noise, honest when it is worse."""
     size = f"{abs(comparison.difference):.1f} points"
