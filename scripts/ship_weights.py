@@ -42,7 +42,7 @@ INTENDED_USE = (
     " of faces, teaching. Not for deciding anything about a person, not for identifying or watching people."
 )
 LIMITS = [
-    "Trained on aligned crops of one size: cut photographs by `fra crop` first.",
+    "Trained on tight crops of single faces: cut photographs by `fra crop` first.",
     "A small network trained for hours on two processor cores: far from the accuracy of the paper's ResNet-50.",
     "Regions are found without names; left and right are not told apart, because views are mirrored at random.",
     "FairFace is balanced over seven races as annotators saw them, not over ages, cameras, lighting or occlusions;"
@@ -166,7 +166,14 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     if (folder / "score.json").is_file():
         found = json.loads((folder / "score.json").read_text())
         metrics = {name: value for name, value in found.items() if isinstance(value, float)}
-        return [{"task": "regions", "dataset": "300w", "protocol": "region score", "metrics": metrics}]
+        return [
+            {
+                "task": "regions",
+                "dataset": "synthetic" if "iou" in found else "300w",
+                "protocol": "region score",
+                "metrics": metrics,
+            }
+        ]
     raise ValueError(f"{folder} holds neither results.json nor score.json")
 
 
