@@ -56,7 +56,10 @@ def claim_folder(out: Path | str, *, command: str, resume: bool) -> bool:
         if not resume:
             raise ValueError(f"{out} already holds a run of `fra {command}`: add --resume, or choose another --out")
         return True
-    if out.is_dir() and any(out.iterdir()):
+    # A mark that a killed process was writing is no content.
+    if out.is_dir() and any(not entry.name.startswith(f".{MARK}") for entry in out.iterdir()):
+        if mark.exists():  # another process has made it in this moment
+            return claim_folder(out, command=command, resume=resume)
         raise ValueError(f"{out} is not empty and was not made by fra: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     with atomic(mark) as temporary:

@@ -11,6 +11,7 @@ from small_paper import records, small_process
 
 from fra import cli
 from fra.faces.pool import FolderPool
+from fra.files import MARK, claim_folder
 from fra.paper import reproduce as paper
 from fra.paper.claims import claim
 from fra.paper.runs import Place, Run
@@ -94,6 +95,16 @@ def test_a_run_that_fails_is_named_and_free_again(place: Place) -> None:
         do([stopped], place)
     broken.error = None
     assert do([broken], place)
+
+
+def test_a_mark_that_was_never_finished_is_no_content(tmp_path: Path) -> None:
+    (tmp_path / f".{MARK}-abcdef").write_text("{")  # what kill -9 leaves in the middle of writing it
+    assert not claim_folder(tmp_path, command="reproduce", resume=True)
+    assert claim_folder(tmp_path, command="reproduce", resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file.txt").touch()
+    with pytest.raises(ValueError, match="is not empty and was not made by fra"):
+        claim_folder(tmp_path / "other", command="reproduce", resume=True)
 
 
 def test_two_processes_share_a_folder_and_do_no_run_twice(few_faces: Path, tmp_path: Path) -> None:
