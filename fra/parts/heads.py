@@ -14,7 +14,7 @@ class MLPHead(nn.Module):
     def __init__(self, channels: int, *, hidden: int = 4096, out: int = 256, bias: bool = False) -> None:
         super().__init__()
         self.first = nn.Linear(channels, hidden, bias=bias)
-        self.norm = nn.BatchNorm2d(hidden)  # of rows as images of one pixel: torch's loops for those are 2 to 4 x faster
+        self.norm = nn.BatchNorm2d(hidden)  # rows as images of one pixel: torch's loops for those are 2 to 4 x faster
         self.activation = nn.ReLU(inplace=True)
         self.last = nn.Linear(hidden, out, bias=bias)
         for linear in () if bias else (self.first, self.last):
