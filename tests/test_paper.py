@@ -244,6 +244,16 @@ def test_a_plan_is_as_long_as_the_runs(few_faces: Path, small_scale: Scale, tmp_
     assert few.seconds / all_labels.seconds == pytest.approx((2 * 16 + 8 / 3) / (2 * 32 + 8 / 3))
 
 
+def test_faces_that_will_be_drawn_are_planned_as_such(small_scale: Scale, few_faces: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "not yet"
+    coming = Planner(Place(tmp_path, nothing / "images", nothing), small_scale.drawing)
+    there = Planner(Place(tmp_path, few_faces / "images", few_faces))
+    for data in ("RAF-DB", "CelebA", "300W"):  # the second has a validation split
+        recipe = small_scale.transfer(data, small_scale.encoder("fra")).recipe
+        assert coming._split(recipe)[:3] == there._split(recipe)[:3]
+    assert coming.faces(replace(small_scale.encoder("fra").recipe, max_faces=None)) == 40
+
+
 def test_faces_and_data_are_asked_for(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["reproduce", "table2", "--scale", "laptop", "--out", str(tmp_path / "out")]) == 2
     assert "--faces" in capsys.readouterr().err

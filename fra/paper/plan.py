@@ -23,6 +23,7 @@ from fra.training.schedules import ScheduleConfig
 from fra.training.trainable import Loss, Progress
 from fra.transfer.attributes import Attributes
 from fra.transfer.datasets import find_dataset
+from fra.transfer.datasets.synthetic import SPLITS
 from fra.transfer.expression import Expression
 from fra.transfer.images import KEPT_BYTES
 from fra.transfer.landmarks import Landmarks
@@ -62,8 +63,9 @@ class Estimate:
 class Planner:
     """Estimates runs; each kind of training is measured once, whatever its length and share of labels."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: Place, drawing: Drawing | None = None) -> None:
+        """`drawing` is what will be drawn in place of faces and data that are not there."""
+        self.place, self.drawing = place, drawing
         self.device = choose_device(place.device)
         self._measured: dict[str, Plan] = {}
         self._splits: dict[str, tuple[int, int, int, Task]] = {}
@@ -86,7 +88,10 @@ class Planner:
 
     def faces(self, recipe: PretrainRecipe) -> int:
         """How many faces a run sees in an epoch."""
-        count = len(open_pool(self.place.faces)) if self.place.faces.exists() else VGGFACE2
+        if self.place.faces.exists():
+            count = len(open_pool(self.place.faces))
+        else:
+            count = self.drawing.count if self.drawing else VGGFACE2
         return min(count, recipe.max_faces or count)
 
     def _pretraining(self, recipe: PretrainRecipe) -> Estimate:
@@ -148,9 +153,11 @@ class Planner:
                 published, task = find_dataset(recipe.dataset).published, _usual_task(recipe)
                 if not published.images:
                     raise ValueError(f"how large {recipe.dataset} is was not published: give --data")
-                counts = [
-                    published.total(split) if split in published.images else 0 for split in ("train", "val", "test")
-                ]
+                there = [split for split in ("train", "val", "test") if split in published.images]
+                sizes = (
+                    drawn_splits(self.drawing.count, there) if self.drawing else {s: published.total(s) for s in there}
+                )
+                counts = [sizes.get(split, 0) for split in ("train", "val", "test")]
             self._splits[recipe.dataset] = (counts[0], counts[1], counts[2], task)
         return self._splits[recipe.dataset]
 
@@ -161,6 +168,14 @@ class Planner:
             method = build().to(self.device)
             self._measured[key] = make_plan(method, sizes=sizes, batch=batch, steps=1, pairs=batch, seconds=SECONDS)
         return self._measured[key]
+
+
+def drawn_splits(count: int, there: Sequence[str]) -> dict[str, int]:
+    """About how many of `count` drawn faces each split has; those that validate train where there is no such split."""
+    shares = {split: count * SPLITS.count(split) // len(SPLITS) for split in ("train", "val", "test")}
+    if "val" not in there:
+        shares["train"] += shares.pop("val")
+    return shares
 
 
 class _AsMethod(Method):
@@ -217,7 +232,7 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    planner = Planner(place)
+    planner = Planner(place, scale.drawing)
     table = Table(title=f"{len(runs)} runs at scale {scale.name}, on {scale.faces}")
     for column in ("run", "state", "time here", "memory", "disk", f"{GPU} hours"):
         table.add_column(column, justify="left" if column in ("run", "state") else "right", overflow="fold")
@@ -234,7 +249,7 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     table.add_row(f"{len(left)} left", "", _time(seconds), _bytes(memory), _bytes(disk), f"{gpu_hours:.3g}")
     console = Console(width=max(Console().width, 150))
     console.print(table)
-    for line in _assumptions(place):
+    for line in _assumptions(place, scale):
         print(line)
     print(
         "\nEach run as a command, to start it elsewhere (--devices N for more GPUs); what it leaves is found and used:"
@@ -244,14 +259,15 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
             print(f"  {run.command(place)}")
 
 
-def _assumptions(place: Place) -> list[str]:
-    faces = "" if place.faces.exists() else f" No --faces: {VGGFACE2:,} are assumed, VGGFace2's training images."
+def _assumptions(place: Place, scale: Scale) -> list[str]:
+    assumed = f" No --faces: {VGGFACE2:,} are assumed, VGGFace2's training images."
+    faces = "" if place.faces.exists() or scale.drawing else assumed
     return [
         "Time here: from a few small steps measured just now in one process, without loading and health checks.",
         "Memory: of one process in 32 bits; N devices (or accumulate = N) divide what a batch takes, 16 bits halve it.",
         f"{GPU} hours: modelled, not measured: {REACHED:.0%} of the peaks of arithmetic and memory traffic, activations"
         f" moved {PASSES} times in 16 bits, one GPU; two take half the time and the same hours.{faces}",
-        "Data sets that are not there count as published.",
+        f"Data sets that are not there count as {'drawn' if scale.drawing else 'published'}.",
     ]
 
 

@@ -47,6 +47,7 @@ class Scale:
             schedule = load_pretrain_recipe(recipe, overrides).schedule
             epochs = max(1, int(schedule.epochs * length + 0.5))
             if epochs < schedule.epochs:
+                overrides = [setting for setting in overrides if not setting.startswith("schedule.epochs=")]
                 overrides.append(f"schedule.epochs={epochs}")
                 overrides.append(f"schedule.warmup_epochs={min(schedule.warmup_epochs, epochs / 2)}")
         return Pretraining(recipe, tuple(overrides), self.drawing)
