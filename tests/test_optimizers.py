@@ -1,5 +1,7 @@
 """LARS and the learning rate, by hand and against the published values."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,24 @@ def test_exclusion_rules_differ_in_head_norms_and_layer_norms() -> None:
     # vectors: two of the layer norm, two of the batch norm, the linear bias; by name: not the layer norm's weight
     assert [len(group["params"]) for group in by_shape.param_groups] == [1, 5]
     assert [len(group["params"]) for group in by_name.param_groups] == [2, 4]
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_predictors_alone_have_their_own_rate(name: Any) -> None:
+    model = nn.ModuleDict(dict(predictor=nn.Linear(3, 3), face_predictor=nn.Linear(3, 3), encoder=nn.Linear(3, 3)))
+    config = OptimizerConfig(name=name, learning_rate=0.1, predictor_rate=5)
+    named = {weight: key for key, weight in model.named_parameters()}
+    rates = {
+        named[weight]: group.get("peak", 0.1)
+        for group in build_optimizer(config, model).param_groups
+        for weight in group["params"]
+    }
+    assert rates == {key: 0.5 if "predictor" in key else 0.1 for key in named.values()}
+
+
+def test_larc_has_no_rate_for_predictors() -> None:
+    with pytest.raises(ValueError, match="leave it out"):
+        OptimizerConfig(name="larc", predictor_rate=5)
 
 
 def test_published_learning_rates() -> None:

@@ -27,6 +27,13 @@ class OptimizerConfig:
     no exceptions."""
     rate_in_momentum: bool = True
     """The rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and in LARC."""
+    predictor_rate: float = 1.0
+    """Factor on the rate of predictors. Above 1 they keep up with features that move fast, which then stay in more
+    directions (ours, for short runs: docs/log.md; BYOL's appendix notes the same without a slow teacher)."""
+
+    def __post_init__(self) -> None:
+        if self.name == "larc" and self.predictor_rate != 1:
+            raise ValueError("predictor_rate is not for larc, which moves all tensors alike: leave it out")
 
 
 class LARS(torch.optim.Optimizer):
@@ -85,7 +92,10 @@ class LARS(torch.optim.Optimizer):
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one)."""
+    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one).
+
+    With a `predictor_rate` predictors are apart in each.
+    """
     excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if config.name == "larc":
@@ -103,6 +113,10 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
     if config.name == "lars":
         groups[1]["adapt"] = False
+    if config.predictor_rate != 1:
+        predictors = {id(weight) for name, weight in named if "predictor." in name}
+        groups = [part for group in groups for part in _faster(group, predictors, config)]
+    if config.name == "lars":
         return LARS(
             groups,
             lr=config.learning_rate,
@@ -113,6 +127,14 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _faster(group: dict[str, Any], predictors: set[int], config: OptimizerConfig) -> list[dict[str, Any]]:
+    """A group without its predictors, and these with a peak rate of their own."""
+    apart = [weight for weight in group["params"] if id(weight) in predictors]
+    rest = [weight for weight in group["params"] if id(weight) not in predictors]
+    peak = config.learning_rate * config.predictor_rate
+    return [group | dict(params=rest), group | dict(params=apart, lr=peak, peak=peak)]
 
 
 def _is_vector(name: str, weight: Tensor) -> bool:
