@@ -8,6 +8,7 @@ those are computed, for a whole batch at once (ours: some hundred faces a second
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -145,8 +146,9 @@ def adaptive_wing(
     with torch.autocast(maps.device.type, enabled=False):
         error = (maps.float() - truth).abs()
         power = ALPHA - truth
-        # Up to THETA the curve, from there on its tangent. Powers by logarithms: several times as fast as `pow`.
-        curved = (power * (error.clamp(1e-12, THETA) / CURVE).log()).exp().log1p()
+        # Up to THETA the curve, from there on its tangent. ln(1 + x ** power) is softplus(power * ln x), in far fewer
+        # passes than with `pow`.
+        curved = F.softplus(power * (error.clamp(1e-12, THETA) / CURVE).log())
         at_theta = (power * math.log(THETA / CURVE)).exp()
         slope = power * at_theta / (1 + at_theta) / THETA
         loss = OMEGA * (curved + slope * (error - THETA).relu())
