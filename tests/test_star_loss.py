@@ -148,3 +148,13 @@ def test_a_wide_map_forgives_along_its_width_and_not_across() -> None:
     maps = gaussian(0, 0, 0.3, 0.05, 0)[None, None]
     along, across = (float(star_loss(maps, torch.tensor([[place]]), weight=0.0)) for place in ([0.1, 0.0], [0.0, 0.1]))
     assert across > 4 * along
+
+
+def test_no_nearly_round_map_outweighs_a_batch() -> None:
+    norms = []
+    for stretch in (1.5, 1.05, 1.021, 1.01, 1.001, 1.0):
+        maps = gaussian(0.3, 0.3, 0.1 * stretch, 0.1, 20)[None, None].requires_grad_()
+        star_loss(maps, torch.tensor([[[0.33, 0.35]]])).backward()
+        assert maps.grad is not None
+        norms.append(float(maps.grad.norm()))
+    assert max(norms) < 20 * norms[0]  # 17,000 times as much with a guard against division by zero alone

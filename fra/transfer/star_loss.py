@@ -20,7 +20,7 @@ SMOOTH = 0.01
 """Where smooth-L1 turns from a parabola to a line, in units of [-1, 1] (STAR, released code)."""
 WING, WING_CURVE = 10 * 2 / 256, 2 * 2 / 256
 """Wing's 10 and 2 pixels (Feng et al., 2018) of the 256 that [-1, 1] is in the paper (ours: in units of the loss)."""
-ROUND = 1e-3
+ROUND = 0.02
 """A map whose eigenvalues differ by less than this share of their sum has no direction to learn from (ours: the
 gradient of an eigenvector grows as one over the difference, so that one round map would outweigh a whole batch)."""
 
