@@ -467,3 +467,14 @@ def test_real_faces_are_cut_read_and_learned_by_the_smoke_recipe(real_faces: Pat
     )  # fmt: skip
     assert results["test_images"] > 100
     assert results["crop"]["outside"]["landmarks"] == 0
+
+
+def test_a_face_box_behind_the_landmarks_is_no_landmark(drawn: list[DrawnFace]) -> None:
+    points = places(drawn[:2])[:, NINETEEN]
+    images = torch.stack([face.image for face in drawn[:2]])
+    model = learner(Landmarks(19, normaliser="diag"))
+    losses = []
+    for box in (torch.zeros(2, 1, 2), torch.full((2, 1, 2), 1.5)):
+        torch.manual_seed(0)
+        losses.append(model.loss(LabelledBatch(images, torch.cat([points, box], 1)), START).total)
+    assert_close(losses[0], losses[1])

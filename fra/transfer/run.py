@@ -315,7 +315,8 @@ def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     batch = batch_for(count, recipe)
     epochs = epochs_for(math.ceil(count / batch), recipe)
     if batch < recipe.batch_size:
-        print(f"{count:,} training images: {batch} a step (the recipe's {recipe.batch_size} would be too few steps)")
+        why = "all of them" if batch == count else f"the recipe's {recipe.batch_size} would be too few steps"
+        print(f"{count:,} training images: {batch} a step ({why})")
     if epochs > recipe.epochs:
         print(
             f"{count:,} training images: {epochs} epochs for {recipe.min_steps} steps (the recipe has {recipe.epochs})"
@@ -327,18 +328,23 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    many = len(results["seeds"]) > 1
+    def shown(values: dict[str, Any]) -> str:
+        return f"{values['mean']:.2f}" + (f" ± {values['std']:.2f}" if len(results["seeds"]) > 1 else "")
+
+    averaged = any("averaged" in values for values in results["metrics"].values())
     table = Table(
         title=f"{results['task']} on {results['dataset']}: {results['encoder']}, {results['protocol']}",
         caption=f"{results['train_images']:,} training and {results['test_images']:,} test images",
     )
-    for column in ("", "percent", "95 % interval", results["baseline"]["name"]):
+    columns = ["", "percent", *(["averaged network"] if averaged else []), "95 % interval", results["baseline"]["name"]]
+    for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     for name, values in results["metrics"].items():
         interval = results["confidence"].get(name)
         table.add_row(
             name,
-            f"{values['mean']:.2f}" + (f" ± {values['std']:.2f}" if many else ""),
+            shown(values),
+            *([shown(values["averaged"])] if averaged else []),
             f"{interval['low']:.1f} – {interval['high']:.1f}" if interval else "",
             f"{results['baseline']['metrics'][name]:.2f}",
         )
