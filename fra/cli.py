@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fra import __version__
+from fra.paper import NAMES
 
 Arguments = argparse.Namespace
 
@@ -411,7 +412,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         _reproduce,
         common="device precision workers",
     )
-    names = ("table1", "table2", "table3", "table4", "table5", "figure1", "all")
+    names = (*NAMES, "all")
     parser.add_argument("names", nargs="+", choices=names, metavar="TABLE", help=f"{', '.join(names)}; several at once")
     parser.add_argument(
         "--scale",
@@ -434,7 +435,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _reproduce(options: Arguments) -> None:
-    from fra.paper.reproduce import NAMES, reproduce
+    from fra.paper.reproduce import reproduce
 
     if options.seeds is not None and options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}: give at least 1")

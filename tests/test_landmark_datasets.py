@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fra import cli
-from fra.faces.geometry import box_matrix, transform_points
+from fra.faces.geometry import box_matrix, square_box, transform_points
 from fra.faces.image import UnreadableImage
-from fra.faces.landmarks import place_out_of, square_around
+from fra.faces.landmarks import place_out_of, tight_boxes
 from fra.transfer.check import check
 from fra.transfer.crops import AnnotatedFaces, crop_squares
 from fra.transfer.dataset import Dataset, LabelledFaces, Published
@@ -113,7 +113,7 @@ def test_the_sides_of_the_crops() -> None:
                 "rect": [0, -5, 30, 25]}  # fmt: skip
     for crop, box in expected.items():
         assert crop_squares(faces, crop).tolist() == [box, box]
-    assert_close(crop_squares(faces, "square"), square_around(points.repeat(1, 23, 1)[:, :68]))
+    assert_close(crop_squares(faces, "square"), torch.stack([square_box(box, 1.0) for box in tight_boxes(points)]))
 
 
 @pytest.mark.parametrize("name, layout, crop, box", [

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fra.faces.landmarks import nme
 from fra.transfer.metrics import (
     accuracy,
     attribute_accuracy,
@@ -10,7 +11,6 @@ from fra.transfer.metrics import (
     confusion_matrix,
     failure_rate,
     mean_class_accuracy,
-    nme,
     wilson,
 )
 

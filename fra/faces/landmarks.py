@@ -6,11 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fra.faces.geometry import square_box
-
 FOLDERS_300W = {"train": ("afw", "helen/trainset", "lfpw/trainset"), "test": ("helen/testset", "lfpw/testset", "ibug")}
 """The usual split: 3,148 faces to train, the 689 of the full set to test."""
-MARGIN = 1.0  # the image is twice as wide as the landmarks' box (ours: shows hair, chin and ears)
 ENDINGS = (".jpg", ".png", ".jpeg")
 OUTER_EYE_CORNERS = (36, 45)  # of the 68, in iBUG's order, from 0 (spec alignment.md, 9)
 
@@ -41,10 +38,9 @@ def read_pts(path: Path) -> Float[Tensor, "68 2"]:
         raise ValueError(f"{path} is not a .pts file with 68 points: expected '{{', 68 lines 'x y', '}}'") from error
 
 
-def square_around(points: Float[Tensor, "N 68 2"]) -> Float[Tensor, "N 4"]:
-    """Boxes x1 y1 x2 y2 about the landmarks' boxes, with room around them."""
-    tight = torch.cat([points.amin(1), points.amax(1)], 1)
-    return torch.stack([square_box(box, MARGIN) for box in tight])
+def tight_boxes(points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N 4"]:
+    """The smallest boxes x1 y1 x2 y2 that hold the landmarks."""
+    return torch.cat([points.amin(1), points.amax(1)], 1)
 
 
 def place_in(boxes: Float[Tensor, "N 4"], points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N P 2"]:
@@ -64,8 +60,18 @@ def place_in_image(points: Float[Tensor, "N P 2"], size: int) -> Float[Tensor, "
     return (points + 0.5) * (2 / size) - 1
 
 
+def nme(
+    points: Float[Tensor, "N P 2"], truth: Float[Tensor, "N P 2"], normaliser: Float[Tensor, "N"]
+) -> Float[Tensor, "N"]:
+    """Per face: mean distance of its landmarks from the truth, over the length `normaliser`, percent.
+
+    All in the same square frame of any unit, such as the photo's pixels or a square crop: the ratio does not depend on
+    it. Points may lie outside.
+    """
+    return 100 * (points - truth).norm(dim=-1).mean(1) / normaliser
+
+
 def inter_ocular_error(points: Float[Tensor, "N 68 2"], truth: Float[Tensor, "N 68 2"]) -> Float[Tensor, "N"]:
-    """Per face: mean distance of its landmarks from the truth, over that of the outer eye corners, percent."""
+    """`nme` by the distance of the outer eye corners."""
     left, right = OUTER_EYE_CORNERS
-    between_eyes = (truth[:, left] - truth[:, right]).norm(dim=-1)
-    return 100 * (points - truth).norm(dim=-1).mean(1) / between_eyes
+    return nme(points, truth, (truth[:, left] - truth[:, right]).norm(dim=-1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fra.faces.pool import open_pool
 from fra.files import atomic, claim_folder
+from fra.paper import NAMES
 from fra.paper.claims import claim, holder
 from fra.paper.figure import write_figure
 from fra.paper.plan import print_plan
@@ -19,7 +20,6 @@ from fra.training.devices import choose_device
 from fra.transfer.run import read_dataset
 
 FIGURE = "figure1"
-NAMES = (*TABLES, FIGURE)
 POLL = 5.0
 """Seconds between two looks at runs that other processes have."""
 

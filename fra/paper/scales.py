@@ -15,8 +15,8 @@ class Data:
     name: str
     recipe: str
     """With all labels."""
-    few: str
-    """With a part of them."""
+    few: str | None = None
+    """With a part of them, where that takes another."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,8 @@ class Scale:
         """An encoder judged on what is used for `data`; `seeds` replaces the scale's number."""
         used = self.data[data]
         wanted = self.seeds_all if fraction == 1 else self.seeds_few
-        recipe = used.recipe if fraction == 1 else used.few
+        recipe = used.recipe if fraction == 1 else used.few or used.recipe
         return Transfer(recipe, encoder, fraction, seeds or wanted, random)
-
-
-def _same(name: str, recipe: str, few: str | None = None) -> Data:
-    return Data(name, recipe, few or recipe)
 
 
 SCALES = {
@@ -78,11 +74,11 @@ SCALES = {
             "lewel": ("paper/resnet50.lewel_vggface2_50ep", "schedule.epochs=400"),
         },
         data={
-            "AffectNet": _same("AffectNet", "paper/affectnet7.finetune"),
-            "RAF-DB": _same("RAF-DB", "paper/rafdb.finetune"),
-            "CelebA": _same("CelebA", "paper/celeba.finetune"),
-            "WFLW": _same("WFLW", "paper/wflw.star", "paper/wflw.star_fewshot"),
-            "300W": _same("300W", "paper/300w.star"),
+            "AffectNet": Data("AffectNet", "paper/affectnet7.finetune"),
+            "RAF-DB": Data("RAF-DB", "paper/rafdb.finetune"),
+            "CelebA": Data("CelebA", "paper/celeba.finetune"),
+            "WFLW": Data("WFLW", "paper/wflw.star", "paper/wflw.star_fewshot"),
+            "300W": Data("300W", "paper/300w.star"),
         },
         seeds_few=3,
         seeds_all=1,
@@ -93,11 +89,11 @@ SCALES = {
         faces="FairFace",
         methods={method: (f"laptop/resnet18_half.{method}",) for method in ("fra", "byol", "swav", "lewel")},
         data={
-            "AffectNet": _same("RAF-DB", "laptop/rafdb.finetune"),
-            "RAF-DB": _same("RAF-DB", "laptop/rafdb.finetune"),
-            "CelebA": _same("CelebA", "laptop/celeba.finetune"),
-            "WFLW": _same("300-W", "laptop/300w.star", "laptop/300w.star_fewshot"),
-            "300W": _same("300-W", "laptop/300w.star"),
+            "AffectNet": Data("RAF-DB", "laptop/rafdb.finetune"),
+            "RAF-DB": Data("RAF-DB", "laptop/rafdb.finetune"),
+            "CelebA": Data("CelebA", "laptop/celeba.finetune"),
+            "WFLW": Data("300-W", "laptop/300w.star", "laptop/300w.star_fewshot"),
+            "300W": Data("300-W", "laptop/300w.star"),
         },
         seeds_few=3,
         seeds_all=1,
@@ -112,11 +108,11 @@ SCALES = {
             for method in ("fra", "byol", "swav", "lewel")
         },
         data={
-            "AffectNet": _same("drawn faces", "smoke/rafdb.finetune"),
-            "RAF-DB": _same("drawn faces", "smoke/rafdb.finetune"),
-            "CelebA": _same("drawn faces", "smoke/celeba.finetune"),
-            "WFLW": _same("drawn faces", "smoke/300w.star", "smoke/300w.star_fewshot"),
-            "300W": _same("drawn faces", "smoke/300w.star"),
+            "AffectNet": Data("drawn faces", "smoke/rafdb.finetune"),
+            "RAF-DB": Data("drawn faces", "smoke/rafdb.finetune"),
+            "CelebA": Data("drawn faces", "smoke/celeba.finetune"),
+            "WFLW": Data("drawn faces", "smoke/300w.star", "smoke/300w.star_fewshot"),
+            "300W": Data("drawn faces", "smoke/300w.star"),
         },
         seeds_few=1,
         seeds_all=1,

@@ -17,7 +17,7 @@ from torch import Tensor
 from fra.faces import pictures
 from fra.faces.geometry import crop_box, square_box
 from fra.faces.image import read_image
-from fra.faces.landmarks import picture_of, place_in, place_in_image, pts_files, read_pts
+from fra.faces.landmarks import picture_of, place_in, place_in_image, pts_files, read_pts, tight_boxes
 from fra.faces.layout import find_layout
 from fra.faces.synthetic import REGION_NAMES
 from fra.files import read_rows
@@ -88,8 +88,7 @@ def as_cropped(points: Float[Tensor, "N 68 2"]) -> Float[Tensor, "N 4"]:
     side of the landmarks' box, and its centre lies higher by .13 of its own side. `fra crop` adds a quarter to it.
     The crops of `fra transfer` show a face 1.3 times smaller, in which regions have little room.
     """
-    tight = torch.cat([points.amin(1), points.amax(1)], 1)
-    boxes = torch.stack([square_box(box, DETECTED * (1 + MARGIN) - 1) for box in tight])
+    boxes = torch.stack([square_box(box, DETECTED * (1 + MARGIN) - 1) for box in tight_boxes(points)])
     higher = HIGHER / (1 + MARGIN) * (boxes[:, 3] - boxes[:, 1])
     return boxes - higher[:, None] * torch.tensor([0.0, 1.0, 0.0, 1.0])
 

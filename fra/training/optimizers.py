@@ -81,14 +81,11 @@ class LARS(torch.optim.Optimizer):
             else:
                 steps = torch._foreach_add(steps, weights, alpha=decay)
             torch._foreach_mul_(steps, list(scales.unbind()))
-        if self.rate_in_momentum and group["adapt"]:
-            torch._foreach_mul_(steps, group["lr"])  # copies already
-        elif self.rate_in_momentum:
-            steps = torch._foreach_mul(steps, group["lr"])
         buffers = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
         torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, steps)
-        torch._foreach_add_(weights, buffers, alpha=-1.0 if self.rate_in_momentum else -group["lr"])
+        inside, outside = (group["lr"], 1.0) if self.rate_in_momentum else (1.0, group["lr"])
+        torch._foreach_add_(buffers, steps, alpha=inside)
+        torch._foreach_add_(weights, buffers, alpha=-outside)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

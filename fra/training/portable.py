@@ -7,7 +7,8 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fra.files import atomic, claim_folder
 from fra.parts.encoder import SMALL_RESNETS, Encoder, make_last_stage_fine
 from fra.parts.region_head import RegionHead
+from fra.training.shipped import MissingPart
 from fra.training.weights import describe, load_encoder, load_region_model
 
 LARGEST_DIFFERENCE = 1e-3
@@ -73,9 +75,7 @@ def portable(run: str | Path) -> Portable:
     encoder = load_encoder(run, quiet=True)
     try:
         head: RegionHead | None = load_region_model(run, quiet=True).head
-    except ValueError as error:
-        if "no regions" not in str(error) and "holds no model.safetensors" not in str(error):
-            raise
+    except MissingPart:
         head = None
     return Portable(encoder, head).eval()
 
@@ -231,16 +231,14 @@ def _notes(model: Portable, name: str) -> dict[str, Any]:
     return {"name": name, "encoder": asdict(model.encoder.config), "images": "B x 3 x H x W, RGB in [0, 1]"}
 
 
-class _silent:
+@contextmanager
+def _silent() -> Iterator[None]:
     """Without the remarks of torch's exporter about its own insides."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    level = logging.root.manager.disable
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        self._level = logging.root.manager.disable
         logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(self._level)
-        self._warnings.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            logging.disable(level)

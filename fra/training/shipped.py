@@ -48,6 +48,10 @@ class Manifest:
     """File → bytes and sha256."""
 
 
+class MissingPart(ValueError):
+    """Weights lack what was asked of them, such as the regions of a method that has none."""
+
+
 def shipped_names() -> list[str]:
     """The names that `fra.load_encoder`, `fra regions` and `--encoder` take beside folders and files."""
     return sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
@@ -65,13 +69,13 @@ def read_manifest(name: str) -> Manifest:
 def shipped_file(name: str, file: str) -> Path | None:
     """A file of the weights shipped as `name`, after comparing size and sha256 with the manifest.
 
-    None when no weights of this name came with fra. ValueError when they lack the file or it is damaged.
+    None when no weights of this name came with fra. MissingPart when they lack the file, ValueError when it is damaged.
     """
     if name not in shipped_names():
         return None
     manifest = read_manifest(name)
     if file not in manifest.files:
-        raise ValueError(
+        raise MissingPart(
             f"the shipped weights '{name}' were trained with {manifest.method} and have no regions: use a run of fra"
         )
     path, promised = SHIPPED / name / file, manifest.files[file]

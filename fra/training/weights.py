@@ -21,7 +21,7 @@ from fra.parts.region_head import RegionHead, RegionModel
 from fra.training.foreign import import_encoder, import_region_model
 from fra.training.layouts import timm_config
 from fra.training.rebuild import encoder_config, fill, region_head_config
-from fra.training.shipped import ENCODER, REGIONS, shipped_file, shipped_names
+from fra.training.shipped import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
 
 FOREIGN_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
@@ -86,8 +86,8 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
 def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
     """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or shipped weights.
 
-    In eval mode. Raises ValueError when the method has none. Of a foreign file one line on stderr says what was read,
-    unless `quiet`.
+    In eval mode. Raises MissingPart, a ValueError, when the method has none. Of a foreign file one line on stderr says
+    what was read, unless `quiet`.
     """
     shipped = shipped_file(str(what), REGIONS)
     if shipped:
@@ -99,7 +99,7 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
         return imported.model.to(device).eval()
     state, metadata = read_weights(path)
     if "regions" not in metadata:
-        raise ValueError(
+        raise MissingPart(
             f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
         )
     return rebuild_region_model(state, metadata, path).to(device).eval()
@@ -217,7 +217,7 @@ def _random_encoder(like: str) -> Encoder:
 def _weights_path(path: Path, name: str) -> Path:
     if path.is_dir():
         if not (path / name).exists():
-            raise ValueError(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
+            raise MissingPart(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
         return path / name
     if not path.exists():
         names = ", ".join(shipped_names()) or "this version has none"

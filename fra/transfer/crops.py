@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fra.faces.geometry import Padding
-from fra.faces.landmarks import MARGIN, place_in
+from fra.faces.landmarks import place_in, tight_boxes
 from fra.transfer.dataset import Groups, LabelledFaces, PictureReader
 from fra.transfer.landmarks import Landmarks
 
@@ -25,6 +25,7 @@ hrnet: 1.25 times the longer side; no landmark is lost.
 rect: the longer side of the annotated face rectangle, about its centre.
 """
 CROPS: tuple[CropRule, ...] = get_args(CropRule)
+SQUARE_SIDE = 2.0
 HRNET_MARGIN = 1.25
 SCALE_UNIT = 200
 """Pixels of a square's side that a scale of 1 in HRNet's and STAR's lists stands for."""
@@ -56,14 +57,14 @@ def crop_squares(faces: AnnotatedFaces, crop: CropRule) -> Float[Tensor, "N 4"]:
     """The squares of a preset. Raises ValueError for rectangles that the faces do not have."""
     if crop in faces.squares:
         return faces.squares[crop]
-    boxes = torch.cat((faces.points.amin(1), faces.points.amax(1)), 1)
+    boxes = tight_boxes(faces.points)
     if crop == "rect":
         if faces.rectangles is None:
             raise ValueError("these lists have no face rectangles: set crop to square, star or hrnet")
         boxes = faces.rectangles
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).T
     longer = torch.maximum(widths, heights)
-    sides = {"square": (1 + MARGIN) * longer, "star": heights, "hrnet": HRNET_MARGIN * longer, "rect": longer}
+    sides = {"square": SQUARE_SIDE * longer, "star": heights, "hrnet": HRNET_MARGIN * longer, "rect": longer}
     return squares_about((boxes[:, :2] + boxes[:, 2:]) / 2, sides[crop])
 
 

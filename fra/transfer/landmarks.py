@@ -14,8 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.faces.geometry import flip_points
+from fra.faces.landmarks import nme
 from fra.transfer.landmark_pictures import draw_landmarks
-from fra.transfer.metrics import auc, failure_rate, nme
+from fra.transfer.metrics import auc, failure_rate
 from fra.transfer.points import POINT_TABLES
 from fra.transfer.task import Baseline, Task
 

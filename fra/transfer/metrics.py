@@ -61,17 +61,6 @@ def balanced_attribute_accuracy(logits: Float[Tensor, "N A"], targets: Bool[Tens
     return 100 * float(torch.stack([there, absent]).nanmean(0).mean())
 
 
-def nme(
-    points: Float[Tensor, "N P 2"], truth: Float[Tensor, "N P 2"], normaliser: Float[Tensor, "N"]
-) -> Float[Tensor, "N"]:
-    """Per face: mean distance of its landmarks from the truth, over the length `normaliser`, percent.
-
-    All in the same square frame of any unit, such as the photo's pixels or a square crop: the ratio does not depend on
-    it. Points may lie outside.
-    """
-    return 100 * (points - truth).norm(dim=-1).mean(1) / normaliser
-
-
 def failure_rate(errors: Float[Tensor, "N"], threshold: float) -> float:
     """Share of faces whose NME is above `threshold` percent (spec alignment.md, section 9)."""
     return 100 * float((errors > threshold).double().mean())

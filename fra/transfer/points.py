@@ -7,6 +7,7 @@ In each the eye on the image's left comes first.
 from dataclasses import dataclass
 
 from fra.faces.geometry import FLIP_68, FLIP_98, flip_order
+from fra.faces.landmarks import OUTER_EYE_CORNERS
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ POINT_TABLES: dict[int, PointTable] = {
             _closed(60, 67),
         ),
         flip=FLIP_68,
-        eye_corners=(36, 45),
+        eye_corners=OUTER_EYE_CORNERS,
         pupils=(tuple(range(36, 42)), tuple(range(42, 48))),
     ),
     29: PointTable(
