@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fra import cli
+from fra.files import MARK
 from fra.parts.encoder import EncoderConfig
 from fra.training import portable
 from fra.training.weights import load_encoder, load_region_model
@@ -110,6 +111,14 @@ def test_a_copy_that_computes_something_else_is_refused(run):
     model = portable.portable(run)
     with pytest.raises(ValueError, match="the exported features differ"):
         portable.parity(model, lambda images: tuple(2 * value for value in model(images)), path=run / "log.csv")
+
+
+@pytest.mark.parametrize("kind", ["torch", "timm"])
+def test_what_was_refused_is_not_there(plain_run, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(portable, "LARGEST_DIFFERENCE", -1.0)
+    with pytest.raises(ValueError, match="nothing was written"):
+        portable.export_portable(plain_run, tmp_path / "out", kind, quiet=True)
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == [MARK]
 
 
 def test_a_network_of_timms_own_keeps_its_name():

@@ -5,6 +5,8 @@ B images, K regions. Each file takes RGB in [0, 1] and is read back and compared
 
 import json
 import logging
+import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -136,8 +138,6 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
 
     config = model.encoder.config
     architecture, arguments = timm_architecture(config.name)
-    folder = out / name
-    folder.mkdir(exist_ok=True)
     side = [3, config.image_size, config.image_size]
     taken = dict(
         input_size=side, mean=config.mean, std=config.std, interpolation="bilinear", crop_pct=1.0, num_classes=0
@@ -150,23 +150,28 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
         pretrained_cfg=taken,
         fra=_notes(model, name),
     )
-    with atomic(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n")
-    path = folder / "model.safetensors"
-    with atomic(path) as temporary:
-        state = {key: tensor.contiguous() for key, tensor in model.encoder.backbone.state_dict().items()}
-        save_file(state, temporary, {"format": "pt"})
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    note = ""
-    if config.last_stride == 1:
-        stage: Any = network.layer4
-        coarse = [key for key, module in stage.named_modules() if getattr(module, "stride", 0) == (2, 2)]
-        make_last_stage_fine(network, config.name)
-        places = ", ".join(f"layer4.{key}" for key in coarse)
-        note = f"timm cannot say that the last stage has stride 1: after create_model set stride = (1, 1) of {places}"
+    state = {key: tensor.contiguous() for key, tensor in model.encoder.backbone.state_dict().items()}
     plain = Portable(model.encoder, None)
     mean, deviation = model.encoder.mean, model.encoder.std
-    facts = parity(plain, lambda images: (network((images - mean) / deviation),), path=path)
+    note = ""
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as unproved:
+        files = [Path(unproved) / "config.json", Path(unproved) / "model.safetensors"]
+        files[0].write_text(json.dumps(described, indent=2) + "\n")
+        save_file(state, files[1], {"format": "pt"})
+        network = timm.create_model(f"local-dir:{unproved}", pretrained=True).eval()
+        if config.last_stride == 1:
+            stage: Any = network.layer4
+            coarse = [key for key, module in stage.named_modules() if getattr(module, "stride", 0) == (2, 2)]
+            make_last_stage_fine(network, config.name)
+            places = ", ".join(f"layer4.{key}" for key in coarse)
+            note = (
+                f"timm cannot say that the last stage has stride 1: after create_model set stride = (1, 1) of {places}"
+            )
+        facts = parity(plain, lambda images: (network((images - mean) / deviation),), path=files[1])
+        folder = out / name
+        folder.mkdir(exist_ok=True)
+        for file in files:
+            os.replace(file, folder / file.name)
     return folder, facts | {"note": note}
 
 
