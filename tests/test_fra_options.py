@@ -157,6 +157,19 @@ def test_a_setting_of_the_loss_changes_its_own_terms_and_gradients_only(
                         [found._replace(regions=found.face) for found in other.online])  # fmt: skip
 
 
+def test_normalised_projectors_leave_faces_nothing_in_common_and_the_maps_as_they_are() -> None:
+    base, other = build(), build(head=HeadConfig(hidden=8, out=8, normalised=True)).train()
+    assert [name for name, _ in other.named_parameters()] == [name for name, _ in base.named_parameters()]
+    base.train()
+    plain, found = base.online(views()[0]), other.online(views()[0])
+    assert_close(plain.scores, found.scores)
+    for network in (other.online, other.teacher.network):
+        for embeddings in (network(views()[0]).face, network(views()[0]).regions.flatten(0, 1)):
+            assert_close(embeddings.mean(0), torch.zeros(8), atol=1e-5, rtol=0)
+            assert_close(embeddings.var(0, correction=0), torch.ones(8), atol=1e-2, rtol=0)
+    assert plain.face.mean(0).abs().max() > 0.1
+
+
 def test_the_cluster_weight_multiplies_the_cluster_term_in_the_total() -> None:
     base, other = measure(), measure(cluster_weight=0.5)
     assert (other.total - base.total).item() == pytest.approx(0.4 * base.terms["clusters"].item(), abs=1e-6)

@@ -12,7 +12,7 @@ from fra.faces.synthetic import draw_face
 
 README = Path(__file__).parents[1] / "README.md"
 QUICKER = {
-    "laptop/resnet18_half.fra": "smoke/resnet10_half.fra",
+    "laptop/resnet10_half.fra": "smoke/resnet10_half.fra",
     "laptop/synthetic_expression": "smoke/synthetic_expression",
     "2000": "60",
 }

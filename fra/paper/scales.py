@@ -87,7 +87,7 @@ SCALES = {
     "laptop": Scale(
         name="laptop",
         faces="FairFace",
-        methods={method: (f"laptop/resnet18_half.{method}",) for method in ("fra", "byol", "swav", "lewel")},
+        methods={method: (f"laptop/resnet10_half.{method}",) for method in ("fra", "byol", "swav", "lewel")},
         data={
             "AffectNet": Data("RAF-DB", "laptop/rafdb.finetune"),
             "RAF-DB": Data("RAF-DB", "laptop/rafdb.finetune"),

@@ -93,8 +93,8 @@ class RegionNetwork(nn.Module):
         super().__init__()
         hidden, out = config.head.hidden, config.head.out
         self.encoder = encoder
-        self.face_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
-        self.region_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
+        self.face_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
+        self.region_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
         self.region_head = RegionHead(encoder.channels, config.region_head)
         self.gradients = config.gradients
 

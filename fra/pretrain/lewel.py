@@ -63,8 +63,8 @@ class AligningNetwork(nn.Module):
             )
         self.config = config
         self.encoder = encoder
-        self.projector = MLPHead(encoder.channels, hidden=hidden, out=out)
-        self.aligned_projector = MLPHead(encoder.channels, hidden=hidden, out=out)
+        self.projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
+        self.aligned_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndAligned:
         pixels = self.encoder.maps(images).flatten(2).transpose(1, 2)

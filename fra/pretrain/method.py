@@ -22,6 +22,9 @@ class HeadConfig:
     """Width of the hidden layer (supplement 5.1)."""
     out: int = 256
     """Embedding dimension D (supplement 5.1)."""
+    normalised: bool = False
+    """Batch norm, without weights, at the end of the projectors that BYOL, FRA and LEWEL compare (ours, as in SimSiam
+    and MoCo v3: what all faces share is no longer a cheap way to agree, docs/log.md); SwAV ignores it."""
 
 
 class Method(nn.Module, ABC):

@@ -1,0 +1,57 @@
+"""The study of regions: its variants are recipes that differ as their names say, and when regions are awake."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from experiments.regions import BASE, SHORT, VARIANTS, waking_step, write_table
+from fra.pretrain.run import load_pretrain_recipe
+from fra.recipe import plain
+
+
+def settings(name: str) -> dict[str, object]:
+    recipe = plain(load_pretrain_recipe(BASE, [*SHORT, *VARIANTS[name]]))
+    method = recipe.pop("method")
+    nested = {f"{outer}.{key}": value for outer in ("head", "decoder") for key, value in method.pop(outer).items()}
+    return method | nested | {f"{outer}.{key}": value for outer in ("encoder", "optimizer") for key, value in
+                              recipe[outer].items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "faithful"])
+def test_a_variant_differs_from_its_reference_in_what_it_names(name: str) -> None:
+    reference = "alive (laptop)" if name.startswith("alive, ") else "faithful"
+    one, other = settings(name), settings(reference)
+    changed = {key for key in one if one[key] != other[key]}
+    expected = {"alive (laptop)": 3, "queries, orthogonal": 2}.get(name, 1)
+    assert len(changed) == expected, changed
+
+
+def test_faithful_is_the_released_design_of_the_regions() -> None:
+    faithful, released = settings("faithful"), load_pretrain_recipe("paper/resnet50.fra_official", []).method
+    assert faithful["decoder.content"] == released.decoder.content
+    assert faithful["decoder.mask_mlp"] == released.decoder.mask_mlp
+    assert faithful["assignment"] == released.assignment
+    assert faithful["cluster_weight"] == released.cluster_weight
+
+
+def log(*shares: float, regions: int = 8) -> list[dict[str, str]]:
+    return [{"step": str(10 * i), "assignment": str(share * math.log(regions))} for i, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "awake"),
+    [((1.0, 1.0, 1.0), None), ((1.0, 0.8, 0.5), 10), ((1.0, 0.8, 0.95, 0.7), 30), ((0.5, 0.95), None), ((0.3,), 0)],
+)
+def test_regions_are_awake_from_the_step_after_which_they_stay_so(shares: tuple[float, ...], awake: int | None) -> None:
+    assert waking_step(log(*shares), regions=8) == awake
+
+
+def test_the_threshold_follows_the_number_of_regions() -> None:
+    assert waking_step(log(0.95, regions=8), regions=16) == 0
+
+
+def test_the_table_is_written_as_text_and_numbers(tmp_path: Path) -> None:
+    write_table([dict(variant="faithful", seed=0, rafdb=50.1), dict(variant="alive", seed=0, rafdb=52.0)], tmp_path)
+    assert (tmp_path / "regions.md").read_text().splitlines()[2] == "| faithful | 0 | 50.1 |"
+    assert (tmp_path / "regions.csv").read_text().splitlines()[-1] == "alive,0,52.0"
