@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_export,
         _add_recipes,
         _add_demo,
+        _add_app,
     ):
         add(commands)
     return parser
@@ -131,6 +132,9 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
     parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
     parser.add_argument("--shard-faces", type=int, default=10_000, metavar="N", help="faces in each .tar")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="work on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
+    )
 
 
 def _crop(options: Arguments) -> None:
@@ -149,6 +153,7 @@ def _crop(options: Arguments) -> None:
         shard_faces=options.shard_faces,
         resume=options.resume,
         workers=options.workers,
+        cluster=options.cluster,
         seed=options.seed or 0,
         quiet=options.quiet,
     )
@@ -538,6 +543,35 @@ def _demo(options: Arguments) -> None:
     from fra.demo import demo
 
     demo(options.out, photos=options.photos, workers=options.workers, quiet=options.quiet)
+
+
+def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands, "app", "a page on this machine: drop a photo, see what is found in its faces", _app, common="device"
+    )
+    parser.add_argument(
+        "--model", metavar="RUN", help="whose regions to show: what `fra regions` takes (default: weights of fra)"
+    )
+    parser.add_argument(
+        "--task", action="append", default=[], metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
+    )
+    parser.add_argument(
+        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
+    )
+    parser.add_argument("--port", type=_count, default=7860, metavar="N", help="0 takes any that is free")
+
+
+def _app(options: Arguments) -> None:
+    from fra.app.serve import app
+
+    app(
+        options.model,
+        options.task,
+        detector=options.detector,
+        port=options.port,
+        device=options.device,
+        quiet=options.quiet,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,9 +22,10 @@ from PIL import Image
 from torch.testing import assert_close
 from torchvision.ops import box_iou
 
-from fra.crop import cut, detectors, retinaface, workers
+from fra.crop import cluster, cut, detectors, retinaface, workers
 from fra.crop.cut import CropSettings, choose_faces
 from fra.crop.detectors import Face, make_detector
+from fra.crop.photos import PhotoList
 from fra.crop.run import crop
 from fra.faces.image import image_files, read_image
 
@@ -289,6 +291,32 @@ def test_a_kill_ends_the_workers_and_resuming_equals_not_stopping(tmp_path: Path
     assert not _alive(process.pid)
     crop(tmp_path / "photos", out, detector="none", size=64, workers=1, quiet=True, resume=True)
     assert contents(tmp_path / "whole") == contents(out)
+
+
+def test_a_cluster_cuts_the_same_crops(photos: Path, tmp_path: Path):
+    crop(photos, tmp_path / "alone", detector="none", size=64, workers=1, quiet=True)
+    command = [sys.executable, "-m", "fra.cli", "crop", photos, "--out", tmp_path / "cluster"]
+    command += ["--detector", "none", "--size", "64", "--cluster", "local", "--quiet"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "cluster")
+
+
+def test_a_machine_that_does_not_see_the_output_says_so(photos: Path, tmp_path: Path):
+    settings = CropSettings(detector="none", size=64)
+    with pytest.raises(ValueError, match="does not see .*elsewhere: all machines must share its file system"):
+        cluster._crop_chunk(next(PhotoList(photos).chunks(0, 4)), settings, tmp_path / "elsewhere")
+
+
+def test_without_a_cluster_nothing_is_begun(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"^no Ray cluster answers at {address}: start one there"):
+            crop(photos, tmp_path / "out", detector="none", cluster=address, quiet=True)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"^--cluster needs Ray: pip install"):
+        crop(photos, tmp_path / "out", detector="none", cluster="auto", quiet=True)
+    assert not (tmp_path / "out").exists()
 
 
 def _alive(group: int) -> list[str]:

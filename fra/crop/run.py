@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import fra
+from fra.crop.cluster import connect, crop_on_cluster
 from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
 from fra.crop.journal import Journal, read_journal, remove_leftovers
 from fra.crop.photos import PhotoList
@@ -63,13 +64,15 @@ def crop(
     shard_faces: int = CropSettings.shard_faces,
     resume: bool = False,
     workers: int | None = None,
+    cluster: str | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> CropSummary:
     """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`,
     or with `shards` into .tar files in `out/shards`.
 
-    The settings are explained in CropSettings; `workers` are processes, by default one for each core. Every photo has
+    The settings are explained in CropSettings; `workers` are processes, by default one for each core, in whose place
+    all cores of a Ray `cluster` work when its address is given (`connect`). Every photo has
     a row in `out/crops.csv`, also when it has no crop. A run that was ended in any way goes on with `resume` and ends
     as if it had not been interrupted. ValueError in one line for input that cannot work, or a full disk.
     """
@@ -90,11 +93,13 @@ def crop(
     found = PhotoList(photos)
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise ValueError(f"{out} lies inside the photos {photos}: choose another --out, or crops would become photos")
-    cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
+    # What is wrong with a detector or a cluster is said before anything is written.
+    cropper = Cropper(settings, out)
+    ray = connect(cluster) if cluster else None
     count = min(workers if workers is not None else available_cores(), -(-len(found) // CHUNK))
     with _clear_write_errors(out):
         record = _begin(found, out, settings=settings, photos=photos, resume=resume)
-        _crop_missing(found, cropper, workers=count, quiet=quiet)
+        _crop_missing(found, cropper, workers=count, ray=ray, quiet=quiet)
         summary = _finish(out, record=record)
     if not quiet:
         print(summary)
@@ -135,16 +140,20 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
     return record
 
 
-def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, quiet: bool) -> None:
+def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, ray: Any, quiet: bool) -> None:
     with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=quiet) as show:
         chunks = found.chunks(journal.photos, CHUNK)
+        if ray is None:
+            results = crop_in_order(chunks, cropper, workers=workers)
+        else:
+            results = crop_on_cluster(chunks, cropper.settings, cropper.out, ray)
         if not cropper.settings.shards:
-            for count, made in crop_in_order(chunks, cropper, workers=workers):
+            for count, made in results:
                 journal.append([each.row for each in made], photos=count)
                 show(count)
             return
         with closing(ShardWriter(cropper.out, journal.shards, shard_faces=cropper.settings.shard_faces)) as writer:
-            for count, made in crop_in_order(chunks, cropper, workers=workers):
+            for count, made in results:
                 rows = [writer.add(each) for each in made]
                 journal.append(rows, photos=count, shards=writer.sync())
                 writer.publish()
