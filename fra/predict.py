@@ -316,7 +316,7 @@ class Summary:
             if looks_like_a_crop(image):
                 self.cropped.append(shown)
         for number, one in enumerate(seen, 1):
-            cells = [_cell(one.answers[task]) for task in self.tasks]
+            cells = [in_short(one.answers[task]) for task in self.tasks]
             self.rows.append((shown if number == 1 else "", str(number), f"{one.face.score:.2f}", *cells))
         del self.rows[SHOWN_ROWS:]
 
@@ -358,7 +358,8 @@ def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:
     return long <= LARGEST_CROP and short >= FLATTEST_CROP * long
 
 
-def _cell(answer: Answer) -> str:
+def in_short(answer: Answer) -> str:
+    """An answer as one line: the class, the surest attributes, or the number of points."""
     title, details = words(answer)
     if "landmarks" in answer:
         return f"{len(answer['landmarks'])} points"

@@ -1,0 +1,163 @@
+"""One photo as the page shows it: its faces, their regions, and what tasks say of them. No web in here."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from fra.faces import pictures
+from fra.faces.annotate import POINT_COLOUR as DOT
+from fra.faces.annotate import annotate
+from fra.faces.geometry import transform_points
+from fra.faces.image import UnreadableImage, read_image
+from fra.predict import Predictor, Seen, in_short, looks_like_a_crop, mark
+from fra.regions import draw
+from fra.regions import heatmaps as measure
+from fra.training.devices import choose_device
+from fra.training.shipped import REGIONS, read_manifest, shipped_names
+from fra.training.weights import load_region_model
+from fra.transfer.framing import CROPS, Whole
+
+MOST_PIXELS = 80_000_000  # ours: such a photo takes about 1 GB while it is looked at
+MOST_FACES = 24  # shown one by one; all have their box in the photo
+TOP = 3  # heatmaps, as in the paper's Figure 1
+SHOWN_SIDE, TILE = 1280, 192  # longer side of the photo and side of a face, in pixels of the page
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one task says of one face."""
+
+    task: str
+    short: str
+    """A few words, as in the table of `fra predict`."""
+    shares: list[tuple[str, float]]
+    """Class or attribute and its probability in [0, 1], the likeliest first; empty for landmarks."""
+
+
+@dataclass(frozen=True)
+class FaceLook:
+    """One face. Tiles are pictures (3, TILE, TILE) with captions: the crop, `TOP` heatmaps, the owners of pixels."""
+
+    colour: tuple[int, int, int]
+    """Of its box in the photo, 0..255."""
+    score: float
+    """The detector's confidence in [0, 1]."""
+    tiles: list[tuple[str, UInt8[Tensor, "3 _ _"]]]
+    said: list[Said]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A photo with boxes, and its faces; or only a sentence why there is nothing to show."""
+
+    sentence: str
+    photo: UInt8[Tensor, "3 _ _"] | None = None
+    faces: list[FaceLook] = field(default_factory=list)
+
+
+class Looker:
+    """A detector, a region model and tasks, ready for photos."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        tasks: Sequence[str | Path] = (),
+        *,
+        detector: str = "retinaface",
+        device: str = "auto",
+    ) -> None:
+        """`model` as for `fra regions`, `tasks` and `detector` as for `fra predict`.
+
+        Without model and tasks, the first shipped model that has regions is taken. Raises ValueError when there is
+        none, or one of them cannot be used.
+        """
+        if model is None and not tasks:
+            model = next((name for name in shipped_names() if REGIONS in read_manifest(name).files), None)
+            if model is None:
+                raise ValueError("nothing to show: give --model RUN of `fra pretrain`, or --task RUN of `fra transfer`")
+        self.device = choose_device(device)
+        self.regions = None if model is None else load_region_model(model, device=self.device)
+        self.predictor = Predictor(tasks, detector=detector, device=device)
+        self.framing = Whole() if detector == "none" else CROPS
+
+    def __call__(self, path: str | Path) -> Look:
+        """Look at one image file. One that cannot be used gives a sentence instead of an error."""
+        try:
+            photo, several = _read(path)
+        except UnreadableImage as error:
+            return Look(f"This file cannot be shown: {error.reason.rstrip('.')}.")
+        [seen] = self.predictor([photo])
+        marks = [replace(mark(one), title="", details=()) for one in seen]
+        marked = _at_most(annotate(photo, marks), SHOWN_SIDE)
+        return Look(_sentence(photo, len(seen), several), marked, self._faces(photo, seen))
+
+    def _faces(self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen]) -> list[FaceLook]:
+        colours = pictures.region_colours(len(seen))
+        cuts = [self.framing.cut(photo, one.face.box, one.face.five_points, TILE) for one in seen[:MOST_FACES]]
+        regions = self._regions(photo, seen[:MOST_FACES], [crop for crop, _ in cuts])
+        looks = []
+        for one, colour, (crop, matrix), tiles in zip(seen, colours, cuts, regions, strict=False):
+            points = mark(one).points
+            face = crop if points is None else pictures.draw_points(crop, transform_points(points, matrix), colour=DOT)
+            said = [Said(task, in_short(answer), _shares(answer)) for task, answer in one.answers.items()]
+            looks.append(FaceLook(colour, one.face.score, [("face", face), *tiles], said))
+        return looks
+
+    def _regions(
+        self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen], crops: Sequence[UInt8[Tensor, "3 S S"]]
+    ) -> list[list[tuple[str, UInt8[Tensor, "3 S S"]]]]:
+        """For each face its most structured heatmaps, the same regions for all, and who owns each pixel."""
+        if self.regions is None or not seen:
+            return [[] for _ in seen]
+        size = int(self.regions.encoder.image_size)
+        small = [self.framing.cut(photo, one.face.box, one.face.five_points, size)[0] for one in seen]
+        maps = self.regions(torch.stack(small).to(self.device) / 255).heatmaps.float().cpu()
+        leading = measure.ranking(maps)[0, :TOP].tolist()
+        return [
+            [(f"region {region + 1}", pictures.overlay(crop, own[region])) for region in leading]
+            + [("owner of each pixel", draw.region_mosaic(crop, own))]
+            for crop, own in zip(crops, maps, strict=True)
+        ]
+
+
+def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:
+    """The photo, and whether the file holds further ones. UnreadableImage also for one that is too large."""
+    pixels, several = 0, False
+    # What is wrong with a file `read_image` says better; only the header is read here.
+    with suppress(Exception), Image.open(path) as picture:
+        pixels = picture.width * picture.height
+        several = picture.format != "MPO" and getattr(picture, "is_animated", False)  # MPO is a phone's photo
+    if pixels > MOST_PIXELS:
+        reason = f"it has {pixels / 1e6:.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are looked at"
+        raise UnreadableImage(path, reason)
+    return read_image(path), several
+
+
+def _at_most(image: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 h w"]:
+    longer = max(image.shape[1:])
+    height, width = (max(1, round(length * min(1.0, side / longer))) for length in image.shape[1:])
+    return pictures.resize(image, height, width)
+
+
+def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:
+    likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda item: -item[1])
+    return [(name.replace("_", " "), share) for name, share in likeliest]
+
+
+def _sentence(photo: UInt8[Tensor, "3 H W"], faces: int, several: bool) -> str:
+    said = ["The file holds several pictures; this is the first."] if several else []
+    if faces == 0:
+        crop = looks_like_a_crop(photo)
+        hint = " If it is a crop of a face already, start `fra app` with --detector none." if crop else ""
+        said.append(f"No face was found.{hint}")
+    else:
+        shown = f", the surest {MOST_FACES} in detail" if faces > MOST_FACES else ""
+        said.append(f"{faces} face{'' if faces == 1 else 's'}{shown}.")
+    return " ".join(said)
