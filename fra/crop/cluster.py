@@ -3,6 +3,7 @@
 Photos and output lie on a file system that all machines see under the same path; only rows (and packed crops) travel.
 """
 
+import logging
 import os
 import socket
 from collections import deque
@@ -31,7 +32,7 @@ def connect(address: str) -> Any:
     try:
         if colon and port.isdigit():  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), timeout=5).close()
-        ray.init(log_to_driver=False, logging_level="error", **where)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"no Ray cluster answers at {address}: start one there by `ray start --head`, or give --cluster local"
