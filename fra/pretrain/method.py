@@ -23,8 +23,8 @@ class HeadConfig:
     out: int = 256
     """Embedding dimension D (supplement 5.1)."""
     normalised: bool = False
-    """Batch norm, without weights, at the end of the projectors that BYOL, FRA and LEWEL compare (ours, as in SimSiam
-    and MoCo v3: what all faces share is no longer a cheap way to agree, docs/log.md); SwAV ignores it."""
+    """Batch norm, without weights, at the end of the projectors whose embeddings are compared (ours, as in SimSiam and
+    MoCo v3: what all faces share is no longer a cheap way to agree, docs/log.md)."""
 
 
 class Method(nn.Module, ABC):

@@ -58,7 +58,10 @@ class PrototypeNetwork(nn.Module):
     def __init__(self, config: SwAVConfig, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLPHead(encoder.channels, hidden=config.head.hidden, out=config.head.out, bias=True)
+        head = config.head
+        self.projector = MLPHead(
+            encoder.channels, hidden=head.hidden, out=head.out, bias=True, normalised=head.normalised
+        )
         self.prototypes = nn.Linear(config.head.out, config.prototypes, bias=False)
 
     def embeddings(self, views: Sequence[Float[Tensor, "B RGB _ _"]]) -> Float[Tensor, "N D"]:
