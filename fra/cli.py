@@ -72,7 +72,7 @@ def _command(
     common: str = "",
     without_out: bool = False,
 ) -> argparse.ArgumentParser:
-    """A subcommand with those of the common flags that it takes: out, device, precision, workers, seed, set.
+    """A subcommand with those of the common flags that it takes: out, detector, device, precision, workers, seed, set.
 
     `without_out`: there are ways to call it in which nothing is written, so `--out` may be missing.
     """
@@ -84,6 +84,10 @@ def _command(
             "--out", type=Path, required=not without_out, metavar="DIR", help="where results go; nothing is overwritten"
         )
         parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+    if "detector" in flags:
+        parser.add_argument(
+            "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
+        )
     if "device" in flags:
         parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     if "precision" in flags:
@@ -116,11 +120,8 @@ def _count(text: str) -> int:
 
 
 def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "crop", "cut faces out of photographs", _crop, common="out workers seed")
+    parser = _command(commands, "crop", "cut faces out of photographs", _crop, common="out detector workers seed")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder tree, or a .txt list of photos")
-    parser.add_argument(
-        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
-    )
     parser.add_argument(
         "--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo"
     )
@@ -340,15 +341,12 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "predict",
         "find the faces in photos and ask learned tasks about them",
         _predict,
-        common="out device",
+        common="out detector device",
         without_out=True,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
     parser.add_argument(
         "--task", action="append", required=True, metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
-    )
-    parser.add_argument(
-        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
     )
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
 
@@ -547,16 +545,17 @@ def _demo(options: Arguments) -> None:
 
 def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "app", "a page on this machine: drop a photo, see what is found in its faces", _app, common="device"
+        commands,
+        "app",
+        "a page on this machine: drop a photo, see what is found in its faces",
+        _app,
+        common="detector device",
     )
     parser.add_argument(
         "--model", metavar="RUN", help="whose regions to show: what `fra regions` takes (default: weights of fra)"
     )
     parser.add_argument(
         "--task", action="append", default=[], metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
-    )
-    parser.add_argument(
-        "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
     )
     parser.add_argument("--port", type=_count, default=7860, metavar="N", help="0 takes any that is free")
 

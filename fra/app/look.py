@@ -95,7 +95,8 @@ class Looker:
             return Look(f"This file cannot be shown: {error.reason.rstrip('.')}.")
         [seen] = self.predictor([photo])
         marks = [replace(mark(one), title="", details=()) for one in seen]
-        marked = _at_most(annotate(photo, marks), SHOWN_SIDE)
+        marked = annotate(photo, marks)
+        marked = pictures.fit(marked, min(SHOWN_SIDE, max(marked.shape[1:])))
         return Look(_sentence(photo, len(seen), several), marked, self._faces(photo, seen))
 
     def _faces(self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen]) -> list[FaceLook]:
@@ -138,12 +139,6 @@ def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:
         reason = f"it has {pixels / 1e6:.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are looked at"
         raise UnreadableImage(path, reason)
     return read_image(path), several
-
-
-def _at_most(image: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 h w"]:
-    longer = max(image.shape[1:])
-    height, width = (max(1, round(length * min(1.0, side / longer))) for length in image.shape[1:])
-    return pictures.resize(image, height, width)
 
 
 def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import fra
-from fra.crop.cluster import connect, crop_on_cluster
+from fra.crop.cluster import crop_on_cluster, joined
 from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
 from fra.crop.journal import Journal, read_journal, remove_leftovers
 from fra.crop.photos import PhotoList
@@ -72,7 +72,7 @@ def crop(
     or with `shards` into .tar files in `out/shards`.
 
     The settings are explained in CropSettings; `workers` are processes, by default one for each core, in whose place
-    all cores of a Ray `cluster` work when its address is given (`connect`). Every photo has
+    all cores of a Ray `cluster` work when its address is given (`joined`). Every photo has
     a row in `out/crops.csv`, also when it has no crop. A run that was ended in any way goes on with `resume` and ends
     as if it had not been interrupted. ValueError in one line for input that cannot work, or a full disk.
     """
@@ -93,11 +93,10 @@ def crop(
     found = PhotoList(photos)
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise ValueError(f"{out} lies inside the photos {photos}: choose another --out, or crops would become photos")
-    # What is wrong with a detector or a cluster is said before anything is written.
-    cropper = Cropper(settings, out)
-    ray = connect(cluster) if cluster else None
+    cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
     count = min(workers if workers is not None else available_cores(), -(-len(found) // CHUNK))
-    with _clear_write_errors(out):
+    # A cluster too says what is wrong before anything is written.
+    with joined(cluster) if cluster else nullcontext() as ray, _clear_write_errors(out):
         record = _begin(found, out, settings=settings, photos=photos, resume=resume)
         _crop_missing(found, cropper, workers=count, ray=ray, quiet=quiet)
         summary = _finish(out, record=record)

@@ -5,14 +5,17 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import TypeVar
 
 from fra.crop.cut import Cropper, CropSettings, Made, Photo
 
 WAITING = 4  # chunks in flight for each worker: enough that none idles while an older chunk is slow
+
+Work = TypeVar("Work")
 
 _cropper: Cropper | None = None
 
@@ -32,15 +35,10 @@ def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: i
     pool = ProcessPoolExecutor(
         workers, mp_context=spawn, initializer=_start_worker, initargs=(cropper.settings, cropper.out)
     )
-    waiting: deque[tuple[int, Future[list[Made]]]] = deque()
     try:
-        for chunk in chunks:
-            waiting.append((len(chunk), pool.submit(_crop_chunk, chunk)))
-            if len(waiting) >= WAITING * workers:
-                count, future = waiting.popleft()
-                yield count, future.result()
-        for count, future in waiting:
-            yield count, future.result()
+        yield from in_order(
+            chunks, lambda chunk: pool.submit(_crop_chunk, chunk), Future.result, room=WAITING * workers
+        )
     except BrokenProcessPool as error:
         raise ValueError(
             "a worker process was ended from outside, most often for lack of memory: add --resume and use fewer "
@@ -48,6 +46,24 @@ def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: i
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(
+    chunks: Iterable[list[Photo]],
+    submit: Callable[[list[Photo]], Work],
+    made: Callable[[Work], list[Made]],
+    *,
+    room: int,
+) -> Iterator[tuple[int, list[Made]]]:
+    """For each chunk its number of photos and what was made, the oldest first; at most `room` chunks are in flight."""
+    waiting: deque[tuple[int, Work]] = deque()
+    for chunk in chunks:
+        waiting.append((len(chunk), submit(chunk)))
+        if len(waiting) >= room:
+            count, work = waiting.popleft()
+            yield count, made(work)
+    for count, work in waiting:
+        yield count, made(work)
 
 
 def _start_worker(settings: CropSettings, out: Path) -> None:

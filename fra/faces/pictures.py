@@ -209,7 +209,7 @@ def contact_sheet(
         write(text, column, gap + line / 2 - gap / 4, INK)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        tile = _fit(image, side)
+        tile = fit(image, side)
         canvas.paste(
             to_pillow(tile),
             (
@@ -222,7 +222,7 @@ def contact_sheet(
     return from_pillow(canvas)
 
 
-def _fit(image: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 h w"]:
+def fit(image: UInt8[Tensor, "3 H W"], side: int) -> UInt8[Tensor, "3 h w"]:
     """The image with its longer side at `side` pixels."""
     height, width = image.shape[1:]
     longest = max(height, width)

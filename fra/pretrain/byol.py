@@ -37,7 +37,7 @@ class FaceNetwork(nn.Module):
     def __init__(self, encoder: Encoder, head: HeadConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = MLPHead(encoder.channels, hidden=head.hidden, out=head.out, normalised=head.normalised)
+        self.projector = head.projector(encoder.channels)
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
         return self.projector(self.encoder(images))

@@ -91,10 +91,9 @@ class RegionNetwork(nn.Module):
 
     def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
         super().__init__()
-        hidden, out = config.head.hidden, config.head.out
         self.encoder = encoder
-        self.face_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
-        self.region_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
+        self.face_projector = config.head.projector(encoder.channels)
+        self.region_projector = config.head.projector(encoder.channels)
         self.region_head = RegionHead(encoder.channels, config.region_head)
         self.gradients = config.gradients
 

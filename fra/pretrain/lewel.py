@@ -55,7 +55,7 @@ class AligningNetwork(nn.Module):
 
     def __init__(self, config: LEWELConfig, encoder: Encoder) -> None:
         super().__init__()
-        hidden, out = config.head.hidden, config.head.out
+        out = config.head.out
         if out % config.heads or encoder.channels % config.heads:
             raise ValueError(
                 f"lewel: head.out {out} and the encoder's {encoder.channels} channels must be multiples of"
@@ -63,8 +63,8 @@ class AligningNetwork(nn.Module):
             )
         self.config = config
         self.encoder = encoder
-        self.projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
-        self.aligned_projector = MLPHead(encoder.channels, hidden=hidden, out=out, normalised=config.head.normalised)
+        self.projector = config.head.projector(encoder.channels)
+        self.aligned_projector = config.head.projector(encoder.channels)
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndAligned:
         pixels = self.encoder.maps(images).flatten(2).transpose(1, 2)

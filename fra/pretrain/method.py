@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fra.parts.encoder import Encoder
+from fra.parts.heads import MLPHead
 from fra.parts.region_head import RegionModel
 from fra.training.early_gradients import sum_of_parts
 from fra.training.trainable import Loss, Progress
@@ -25,6 +26,10 @@ class HeadConfig:
     normalised: bool = False
     """Batch norm, without weights, at the end of the projectors whose embeddings are compared (ours, as in SimSiam and
     MoCo v3: what all faces share is no longer a cheap way to agree, docs/log.md)."""
+
+    def projector(self, channels: int, *, bias: bool = False) -> MLPHead:
+        """From `channels` to embeddings."""
+        return MLPHead(channels, hidden=self.hidden, out=self.out, bias=bias, normalised=self.normalised)
 
 
 class Method(nn.Module, ABC):

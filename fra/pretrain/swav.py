@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fra.parts.distributed import gather_from_processes, share_of_process
 from fra.parts.encoder import Encoder
-from fra.parts.heads import MLPHead
 from fra.parts.similarity import mean_entropy, unit
 from fra.parts.sinkhorn import sinkhorn
 from fra.pretrain.method import HeadConfig, Method
@@ -58,10 +57,7 @@ class PrototypeNetwork(nn.Module):
     def __init__(self, config: SwAVConfig, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
-        head = config.head
-        self.projector = MLPHead(
-            encoder.channels, hidden=head.hidden, out=head.out, bias=True, normalised=head.normalised
-        )
+        self.projector = config.head.projector(encoder.channels, bias=True)
         self.prototypes = nn.Linear(config.head.out, config.prototypes, bias=False)
 
     def embeddings(self, views: Sequence[Float[Tensor, "B RGB _ _"]]) -> Float[Tensor, "N D"]:
