@@ -23,6 +23,8 @@ BASE = "laptop/resnet10_half.fra"
 SHORT = ["encoder.name=resnet10_quarter", "schedule.epochs=2", "method.head.hidden=512"]
 FAITHFUL = ["method.decoder.content=zeros", "method.decoder.mask_mlp=default", "method.assignment=probabilities"]
 """The released design of the regions, in a small network and a short run."""
+ALIGNED = ["method.cluster_views=aligned", "method.cluster_weight=0.5", "method.heatmap_scale=0.1"]
+"""Regions that must follow the face when it moves in its view: cluster term x 5, heatmaps that tell regions apart."""
 VARIANTS: dict[str, list[str]] = {
     "faithful": FAITHFUL,
     "decoder starts from the queries": [*FAITHFUL, "method.decoder.content=queries"],
@@ -41,10 +43,14 @@ VARIANTS: dict[str, list[str]] = {
     "queries, orthogonal": [*FAITHFUL, "method.decoder.content=queries", "method.decoder.mask_mlp=orthogonal"],
     "alive (laptop)": [],  # the recipe's own design
     "alive, coarser map": ["encoder.last_stride=2"],
+    "alive, finer map": ["encoder.third_stride=1"],
     "alive, crossed": ["method.cluster_views=crossed"],
+    "alive, aligned": ["method.cluster_views=aligned"],
     "alive, cluster term x 5": ["method.cluster_weight=0.5"],
     "alive, sharper heatmaps": ["method.heatmap_scale=0.1"],
     "alive, 16 regions": ["method.regions=16"],
+    "alive, aligned, strong, sharper": ALIGNED,
+    "alive, aligned, strong, sharper, finer map": [*ALIGNED, "encoder.third_stride=1"],
 }
 ASLEEP = 0.9
 """Share of log K that the assignment's cross-entropy stays above while all masks are equal."""

@@ -108,10 +108,11 @@ def test_a_landmark_counts_where_its_point_map_and_its_edges_are_bright(points: 
 
 
 @pytest.mark.parametrize(
-    "image, last_stride, side", [(256, 2, 64), (128, 2, 32), (128, 1, 64), (64, 1, 32), (64, 2, 16), (96, 1, 48)]
+    "image, third_stride, last_stride, side",
+    [(256, 2, 2, 64), (128, 2, 2, 32), (128, 2, 1, 64), (64, 2, 1, 32), (64, 2, 2, 16), (96, 2, 1, 48), (64, 1, 1, 64)],
 )
-def test_heatmaps_are_eight_times_the_encoders_map(image: int, last_stride: int, side: int) -> None:
-    net = Encoder(replace(TINY, last_stride=last_stride))
+def test_heatmaps_are_eight_times_the_encoders_map(image: int, third_stride: int, last_stride: int, side: int) -> None:
+    net = Encoder(replace(TINY, third_stride=third_stride, last_stride=last_stride))
     head = alignment_head(AlignmentConfig(width=8), Landmarks(98), net).eval()
     maps = net.eval().maps(torch.rand(1, 3, image, image))
     assert head.stages(maps)[0].fused.shape == (1, 98, side, side)

@@ -21,6 +21,7 @@ METHODS = {
     "lewel": lambda encoder: LEWEL(LEWELConfig(head=SMALL), encoder),
     "fra": lambda encoder: FRA(FRAConfig(head=SMALL), encoder),
     "fra, views crossed": lambda encoder: FRA(FRAConfig(head=SMALL, cluster_views="crossed"), encoder),
+    "fra, views aligned": lambda encoder: FRA(FRAConfig(head=SMALL, cluster_views="aligned"), encoder),
 }
 
 

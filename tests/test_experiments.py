@@ -23,7 +23,13 @@ def test_a_variant_differs_from_its_reference_in_what_it_names(name: str) -> Non
     reference = "alive (laptop)" if name.startswith("alive, ") else "faithful"
     one, other = settings(name), settings(reference)
     changed = {key for key in one if one[key] != other[key]}
-    expected = {"alive (laptop)": 3, "queries, orthogonal": 2}.get(name, 1)
+    several = {
+        "alive (laptop)": 3,
+        "queries, orthogonal": 2,
+        "alive, aligned, strong, sharper": 3,
+        "alive, aligned, strong, sharper, finer map": 4,
+    }
+    expected = several.get(name, 1)
     assert len(changed) == expected, changed
 
 

@@ -22,8 +22,8 @@ from fra.parts.distributed import mean_over_processes
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.parts.mask_decoder import DecoderConfig
 from fra.parts.sinkhorn import sinkhorn
-from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows
-from fra.pretrain.method import HeadConfig
+from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows, seen_from
+from fra.pretrain.method import FramedViews, HeadConfig
 from fra.pretrain.run import load_pretrain_recipe
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.schedules import ScheduleConfig
@@ -142,6 +142,7 @@ def probabilities(teacher: FaceAndRegions, *, temperature: float = 0.04) -> Tens
         (dict(sinkhorn_rounds=1), {"assignment", "clusters"}, OF_CLUSTERS),
         (dict(mean_entropy_weight=0.5), {"clusters"}, OF_CLUSTERS),
         (dict(cluster_views="crossed"), {"assignment", "clusters"}, OF_CLUSTERS),
+        (dict(cluster_views="aligned"), {"assignment", "clusters"}, OF_CLUSTERS),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -201,6 +202,44 @@ def test_crossed_views_swap_what_the_assignments_are_compared_with() -> None:
         pairs = [(found.online[view], found.targets[other]) for view, other in zip((0, 1), order, strict=True)]
         by_hand = sum(cross_entropy(student, probabilities(teacher)) for student, teacher in pairs) / 2
         assert found.terms["assignment"].item() == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_aligned_views_of_whole_faces_are_crossed_views() -> None:
+    crossed, aligned = build(cluster_views="crossed"), build(cluster_views="aligned")
+    assert aligned.wants_frames
+    assert not crossed.wants_frames
+    frames = [torch.tensor([[0.2, 0.1, 0.5, 0.6]]).repeat(4, 1)] * 2  # the same part of the face in both views
+    expected = crossed.loss(views(), START).total
+    assert_close(aligned.loss(views(), START).total, expected, atol=1e-6, rtol=0)
+    assert_close(aligned.loss(FramedViews(views(), frames), START).total, expected, atol=1e-6, rtol=0)
+
+
+def test_a_view_is_told_what_the_other_one_says_of_the_same_place() -> None:
+    """The other view's map is linear in the place of the face, so bilinear sampling is exact between its middles."""
+    shape, middle = (2, 2, 4, 5), [(torch.arange(length) + 0.5) / length for length in (4, 5)]
+    here = torch.tensor([[0.3, 0.2, 0.4, 0.4], [0.0, 0.0, 1.0, 1.0]])
+    there = torch.tensor([[0.1, 0.1, 0.8, 0.7], [0.5, 0.25, 0.5, 0.75]])
+
+    def linear(frames: Tensor) -> Tensor:
+        x = (frames[:, 0, None] + middle[1] * frames[:, 2, None])[:, None].expand(-1, 4, -1)
+        y = (frames[:, 1, None] + middle[0] * frames[:, 3, None])[..., None].expand(-1, -1, 5)
+        share = 0.1 + 0.3 * x + 0.5 * y
+        return pixel_rows(torch.stack([share, 1 - share], 1))
+
+    inside, partly = seen_from(linear(there), shape, here, there).view(2, 4, 5, 2)
+    expected = linear(here).view(2, 4, 5, 2)
+    assert_close(inside, expected[0])
+    # The second view shows everything, the other its right half below a quarter: three columns and three rows of it.
+    shown = torch.zeros(4, 5)
+    shown[1:, 2:] = 1
+    assert torch.equal(partly.sum(-1) > 0, shown.bool())
+    assert_close(partly[2:, 3:], expected[1][2:, 3:] * 20 / 9)  # between the other's middles
+    assert float(partly.sum()) == pytest.approx(20)
+
+
+def test_a_view_that_shares_nothing_with_the_other_is_told_nothing() -> None:
+    left, right = torch.tensor([[0.0, 0.0, 0.4, 1.0]]), torch.tensor([[0.5, 0.0, 0.5, 1.0]])
+    assert seen_from(torch.full((4, 3), 1 / 3), (1, 3, 2, 2), left, right).abs().sum() == 0
 
 
 def test_sinkhorn_balances_probabilities_or_exponentials() -> None:

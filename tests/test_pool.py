@@ -48,7 +48,8 @@ def batches(folder: Path, count: int, *, workers: int = 0, batch_size: int = 4, 
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    return torch.equal(a.indices, b.indices) and all(map(torch.equal, a.views, b.views))
+    parts = zip([a.indices, *a.views, *a.frames], [b.indices, *b.views, *b.frames], strict=True)
+    return all(torch.equal(one, other) for one, other in parts)
 
 
 def test_a_folder_is_read_in_sorted_order(folder):
@@ -100,6 +101,7 @@ def test_workers_make_the_batches_that_the_main_process_makes(folder, workers):
     assert all(map(equal, alone, helped))
     assert not equal(alone[0], alone[4])
     assert [view.shape for view in alone[0].views] == [(4, 3, 24, 24)] * 2
+    assert [frame.shape for frame in alone[0].frames] == [(4, 4)] * 2
 
 
 def test_starting_in_the_middle_equals_skipping(folder):

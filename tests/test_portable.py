@@ -32,7 +32,13 @@ def trained(folder: Path, faces: Path, method: str, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, drawn_faces: Path) -> Path:
-    return trained(tmp_path_factory.mktemp("runs") / "tiny", drawn_faces, "fra", "method.decoder.width=64")
+    return trained(
+        tmp_path_factory.mktemp("runs") / "tiny",
+        drawn_faces,
+        "fra",
+        "method.decoder.width=64",
+        "encoder.third_stride=1",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ TINY = [
     "batch_size=8",
     "health_faces=16",
 ]
-FRA_TINY = [*TINY, "method.decoder.width=16", "method.regions=4"]
+FRA_TINY = [*TINY, "method.cluster_views=aligned", "method.decoder.width=16", "method.regions=4"]
 # A queue of two steps that begins to fill in the second epoch, and is used in it.
 SWAV_TINY = [*TINY, "views.small_size=16", "method.prototypes=6", "method.queue=16"]
 LEWEL_TINY = [*TINY, "method.heads=2"]

@@ -315,6 +315,29 @@ def test_crops_cover_the_configured_share_of_an_image_of_coordinates():
     assert made[:, 2].abs().max() == 0
 
 
+def test_frames_say_which_part_of_the_face_a_view_shows():
+    """Red rises from left to right and green from top to bottom, so the means of a plain view tell its middle."""
+    height, width = 80, 100
+    places = [torch.arange(length) + 0.5 for length in (height, width)]
+    red, green = (places[1] * 2).expand(height, -1), (places[0] * 2)[:, None].expand(-1, width)
+    image = torch.stack([red, green, torch.zeros(height, width)]).round().byte()
+    plain = ViewsConfig(size=32, jitter=0, grayscale=0, blur=(0, 0), solarize=(0, 0))
+    maker, indices = ViewMaker(plain, seed=3), torch.arange(40)
+    views = maker.make([image] * 40, indices, epoch=1)
+    for view, frame in zip(views, maker.frames([image] * 40, indices, epoch=1), strict=True):
+        left, top, wide, high = frame.T
+        across, down = left + wide / 2, top + high / 2
+        mirrored = view[:, 0, 16, 0] > view[:, 0, 16, -1]
+        assert 8 < int(mirrored.sum()) < 32
+        torch.testing.assert_close(
+            view[:, 0].mean((1, 2)) * 255 / 200, torch.where(mirrored, 1 - across, across), atol=0.01, rtol=0
+        )
+        torch.testing.assert_close(view[:, 1].mean((1, 2)) * 255 / 160, down, atol=0.01, rtol=0)
+        torch.testing.assert_close(
+            (view[:, 0, 16, -1] - view[:, 0, 16, 0]).abs() * 255 / 200, wide * 31 / 32, atol=0.02, rtol=0
+        )
+
+
 def test_multi_crop_views_have_the_stated_number_sizes_and_scales():
     # two large views of .14 to 1 and six small ones of .05 to .14, as SwAV; 300 faces
     config = ViewsConfig(

@@ -31,6 +31,8 @@ class EncoderConfig:
     """timm's name, or one of SMALL_RESNETS (ResNet-50: supplement 5.1)."""
     last_stride: Literal[1, 2] = 2
     """Stride of a ResNet's last stage; 1 doubles the height and width of the last map (ours, for small images)."""
+    third_stride: Literal[1, 2] = 2
+    """Stride of a ResNet's third stage; with both 1 the last map has four times the height and width (ours)."""
     image_size: int = 224
     """Side of the square images it is trained on, pixels (released code: 224)."""
     mean: tuple[float, float, float] = FACE_MEAN
@@ -71,7 +73,7 @@ class Encoder(nn.Module):
 def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
-    Raises ValueError for a name nobody knows, or a `last_stride` of 1 outside the ResNet family.
+    Raises ValueError for a name nobody knows, or a stride of 1 outside the ResNet family.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])
@@ -85,17 +87,21 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
         raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")
-    if config.last_stride == 1:
-        make_last_stage_fine(network, config.name)
+    make_stages_fine(network, config)
     return network.to(memory_format=torch.channels_last)
 
 
-def make_last_stage_fine(network: Any, name: str) -> None:
-    if not isinstance(network, ResNet):
-        raise ValueError(f"last_stride=1 is only known for ResNets, not for {name}: leave it at 2")
-    first: Any = network.layer4[0]  # type: ignore[index]
-    for module in first.modules():
-        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-            module.stride = (1, 1)
-        if isinstance(module, nn.AvgPool2d):
-            raise ValueError(f"last_stride=1 is not known for {name}: leave it at 2")
+def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:
+    """Give the stages of a ResNet the strides of `config`; the names of the convolutions that changed."""
+    stages = {"layer3": config.third_stride, "layer4": config.last_stride}
+    changed = []
+    for stage in [stage for stage, stride in stages.items() if stride == 1]:
+        if not isinstance(network, ResNet):
+            raise ValueError(f"a stride of 1 is only known for ResNets, not for {config.name}: leave it at 2")
+        for name, module in network.get_submodule(stage).named_modules(prefix=stage):
+            if isinstance(module, nn.AvgPool2d):
+                raise ValueError(f"a stride of 1 is not known for {config.name}: leave it at 2")
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+                changed.append(name)
+    return changed

@@ -24,7 +24,7 @@ from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
 from fra.parts.similarity import cosine_distance, unit
 from fra.parts.sinkhorn import sinkhorn
-from fra.pretrain.method import HeadConfig, Method
+from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 
 
@@ -65,8 +65,9 @@ class FRAConfig:
     """Rounds of balancing (released code, SwAV)."""
     mean_entropy_weight: float = 1.0
     """Weight of the mean-entropy term inside the cluster term (released code)."""
-    cluster_views: Literal["same", "crossed"] = "same"
-    """Teacher and student look at the same view (released code), or each at the other's."""
+    cluster_views: Literal["same", "crossed", "aligned"] = "same"
+    """Teacher and student look at the same view (released code), each at the other's, position by position, or each at
+    the other's, place of the face by place (ours: regions must follow the face when it moves in its view)."""
     gradients: Gradients = "exact"
     """How the means over processes (of mask embeddings and of assignments) are differentiated: as one process with the
     whole batch would (ours: exact), or with each process's own gradient divided by W (released code: in-place
@@ -75,6 +76,10 @@ class FRAConfig:
     @property
     def region_head(self) -> RegionHeadConfig:
         return RegionHeadConfig(self.regions, self.head.hidden, self.head.out, self.heatmap_scale, self.decoder)
+
+
+WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+"""The frame of a view that shows all of its image."""
 
 
 class FaceAndRegions(NamedTuple):
@@ -121,6 +126,7 @@ class FRA(Method):
         self.face_predictor = MLPHead(out, hidden=hidden, out=out)
         self.region_predictor = MLPHead(out, hidden=hidden, out=out)
         self.teacher = MomentumTeacher(self.online, follow_buffers=config.follow_buffers)
+        self.wants_frames = config.cluster_views == "aligned"
         self._embeddings_of_step: list[Tensor] = []
 
     @property
@@ -134,15 +140,26 @@ class FRA(Method):
             self.teacher.network.region_head.decoder.eval()
         return self
 
-    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]] | FramedViews, progress: Progress) -> Loss:
+        """Without frames, which only aligned clusters ask for, every view counts as the whole face."""
+        if not isinstance(views, FramedViews):
+            views = FramedViews(views, [WHOLE.to(view.device).expand(len(view), -1) for view in views])
+        views, frames = views
         targets = [self.teacher(view) for view in views]
-        crossed = targets[::-1]
-        watched = targets if self.config.cluster_views == "same" else crossed
-        triples = zip(views, crossed, watched, strict=True)
+        assignments = [self._balanced(target.scores) for target in targets]
+        if self.config.cluster_views != "same":
+            assignments.reverse()
+        if self.config.cluster_views == "aligned":
+            shape = targets[0].scores.shape
+            pairs = zip(assignments, frames, frames[::-1], strict=True)
+            assignments = [seen_from(rows, shape, *both) for rows, *both in pairs]
+        triples = zip(views, targets[::-1], assignments, strict=True)
         return self.sum_of([partial(self._loss_of_view, *triple) for triple in triples])
 
-    def _loss_of_view(self, view: Float[Tensor, "B RGB S S"], target: FaceAndRegions, watched: FaceAndRegions) -> Loss:
-        """One direction: a view against the teacher's targets, and its clusters against the assignment watched."""
+    def _loss_of_view(
+        self, view: Float[Tensor, "B RGB S S"], target: FaceAndRegions, balanced: Float[Tensor, "R K"]
+    ) -> Loss:
+        """One direction: a view against the teacher's targets, and its clusters against the teacher's assignment."""
         found = self.online(view)
         if self.training:
             self._embeddings_of_step.append(found.embeddings.detach())
@@ -151,7 +168,7 @@ class FRA(Method):
             self.region_predictor(found.regions), target.regions, negative_weight=self.config.negative_weight
         )
         # The cluster term is a mean over the two views, the others are sums.
-        assignment = self._assignment_loss(found.scores, watched.scores) / 2
+        assignment = assignment_loss(found.scores, balanced, temperature=self.config.student_temperature) / 2
         mean_entropy = self._mean_entropy_loss(found.scores) / 2
         clusters = assignment + self.config.mean_entropy_weight * mean_entropy
         total = (
@@ -167,13 +184,6 @@ class FRA(Method):
             mean_entropy=mean_entropy,
         )
         return Loss(total, terms)
-
-    def _assignment_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return assignment_loss(
-            student,
-            self._balanced(teacher),
-            temperature=self.config.student_temperature,
-        )
 
     def _mean_entropy_loss(self, scores: Tensor) -> Tensor:
         return mean_entropy_loss(scores, self.config.student_temperature, gradients=self.config.gradients)
@@ -209,6 +219,30 @@ class FRA(Method):
 def pixel_rows(scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
     """Every pixel of the batch as one row: R = B * h * w."""
     return scores.flatten(2).transpose(1, 2).reshape(-1, scores.shape[1])
+
+
+def seen_from(
+    rows: Float[Tensor, "R K"], shape: Sequence[int], here: Float[Tensor, "B 4"], there: Float[Tensor, "B 4"]
+) -> Float[Tensor, "R K"]:
+    """What the other views (in frame `there`) say of the positions of these views (in frame `here`), bilinearly.
+
+    `shape` is (B, K, h, w) of both. Positions that the other view does not show are rows of zeros; the rest weigh the
+    more, so that in a mean over all rows each face counts alike. A mirrored image is taken as a face of its own, which
+    lies in its frame as the other does: faces are nearly symmetric and cropped about their middle (ours).
+    """
+    batch, regions, height, width = shape
+    axes = []
+    for axis, length in ((0, width), (1, height)):
+        middle = (torch.arange(length, device=rows.device) + 0.5) / length
+        place = here[:, axis, None] + middle * here[:, axis + 2, None]
+        axes.append(2 * (place - there[:, axis, None]) / there[:, axis + 2, None] - 1)
+    x, y = axes
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1)
+    maps = rows.view(batch, height, width, regions).permute(0, 3, 1, 2)
+    seen = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+    shown = (grid.abs() <= 1).all(-1).flatten(1).float()
+    weight = shown * (height * width / shown.sum(1, keepdim=True).clamp(min=1))
+    return pixel_rows(seen) * weight.reshape(-1, 1)
 
 
 def region_distance(

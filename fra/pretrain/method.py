@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,6 +32,14 @@ class HeadConfig:
         return MLPHead(channels, hidden=self.hidden, out=self.out, bias=bias, normalised=self.normalised)
 
 
+class FramedViews(NamedTuple):
+    """Views, and where each lies in its image."""
+
+    views: Sequence[Float[Tensor, "B RGB _ _"]]
+    frames: Sequence[Float[Tensor, "B 4"]]
+    """Left, top, width and height as shares of the image, of the mirrored image where the view is mirrored."""
+
+
 class Method(nn.Module, ABC):
     """An encoder that is being pre-trained. Concrete methods compose `fra.parts`; none inherits from another."""
 
@@ -39,6 +47,8 @@ class Method(nn.Module, ABC):
     """The network that is trained and exported, without its predictors."""
     multi_crop: ClassVar[bool] = False
     """More than two views, and small ones, make sense to it."""
+    wants_frames: bool = False
+    """In training `loss` is given FramedViews instead of the views alone."""
     early_gradients: bool = False
     """Compute the gradients of each part of the loss at once, where `loss` has parts (see `sum_of_parts`)."""
 

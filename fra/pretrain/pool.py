@@ -75,6 +75,8 @@ class Batch:
 
     views: list[Float[Tensor, "B 3 _ _"]]
     """One tensor per view, RGB in [0, 1]."""
+    frames: list[Float[Tensor, "B 4"]]
+    """Where each lies in its image (`ViewParameters.frames`)."""
     indices: Int[Tensor, "B"]
     """Places in the pool, as asked for."""
     unreadable: list[int]
@@ -95,7 +97,8 @@ class ViewBatches(Dataset[Batch]):
         epoch, indices = which
         images, missing = zip(*(self.pool.read(index) for index in indices.tolist()), strict=True)
         unreadable = sorted({index for each in missing for index in each})
-        return Batch(self.maker.make(images, indices, epoch=epoch), indices, unreadable)
+        views = self.maker.make(images, indices, epoch=epoch)
+        return Batch(views, self.maker.frames(images, indices, epoch=epoch), indices, unreadable)
 
 
 class FaceLoader:

@@ -26,7 +26,7 @@ from fra.pretrain.card import write_card
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.lewel import LEWEL, LEWELConfig
-from fra.pretrain.method import Method
+from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.swav import SwAV, SwAVConfig
@@ -185,11 +185,14 @@ def pretrain(
         quiet=quiet,
     )
 
-    def views_from(first: int) -> Iterator[list[Tensor]]:
+    def views_from(first: int) -> Iterator[list[Tensor] | FramedViews]:
         order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
         loaders.append(FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers))
         for loaded in loaders[-1]:
-            yield [view.to(fabric.device, non_blocking=True) for view in loaded.views]
+            views, frames = (
+                [part.to(fabric.device, non_blocking=True) for part in parts] for parts in (loaded.views, loaded.frames)
+            )
+            yield FramedViews(views, frames) if method.wants_frames else views
 
     if not fabric.is_global_zero:
         fit(method, optimizer, views_from, how, resume=resume)

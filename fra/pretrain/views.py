@@ -151,6 +151,15 @@ class ViewParameters:
     """Standard deviation of the blur in pixels of the view; 0 where there is none."""
     solarize: Bool[np.ndarray, "B"]
 
+    def frames(self, sizes: Int[np.ndarray, "B 2"]) -> Float[np.ndarray, "B 4"]:
+        """Where the views lie in their images of given (height, width): left, top, width, height, as shares.
+
+        Of the mirrored image where a view is mirrored, so that the left of a frame is the left of its view.
+        """
+        left, top, width, height = self.boxes.T
+        left = np.where(self.flip, sizes[:, 1] - left - width, left)
+        return np.stack([left, top, width, height], 1) / sizes[:, [1, 0, 1, 0]]
+
 
 ATTEMPTS = 10  # at a random crop, before the centre is taken (torchvision's RandomResizedCrop)
 
@@ -224,12 +233,25 @@ class ViewMaker:
 
         `indices` are the images' places in their pool; with seed and epoch they decide what happens to each image.
         """
-        sizes = np.array([image.shape[1:] for image in images])
-        made = []
-        for number, config in enumerate(self.views):
-            drawn = draw(config, sizes, indices.numpy(), seed=self.seed, epoch=epoch, view=number)
-            made.append(carry_out(config, images, drawn))
-        return made
+        drawn = self._draw(_sizes(images), indices, epoch)
+        return [carry_out(config, images, what) for config, what in zip(self.views, drawn, strict=True)]
+
+    def frames(
+        self, images: Sequence[UInt8[Tensor, "3 _ _"]], indices: Int[Tensor, "B"], *, epoch: int
+    ) -> list[Float[Tensor, "B 4"]]:
+        """Where the views that `make` makes lie in their images (`ViewParameters.frames`)."""
+        sizes = _sizes(images)
+        return [torch.from_numpy(what.frames(sizes)).float() for what in self._draw(sizes, indices, epoch)]
+
+    def _draw(self, sizes: Int[np.ndarray, "B 2"], indices: Int[Tensor, "B"], epoch: int) -> list[ViewParameters]:
+        return [
+            draw(config, sizes, indices.numpy(), seed=self.seed, epoch=epoch, view=number)
+            for number, config in enumerate(self.views)
+        ]
+
+
+def _sizes(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> Int[np.ndarray, "B 2"]:
+    return np.array([image.shape[1:] for image in images])
 
 
 def carry_out(

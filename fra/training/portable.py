@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fra.files import atomic, claim_folder
-from fra.parts.encoder import SMALL_RESNETS, Encoder, make_last_stage_fine
+from fra.parts.encoder import SMALL_RESNETS, Encoder, make_stages_fine
 from fra.parts.region_head import RegionHead
 from fra.training.shipped import MissingPart
 from fra.training.weights import describe, load_encoder, load_region_model
@@ -159,14 +159,8 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
         files[0].write_text(json.dumps(described, indent=2) + "\n")
         save_file(state, files[1], {"format": "pt"})
         network = timm.create_model(f"local-dir:{unproved}", pretrained=True).eval()
-        if config.last_stride == 1:
-            stage: Any = network.layer4
-            coarse = [key for key, module in stage.named_modules() if getattr(module, "stride", 0) == (2, 2)]
-            make_last_stage_fine(network, config.name)
-            places = ", ".join(f"layer4.{key}" for key in coarse)
-            note = (
-                f"timm cannot say that the last stage has stride 1: after create_model set stride = (1, 1) of {places}"
-            )
+        if places := ", ".join(make_stages_fine(network, config)):
+            note = f"timm cannot say that a stage has stride 1: after create_model set stride = (1, 1) of {places}"
         facts = parity(plain, lambda images: (network((images - mean) / deviation),), path=files[1])
         folder = out / name
         folder.mkdir(exist_ok=True)
