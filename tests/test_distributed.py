@@ -1,5 +1,6 @@
 """One process with the whole batch equals two gloo processes with half of it each: gradients to 1e-5 of the largest."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fra.parts.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, DecoderConfig, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
-from fra.pretrain.method import HeadConfig, Method
+from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.training.trainable import Progress
 
@@ -32,6 +33,7 @@ METHODS = {
     "lewel": (LEWEL, LEWELConfig(head=SMALL)),
     "fra": (FRA, FRAConfig(head=SMALL, decoder=TWO_LAYERS, teacher_dropout=True)),
     "fra alive": (FRA, FRAConfig(head=SMALL, decoder=ALIVE, assignment="exponentials")),
+    "fra aligned": (FRA, FRAConfig(head=SMALL, decoder=ALIVE, cluster_views="aligned", cluster_weight=2.0)),
 }
 MODES = ("eval", "train")
 START = Progress(step=0, steps=10, epoch=0, epochs=1)
@@ -91,6 +93,16 @@ def views() -> list[Tensor]:
     return [torch.rand(8, 3, 32, 32, generator=generator) for _ in range(2)]
 
 
+def frames() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    corners = [torch.rand(8, 2, generator=generator) / 2 for _ in range(2)]
+    return [torch.cat([corner, torch.full((8, 2), 0.5)], 1) for corner in corners]
+
+
+def batch_for(method: Method, views: Sequence[Tensor], frames: Sequence[Tensor]) -> Any:
+    return FramedViews(views, frames) if method.wants_frames else views
+
+
 class Forwarding(nn.Module):
     """DDP averages gradients of what goes through forward."""
 
@@ -99,7 +111,7 @@ class Forwarding(nn.Module):
         self.method = method
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.method.loss(inputs, START).total
+        return self.method.loss(batch_for(self.method, inputs[:2], inputs[2:]), START).total
 
 
 def found_by(method: Method) -> dict[str, Any]:
@@ -112,7 +124,7 @@ def found_by(method: Method) -> dict[str, Any]:
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    half = [view[4 * rank : 4 * rank + 4] for view in views()]
+    half = [part[4 * rank : 4 * rank + 4] for part in (*views(), *frames())]
     for name, mode in product(METHODS, MODES):
         method = build(name, mode)
         # A name, or its hooks go before the backward pass. Buffers must stay equal by themselves.
@@ -133,7 +145,7 @@ def found_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", list(METHODS))
 def test_one_process_equals_two(name: str, mode: str, found_by_two: Path) -> None:
     method = build(name, mode)
-    method.loss(views(), START).total.backward()
+    method.loss(batch_for(method, views(), frames()), START).total.backward()
     mine = found_by(method)
     largest = max(gradient.abs().max().item() for gradient in mine["gradients"].values())
     assert largest > 0.1
