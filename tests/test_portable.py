@@ -62,7 +62,7 @@ def test_onnx_computes_features_and_heatmaps_for_any_batch(run, tmp_path):
     found = export(run, "onnx", tmp_path / "out")
     assert found["file"] == "tiny.onnx"
     assert found["outputs"] == ["features", "heatmaps"]
-    assert found["sizes"] == {"images": [2, 3, 32, 32], "features": [2, 128], "heatmaps": [2, 8, 2, 2]}
+    assert found["sizes"] == {"images": [2, 3, 32, 32], "features": [2, 128], "heatmaps": [2, 8, 4, 4]}
     assert found["bytes"] == (tmp_path / "out/tiny.onnx").stat().st_size
     assert 0 <= max(found["max_difference"].values()) < 1e-4
     assert found["latency_ms"] > 0

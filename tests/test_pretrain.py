@@ -85,7 +85,8 @@ def test_exported_region_model_says_the_same_as_the_trained_one(finished: Path) 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_falls_on_drawn_faces(method: str, drawn_faces: Path, tmp_path: Path) -> None:
     settings = ["schedule.epochs=8", "optimizer.learning_rate=0.5"]
-    settings += ["optimizer.learning_rate=3", "method.queue=0"] if method == "swav" else []
+    more = {"swav": ["optimizer.learning_rate=3", "method.queue=0"], "fra": ["method.cluster_views=same"]}
+    settings += more.get(method, [])
     out = run(drawn_faces, tmp_path / "run", *settings, name=f"smoke/resnet10_half.{method}")
     losses = [float(row["loss"]) for row in read_rows(out / "log.csv")]
     assert sum(losses[-3:]) / 3 < (0.97 if method == "swav" else 0.8) * losses[0]
