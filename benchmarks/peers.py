@@ -1,7 +1,7 @@
 """What a user would pick instead: BYOL and SwAV put together from `lightly`, and the usual PIL pipeline of views."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -72,8 +72,8 @@ class LightlySwAV(nn.Module):
         return self.criterion(scores, [])
 
 
-def pil_views(size: int) -> Callable[[bytes], list[Tensor]]:
-    """From a JPEG's bytes to FRA's two views by Pillow and torchvision, one image at a time (spec, section 8)."""
+def pil_views(size: int) -> Callable[[Sequence[bytes]], list[Tensor]]:
+    """From JPEGs' bytes to batches of FRA's two views by Pillow and torchvision, image by image (spec, section 8)."""
 
     def one(blur: float, solarize: float) -> old_transforms.Compose:
         def maybe_blur(image: Image.Image) -> Image.Image:
@@ -98,8 +98,8 @@ def pil_views(size: int) -> Callable[[bytes], list[Tensor]]:
 
     pipelines = [one(1.0, 0.0), one(0.1, 0.2)]
 
-    def make(jpeg: bytes) -> list[Tensor]:
-        image = Image.open(BytesIO(jpeg)).convert("RGB")
-        return [pipeline(image) for pipeline in pipelines]
+    def make(jpegs: Sequence[bytes]) -> list[Tensor]:
+        images = [Image.open(BytesIO(jpeg)).convert("RGB") for jpeg in jpegs]
+        return [torch.stack([pipeline(image) for image in images]) for pipeline in pipelines]
 
     return make

@@ -29,6 +29,9 @@ from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.trainable import Progress
+from fra.transfer.expression import Expression
+from fra.transfer.linear import TrainingViews, train_head
+from fra.transfer.run import load_transfer_recipe
 
 START = Progress(0, 1000, 0, 1)
 HEAD = HeadConfig()
@@ -42,10 +45,11 @@ METHODS: dict[str, Callable[[Encoder], Method]] = {
 Setting = tuple[str, int, int, bool]
 NETWORKS: tuple[Setting, ...] = (  # network, view size, batch, in bf16 too
     ("resnet18", 64, 64, True),
-    ("resnet18", 128, 32, False),
-    ("resnet50", 64, 16, False),
-    ("resnet50", 128, 16, False),
-    ("resnet50", 224, 4, False),
+    ("resnet18", 128, 16, True),
+    ("resnet18", 224, 8, True),
+    ("resnet50", 64, 32, True),
+    ("resnet50", 128, 32, True),
+    ("resnet50", 224, 8, True),
 )
 OWN_PEERS = {"lightly byol": ("byol", "fra", "lewel"), "lightly swav": ("swav",)}  # what is fair to compare
 UNITS = 8  # a pair: two forward and backward passes of three units each, two teacher passes of one
@@ -157,9 +161,9 @@ def _multiply_adds(encoder: Encoder, size: int) -> float:
 
 
 def photo_like(size: int, seed: int) -> bytes:
-    """A drawn face with noise, as a JPEG: drawn faces alone compress better than photographs."""
+    """A drawn face with noise, as a JPEG of as many bytes a pixel as photographs have (.5 at 128 px, .35 at 256)."""
     face = draw_face(seed, size=size).image
-    noise = torch.randn(face.shape, generator=torch.Generator().manual_seed(seed)) * 8
+    noise = torch.randn(face.shape, generator=torch.Generator().manual_seed(seed)) * 3
     return jpeg_bytes((face + noise).clamp(0, 255).to(torch.uint8))
 
 
@@ -169,7 +173,7 @@ def views(rounds: int = 7) -> list[Row]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for source, size in ((128, 64), (128, 128), (256, 128), (256, 224), (512, 224)):
-        files = [photo_like(source, seed) for seed in range(32)]
+        files = [photo_like(source, seed) for seed in range(64)]  # a batch
         maker, one_by_one = ViewMaker(ViewsConfig(size=size), seed=0), pil_views(size)
 
         def ours(maker: ViewMaker = maker, files: list[bytes] = files) -> float:
@@ -177,9 +181,8 @@ def views(rounds: int = 7) -> list[Row]:
             maker.make(images, torch.arange(len(files)), epoch=0)
             return 2 * len(files)
 
-        def theirs(make: Callable[[bytes], list[Tensor]] = one_by_one, files: list[bytes] = files) -> float:
-            for content in files:
-                make(content)
+        def theirs(make: Callable[[list[bytes]], list[Tensor]] = one_by_one, files: list[bytes] = files) -> float:
+            make(files)
             return 2 * len(files)
 
         both: dict[str, Work] = {"fra": ours, "Pillow and torchvision": theirs}
@@ -194,24 +197,21 @@ def loading(rounds: int = 5) -> list[Row]:
     rows = []
     for name, source, size, batch in (("resnet18", 128, 64, 64), ("resnet50", 128, 128, 8)):
         with tempfile.TemporaryDirectory() as folder:
-            for seed in range(256):
-                (Path(folder) / f"{seed:03}.jpg").write_bytes(photo_like(source, seed % 32))
-            order = EpochBatches(256, batch_size=batch)
-            loader = FaceLoader(FolderPool(folder), ViewMaker(ViewsConfig(size=size), seed=0), order, workers=1)
+            loader = _loader(Path(folder), source, size, batch, workers=1)
             method, fixed = METHODS["fra"](encoder_for(name, size)), random_views(batch, size)
             both = {
                 "with loading": own_step(method, _next_views(loader)),
                 "step alone": own_step(method, fixed),
             }
             # Blocks of steps: a block begins with batches made during the other candidate's turn.
-            blocks = {title: _repeat(work, 4) for title, work in both.items()}
+            blocks = {title: _repeat(work, 8) for title, work in both.items()}
             setting = f"fra, {name}, {source} px JPEG to {size} px, batch {batch}"
             rows += compare("loading", setting, blocks, unit="pairs", against="step alone", rounds=rounds)
     return rows
 
 
 def _next_views(loader: FaceLoader) -> Callable[[], list[Tensor]]:
-    return lambda: next(loader).views
+    return lambda: next(loader).views_on(torch.device("cpu"))
 
 
 def _repeat(work: Work, times: int) -> Work:
@@ -295,6 +295,32 @@ def features(rounds: int = 5) -> list[Row]:
     return rows
 
 
+def linear(rounds: int = 3) -> list[Row]:
+    """Linear evaluation of frozen features: a head for 7 classes, 100 epochs, against computing the features once."""
+    encoder = encoder_for("resnet18", 64).eval()
+    faces = torch.rand(256, 3, 64, 64)
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4096, encoder.channels, generator=draw) / encoder.channels**0.5
+    data = TrainingViews(features, torch.randint(0, 7, (1, 4096), generator=draw).expand(2, -1))
+    recipe = load_transfer_recipe("laptop/rafdb.linear")
+    task = Expression(tuple("abcdefg"))
+
+    def train() -> float:
+        train_head(task, task.head(encoder.channels), data, None, data.targets[0], recipe, seed=0)
+        return data.count
+
+    def encode() -> float:
+        with torch.inference_mode():
+            for view in (faces, faces.flip(-1)):
+                encoder(view)
+        return len(faces)
+
+    works = {"head, 100 epochs": train, "features, with mirror images": encode}
+    return compare(
+        "linear", "resnet18, 64 px", works, unit="faces", against="features, with mirror images", rounds=rounds
+    )
+
+
 COMMANDS = ("--help", "recipes", "pretrain --help", "transfer --help", "predict --help", "data layout rafdb")
 
 
@@ -329,7 +355,24 @@ def growth(rounds: int = 3) -> list[Row]:
     for what, works in families.items():
         rows += compare("growth", what, works, unit="pairs", against=next(iter(works)), rounds=rounds)
     rows += compare("growth", "order of an epoch, pool size", _orders(), unit="faces", against="10000", rounds=rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        loaders = {str(workers): _loader(Path(folder), 128, 64, 64, workers=workers) for workers in (0, 1, 2)}
+        works = {workers: _repeat(_loaded(loader), 32) for workers, loader in loaders.items()}
+        rows += compare("growth", "loading, workers", works, unit="pairs", against="0", rounds=rounds)
     return rows
+
+
+def _loaded(loader: FaceLoader) -> Work:
+    return lambda: len(next(loader).indices)
+
+
+def _loader(folder: Path, source: int, size: int, batch: int, *, workers: int) -> FaceLoader:
+    """Batches of views from 256 JPEGs, which are written to the folder if they are not there."""
+    for seed in range(256):
+        if not (path := folder / f"{seed:03}.jpg").exists():
+            path.write_bytes(photo_like(source, seed % 32))
+    order = EpochBatches(256, batch_size=batch)
+    return FaceLoader(FolderPool(folder), ViewMaker(ViewsConfig(size=size), seed=0), order, workers=workers)
 
 
 def _orders() -> dict[str, Work]:
@@ -344,7 +387,7 @@ def _orders() -> dict[str, Work]:
 
 
 SUITES: dict[str, Callable[[], list[Row]]] = {
-    suite.__name__: suite for suite in (step, views, loading, memory, cropping, features, startup, growth)
+    suite.__name__: suite for suite in (step, views, loading, memory, cropping, features, linear, startup, growth)
 }
 
 

@@ -51,6 +51,25 @@ def test_other_endings_cannot_be_written(tmp_path: Path):
         write_image(tmp_path / "a.gif", torch.zeros(3, 2, 2, dtype=torch.uint8))
 
 
+def test_plain_jpegs_are_read_without_pillow_and_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    halves().save(tmp_path / "colour.jpg")
+    halves().save(tmp_path / "progressive.jpg", progressive=True)
+    halves().convert("L").save(tmp_path / "grey.jpg")
+    plain = ["colour.jpg", "progressive.jpg", "grey.jpg"]
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    halves().save(tmp_path / "exif.jpg", exif=exif)
+    halves().convert("CMYK").save(tmp_path / "cmyk.jpg")
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", lambda *_: pytest.fail("asks Pillow"))
+        images = [read_image(tmp_path / name) for name in plain]
+        for name in ("exif.jpg", "cmyk.jpg"):
+            with pytest.raises(pytest.fail.Exception, match="asks Pillow"):
+                read_image(tmp_path / name)
+    monkeypatch.setattr("fra.faces.image._is_plain_jpeg", lambda _: False)
+    assert all(torch.equal(image, read_image(tmp_path / name)) for image, name in zip(images, plain, strict=True))
+
+
 # EXIF orientation: 3 upside down, 6 turn a quarter clockwise to see it upright, 8 anticlockwise, 2 mirrored
 @pytest.mark.parametrize("orientation, shape, red_corner", [
     (1, (3, 16, 32), (0, 0)), (2, (3, 16, 32), (0, -1)), (3, (3, 16, 32), (-1, -1)),

@@ -102,6 +102,10 @@ def test_workers_make_the_batches_that_the_main_process_makes(folder, workers):
     assert not equal(alone[0], alone[4])
     assert [view.shape for view in alone[0].views] == [(4, 3, 24, 24)] * 2
     assert [frame.shape for frame in alone[0].frames] == [(4, 4)] * 2
+    for view, sent in zip(alone[0].views_on(torch.device("cpu")), helped[0].views, strict=True):
+        assert view.dtype == torch.float32
+        assert 0.5 < view.max() <= 1
+        assert torch.equal((view * 255).round().byte(), sent)
 
 
 def test_starting_in_the_middle_equals_skipping(folder):

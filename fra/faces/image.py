@@ -65,15 +65,38 @@ def image_from_bytes(content: bytes, path: Path | str) -> UInt8[Tensor, "3 H W"]
 
 def decode(content: bytes) -> UInt8[Tensor, "3 H W"]:
     """Decode the bytes of an image file as `read_image` does; raises whatever the decoder raises."""
+    if _is_plain_jpeg(content):
+        return _decode_jpeg(content)
     with Image.open(io.BytesIO(content)) as picture:  # reads the header only
         plain = picture.format in ("JPEG", "MPO") and picture.mode in ("RGB", "L")
         if plain and picture.getexif().get(_ORIENTATION) in _UPRIGHT:
-            data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            return decode_jpeg(data, mode=ImageReadMode.RGB)
+            return _decode_jpeg(content)
         picture.seek(0)
         picture.load()
         upright = ImageOps.exif_transpose(picture)
         return torch.from_numpy(np.array(_to_rgb(upright))).permute(2, 0, 1).contiguous()
+
+
+def _decode_jpeg(content: bytes) -> UInt8[Tensor, "3 H W"]:
+    return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
+
+
+def _is_plain_jpeg(content: bytes) -> bool:
+    """Whether this is surely a JPEG in grey or three colours, without EXIF and not huge: what most crops are.
+
+    Reads the segments before the picture itself. Pillow says the same of all files, but takes as long as a third of
+    the decoding of a small face.
+    """
+    at = 2 if content[:2] == b"\xff\xd8" else len(content)
+    while at + 10 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if 0xC0 <= marker <= 0xC2:  # start of frame: length, bits, height, width, colours
+            height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
+            return content[at + 9] in (1, 3) and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+        if content[at + 4 : at + 8] == b"Exif":
+            return False
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

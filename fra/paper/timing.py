@@ -1,15 +1,15 @@
 """How long a training step takes, methods in turn, so that a machine that changes its mind disturbs all alike."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fra.faces.pool import Pool
-from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers
+from fra.pretrain.pool import Batch, EpochBatches, FaceLoader, default_workers
 from fra.pretrain.run import PretrainRecipe, build_method
 from fra.pretrain.views import ViewMaker
 from fra.training.devices import make_fabric
@@ -48,8 +48,8 @@ def time_per_step(
             batch = min(recipe.batch_size // recipe.accumulate, LARGEST_BATCH, len(pool))
             order = EpochBatches(len(pool), batch_size=batch, seed=recipe.seed)
             loader = FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers)
-            views = (batch.views for batch in loader) if kind == "with_loading" else _again(next(loader).views)
-            trainers[name] = _Trainer(recipe, views, device, precision)
+            batches = loader if kind == "with_loading" else itertools.repeat(next(loader))
+            trainers[name] = _Trainer(recipe, batches, device, precision)
         unmeasured = 2 * workers + 1 if kind == "with_loading" else 1
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         for _ in range(rounds):
@@ -65,11 +65,11 @@ def time_per_step(
 class _Trainer:
     """One method with its optimiser, ready to step."""
 
-    def __init__(self, recipe: PretrainRecipe, views: Iterator[list[Tensor]], device: str, precision: str) -> None:
+    def __init__(self, recipe: PretrainRecipe, batches: Iterator[Batch], device: str, precision: str) -> None:
         self.fabric = make_fabric(device, precision)
         method = build_method(recipe)
         method.early_gradients = precision != "16"
-        self.method, self.views = method, views
+        self.method, self.batches = method, batches
         self.wrapped, self.optimizer = self.fabric.setup(method, build_optimizer(recipe.optimizer, method))
         self.wrapped.mark_forward_method("loss")
         for group in self.optimizer.param_groups:
@@ -80,19 +80,13 @@ class _Trainer:
         """Returns when the device has done them."""
         progress = Progress(0, 1, 0, 1)
         for _ in range(count):
-            views = [view.to(self.fabric.device, non_blocking=True) for view in next(self.views)]
-            loss = self.wrapped.loss(views, progress)
+            loss = self.wrapped.loss(next(self.batches).views_on(self.fabric.device), progress)
             self.fabric.backward(loss.total)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.method.after_step(progress)
         if self.fabric.device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def _again(views: list[Tensor]) -> Iterator[list[Tensor]]:
-    while True:
-        yield views
 
 
 def _compare(mine: list[float], theirs: list[float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -73,8 +73,8 @@ class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
 class Batch:
     """Views of B faces."""
 
-    views: list[Float[Tensor, "B 3 _ _"]]
-    """One tensor per view, RGB in [0, 1]."""
+    views: list[UInt8[Tensor, "B 3 _ _"]]
+    """One tensor per view, RGB."""
     frames: list[Float[Tensor, "B 4"]]
     """Where each lies in its image (`ViewParameters.frames`)."""
     indices: Int[Tensor, "B"]
@@ -85,6 +85,10 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Called by DataLoader: copies to a GPU are then faster."""
         return replace(self, views=[view.pin_memory() for view in self.views])
+
+    def views_on(self, device: torch.device) -> list[Float[Tensor, "B 3 _ _"]]:
+        """The views as methods take them: RGB in [0, 1]. They travel as bytes."""
+        return [view.to(device, non_blocking=True).float().div_(255) for view in self.views]
 
 
 class ViewBatches(Dataset[Batch]):

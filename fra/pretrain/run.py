@@ -189,9 +189,8 @@ def pretrain(
         order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
         loaders.append(FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers))
         for loaded in loaders[-1]:
-            views, frames = (
-                [part.to(fabric.device, non_blocking=True) for part in parts] for parts in (loaded.views, loaded.frames)
-            )
+            views = loaded.views_on(fabric.device)
+            frames = [frame.to(fabric.device, non_blocking=True) for frame in loaded.frames]
             yield FramedViews(views, frames) if method.wants_frames else views
 
     if not fabric.is_global_zero:
@@ -298,7 +297,7 @@ class Watch:
         some = shown(chosen)
         images = [pool.read(int(index))[0] for index in some]
         views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
-        sheet = [(view[index] * 255).byte() for view in views for index in range(len(some))]
+        sheet = [face for view in views for face in view]
         write_image(self.out / "pictures" / "views.jpg", contact_sheet(sheet, len(some)))
         with atomic(self.out / "snapshots" / "faces.npz") as temporary:
             np.savez_compressed(temporary, images=(shown(self.faces) * 255).byte().cpu().numpy())

@@ -53,35 +53,40 @@ def edge_maps(points: Float[Tensor, "B P 2"], table: PointTable, size: int) -> F
     A canvas pixel holds how much of it the line covers, taken as one less the distance of its centre from the line.
     """
     pixels = canvas_pixels(points.float(), size)
-    maps = pixels.new_zeros(len(points), len(table.edges), size * size * 4)
-    for number, edge in enumerate(table.edges):
-        line = smooth_line(pixels[:, list(edge.points)], closed=edge.closed)
-        _draw(maps[:, number], line, size)
-    # Four canvas pixels per position were drawn.
-    return maps.view(len(points), len(table.edges), size, size, 4).mean(-1)
+    lines = (smooth_line(pixels[:, list(edge.points)], closed=edge.closed) for edge in table.edges)
+    return torch.stack([_drawn(line, size) for line in lines], 1)
 
 
-def _draw(maps: Float[Tensor, "B m"], line: Float[Tensor, "B L 2"], size: int) -> None:
-    """Draw the straight pieces of a line in place, each on the map positions near its middle."""
-    start, end = line[:, :-1], line[:, 1:]
-    middle, along = (start + end) / 2, end - start
+def _drawn(line: Float[Tensor, "B L 2"], size: int) -> Float[Tensor, "B n n"]:
+    """A map with the straight pieces of a line, each drawn on the map positions near its middle.
+
+    Of every position two by two canvas pixels are drawn. Axes: rows w, their pixels 2, columns w, theirs 2, B and
+    pieces L, because arithmetic is fast where the last axes are long.
+    """
+    start, along = line[:, :-1], line.diff(dim=1)
     half = float(along.abs().max()) / 2
     # A line reaches one pixel beyond its ends, and the pixels of a position are its second and third.
     offset = torch.arange(-int((half + 3) / CANVAS), int(half / CANVAS) + 2, device=line.device)
-    place = (middle / CANVAS).floor().long()[..., None] + offset  # B L (x, y) w
-    pixel = (place * CANVAS + CANVAS // 2 - 1).float()[..., None] + torch.arange(2, device=line.device)
-    # B L w w 2 2: rows, columns, and the two by two pixels of each
-    x = (pixel[:, :, 0] - start[..., 0, None, None])[:, :, None, :, None, :]
-    y = (pixel[:, :, 1] - start[..., 1, None, None])[:, :, :, None, :, None]
-    dx, dy = (along[..., axis, None, None, None, None] for axis in (0, 1))
+    middle = ((start + along / 2) / CANVAS).floor().long()
+    two = torch.arange(2, device=line.device)[:, None, None]
+    column, row = (middle[..., axis] + offset[:, None, None] for axis in (0, 1))  # w B L
+    x, y = (
+        (place * CANVAS + CANVAS // 2 - 1)[:, None] + two - start[..., axis] for axis, place in enumerate((column, row))
+    )
+    y = y[:, :, None, None]
+    dx, dy = along.unbind(-1)
     share = ((x * dx + y * dy) / (dx * dx + dy * dy).clamp(min=1e-12)).clamp(0, 1)
-    covered = (1 - torch.hypot(x - share * dx, y - share * dy)).clamp(min=0)
-    column, row = place[:, :, 0, None, :], place[:, :, 1, :, None]
-    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-    covered = covered * inside[..., None, None]
-    index = (row.clamp(0, size - 1) * size + column.clamp(0, size - 1))[..., None] * 4
-    index = index + torch.arange(4, device=line.device)
-    maps.scatter_reduce_(1, index.flatten(1), covered.flatten(1), "amax")
+    covered = (1 - ((x - share * dx).square() + (y - share * dy).square()).sqrt()).clamp(min=0)
+    inside = ((column >= 0) & (column < size)) & ((row >= 0) & (row < size))[:, None, None]
+    covered = covered * inside[:, :, :, None]
+    # Into B maps of n n 2 2 values one after the other.
+    face = torch.arange(len(line), device=line.device)[:, None] * (4 * size * size)
+    across = 4 * column.clamp(0, size - 1)[:, None] + two
+    down = 4 * size * row.clamp(0, size - 1)[:, None] + 2 * two
+    index = down[:, :, None, None] + across + face
+    maps = line.new_zeros(len(line) * 4 * size * size)
+    maps.scatter_reduce_(0, index.flatten(), covered.flatten(), "amax")
+    return maps.view(-1, size, size, 4).mean(-1)
 
 
 def smooth_line(points: Float[Tensor, "B N 2"], *, closed: bool) -> Float[Tensor, "B L 2"]:
