@@ -266,11 +266,8 @@ def carry_out(
     pieces = chunks(rank.argsort(kind="stable"), config.size, PIECE)
     memory = torch.empty(len(pieces[0]), 3, config.size, config.size)  # used again and again: fresh memory is slow
     for chosen in pieces:
-        faces = memory[: len(chosen)]
-        start = 0
-        for part in chunks(chosen, config.size):
-            few = faces[start : start + len(part)]
-            start += len(part)
+        faces, parts = memory[: len(chosen)], chunks(chosen, config.size)
+        for few, part in zip(faces.split(len(parts[0])), parts, strict=True):
             for face, i in zip(few, part, strict=True):
                 resized = crop(images[i], drawn.boxes[i], size=config.size).numpy()
                 np.copyto(face.numpy(), resized[..., ::-1] if drawn.flip[i] else resized)
