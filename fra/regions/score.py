@@ -20,13 +20,10 @@ from fra.parts.similarity import mean_pairwise_cosine
 from fra.regions import heatmaps as measure
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.training.devices import choose_device
-from fra.training.ridge import FOLDS, cross_validated, ridge
+from fra.training.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.training.weights import load_region_model
 
 BATCH = 64
-STILLEST = 0.1
-"""The least deviation that a coordinate is divided by, as a share of the mean over coordinates (ours: the centroid of
-a region that hardly ever appears must not be blown up by what is next to nothing)."""
 
 
 def write_score(
@@ -138,9 +135,7 @@ def read_landmarks(
     error in five-fold cross-validation inside `train` (ours). Every fifth face is in the same fold.
     """
     features, targets = places.flatten(1).double(), points.flatten(1).double()
-    deviation = features[train].std(0, correction=0)
-    scale = deviation.clamp(min=(STILLEST * deviation.mean()).clamp(min=1e-9))
-    features = (features - features[train].mean(0)) / scale
+    features = (features - features[train].mean(0)) / deviations(features[train])
     errors = cross_validated(features[train], targets[train], torch.arange(len(train)) % FOLDS)
     weight, bias = ridge(features[train], targets[train])[int(errors.argmin())]
     return (features @ weight + bias).view_as(points).to(points.dtype)

@@ -1,4 +1,7 @@
-"""Ridge regression with its penalty chosen by cross-validation. N examples, C features, T targets."""
+"""Linear maps from features: their scales, and ridge regression with a cross-validated penalty.
+
+N examples, C features, T targets.
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,8 +9,20 @@ from torch import Tensor
 
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 5))  # per example: 1e-4 … 1e2 (ours)
 FOLDS = 5
+STILLEST = 0.1
+"""The least deviation that a feature is divided by, as a share of the mean over features (ours)."""
 
 Solution = tuple[Float[Tensor, "C T"], Float[Tensor, "T"]]
+
+
+def deviations(features: Float[Tensor, "N C"]) -> Float[Tensor, "C"]:
+    """What to divide features by: their standard deviations, so that none counts more than ten times its size.
+
+    A feature that hardly ever moves among few examples has next to no deviation, and one example in which it does
+    would otherwise decide everything.
+    """
+    spread = features.std(0, correction=0)
+    return spread.clamp(min=(STILLEST * spread.mean()).clamp(min=1e-12))
 
 
 def ridge(features: Float[Tensor, "N C"], targets: Float[Tensor, "N T"]) -> list[Solution]:

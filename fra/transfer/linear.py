@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fra.training.ridge import FOLDS, PENALTIES, cross_validated, ridge
+from fra.training.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.features import Features, compute_features
 from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
@@ -22,8 +22,6 @@ from fra.transfer.task import Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-QUIETEST_CHANNEL = 0.1  # ours: the least deviation a channel is divided by, as a share of the mean over channels
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,8 @@ class Standardiser:
 
     @classmethod
     def of(cls, features: Float[Tensor, "N C"]) -> "Standardiser":
-        """With the statistics of training features; no channel counts more than ten times its size.
-
-        A channel that hardly ever fires has next to no deviation among few training images, and one test image in
-        which it does fire would otherwise decide everything.
-        """
-        spread = features.std(0, correction=0)
-        floor = (QUIETEST_CHANNEL * spread.mean()).clamp(min=1e-12)
-        return cls(features.mean(0), spread.clamp(min=floor) * math.sqrt(features.shape[1]))
+        """With the statistics of training features."""
+        return cls(features.mean(0), deviations(features) * math.sqrt(features.shape[1]))
 
     def __call__(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         return (features - self.mean) / self.scale
