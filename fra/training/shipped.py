@@ -159,16 +159,19 @@ def _what(row: dict[str, Any]) -> str:
     words = [row["dataset"], row["protocol"]]
     if row.get("fraction", 1) < 1:
         words.append(f"{row['fraction']:.0%} of the labels")
+    if row.get("seeds") == 1:
+        words.append("one seed")
     return ", ".join(words)
 
 
 def _measured(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in row["metrics"].items())
+    seeds = row.get("seeds", 1)
+    return ", ".join(f"{name.replace('_', ' ')} {_number(value, seeds)}" for name, value in row["metrics"].items())
 
 
-def _number(value: Any) -> str:
+def _number(value: Any, seeds: int) -> str:
     if isinstance(value, dict):
-        return f"{value['mean']:.2f} ± {value['std']:.2f}"
+        return f"{value['mean']:.2f} ± {value['std']:.2f}" if seeds > 1 else f"{value['mean']:.2f}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
