@@ -22,11 +22,9 @@ def change_contrast(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 
     """Blend with the image's mean grey level, in place."""
     # NumPy adds the pixels of an image in the same order whatever its neighbours and the number of threads.
     colours = torch.from_numpy(faces.flatten(2).numpy().mean(2)) if faces.is_cpu else faces.mean((2, 3))
-    mean = colours[:, 0] * LUMA[0] + colours[:, 1] * LUMA[1] + colours[:, 2] * LUMA[2]
-    faces.mul_(factor).add_(mean[:, None, None, None] * (1 - factor)).clamp_(0, 1)
+    torch.lerp(grey(colours[..., None, None]), faces, factor, out=faces).clamp_(0, 1)
 
 
 def saturate(faces: Float[Tensor, "N 3 S S"], factor: Float[Tensor, "N 1 1 1"]) -> None:
     """Blend with the grey image, in place."""
-    without = grey(faces).mul_(1 - factor)
-    faces.mul_(factor).add_(without).clamp_(0, 1)
+    torch.lerp(grey(faces), faces, factor, out=faces).clamp_(0, 1)

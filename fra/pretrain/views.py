@@ -23,6 +23,7 @@ from fra.faces.colour import brighten, change_contrast, grey, saturate
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
 CHUNK = 2**18
 PIECE = 4 * CHUNK  # blurred at a time: equally strong blurs of many images go together
+HALF = torch.tensor(0.5)
 CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, blue in sixths of a turn
 
 
@@ -279,8 +280,9 @@ def carry_out(
         blur(faces, drawn.sigma[chosen])
         for at in drawn.solarize[chosen].nonzero()[0]:
             solarize(faces[at], config.solarize_threshold)
-        for i, levels in zip(chosen, faces.mul_(255).add_(0.5).numpy(), strict=True):
-            np.copyto(made[i], levels, casting="unsafe")  # cuts off; six times as fast as torch's conversion
+        levels = torch.add(HALF, faces, alpha=255, out=faces).numpy()
+        for i, face in zip(chosen, levels, strict=True):
+            np.copyto(made[i], face, casting="unsafe")  # cuts off; six times as fast as torch's conversion
     return torch.from_numpy(made)
 
 
