@@ -520,7 +520,9 @@ def _recipes(options: Arguments) -> None:
     print("weights that come with fra (--encoder NAME, fra regions NAME)" if names else "no weights come with this fra")
     for name in names:
         manifest = read_manifest(name)
-        print(f"  {name:<42} {manifest.method}, {manifest.encoder['name']}, {manifest.training_data['name']}")
+        strides = (f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride"))
+        words = (manifest.method, manifest.encoder["name"], *strides, manifest.training_data["name"])
+        print(f"  {name:<42} {', '.join(words)}")
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

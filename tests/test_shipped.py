@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -121,7 +122,8 @@ def test_the_commands_take_the_name(tiny, run, tmp_path, capsys, monkeypatch):
     assert fra.load_task_model(tmp_path / "task") is not None
     capsys.readouterr()
     assert cli.main(["recipes"]) == 0
-    assert "laptop" in capsys.readouterr().out.split("weights that come with fra")[1]
+    listed = capsys.readouterr().out.split("weights that come with fra")[1]
+    assert re.search(r"^  laptop +fra, \w+, last_stride \d.*, FairFace$", listed, re.MULTILINE)
 
 
 def test_a_shipped_name_wins_over_a_folder_that_is_called_so(tiny, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """One photo as the page shows it: its faces, their regions, and what tasks say of them. No web in here."""
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from fra.predict import Predictor, Seen, in_short, looks_like_a_crop, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
-from fra.training.shipped import REGIONS, read_manifest, shipped_names
+from fra.training.shipped import REGIONS, Manifest, read_manifest, shipped_names
 from fra.training.weights import load_region_model
 from fra.transfer.framing import CROPS, Whole
 
@@ -75,11 +76,12 @@ class Looker:
     ) -> None:
         """`model` as for `fra regions`, `tasks` and `detector` as for `fra predict`.
 
-        Without model and tasks, the first shipped model that has regions is taken. Raises ValueError when there is
-        none, or one of them cannot be used.
+        Without model and tasks, the shipped model whose regions lead best to landmarks is taken. Raises ValueError
+        when there is none, or one of them cannot be used.
         """
         if model is None and not tasks:
-            model = next((name for name in shipped_names() if REGIONS in read_manifest(name).files), None)
+            shipped = [manifest for manifest in map(read_manifest, shipped_names()) if REGIONS in manifest.files]
+            model = min(shipped, key=_landmark_nme).name if shipped else None
             if model is None:
                 raise ValueError("nothing to show: give --model RUN of `fra pretrain`, or --task RUN of `fra transfer`")
         self.device = choose_device(device)
@@ -126,6 +128,12 @@ class Looker:
             + [("owner of each pixel", draw.region_mosaic(crop, own))]
             for crop, own in zip(crops, maps, strict=True)
         ]
+
+
+def _landmark_nme(manifest: Manifest) -> float:
+    """The region score of shipped weights; one that was never measured comes last."""
+    scores = [row["metrics"].get("landmark_nme") for row in manifest.results if row["dataset"] == "300w"]
+    return min((score for score in scores if score is not None), default=math.inf)
 
 
 def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:
