@@ -81,9 +81,9 @@ class Looker:
         """
         if model is None and not tasks:
             shipped = [manifest for manifest in map(read_manifest, shipped_names()) if REGIONS in manifest.files]
-            model = min(shipped, key=_landmark_nme).name if shipped else None
-            if model is None:
+            if not shipped:
                 raise ValueError("nothing to show: give --model RUN of `fra pretrain`, or --task RUN of `fra transfer`")
+            model = min(shipped, key=_landmark_nme).name
         self.device = choose_device(device)
         self.regions = None if model is None else load_region_model(model, device=self.device)
         self.predictor = Predictor(tasks, detector=detector, device=device)
@@ -131,9 +131,9 @@ class Looker:
 
 
 def _landmark_nme(manifest: Manifest) -> float:
-    """The region score of shipped weights; one that was never measured comes last."""
-    scores = [row["metrics"].get("landmark_nme") for row in manifest.results if row["dataset"] == "300w"]
-    return min((score for score in scores if score is not None), default=math.inf)
+    """Of a region score on photographs, %; infinite for weights that have none."""
+    measured = (row["metrics"] for row in manifest.results if row["dataset"] == "300w")
+    return min((metrics["landmark_nme"] for metrics in measured if "landmark_nme" in metrics), default=math.inf)
 
 
 def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:
