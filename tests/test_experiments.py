@@ -1,11 +1,19 @@
-"""The study of regions: its variants are recipes that differ as their names say, and when regions are awake."""
+"""The study of regions: its variants are recipes that differ as their names say, and when regions are awake.
+
+The comparison of methods: it takes the runs of the supplement's tables, and what it measures itself.
+"""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from experiments.comparison import Score, comparison
 from experiments.regions import BASE, SHORT, VARIANTS, waking_step, write_table
+from fra.paper.runs import Place
+from fra.paper.scales import SCALES, Scale
+from fra.paper.tables import table1
 from fra.pretrain.run import load_pretrain_recipe
 from fra.recipe import plain
 
@@ -61,3 +69,29 @@ def test_the_table_is_written_as_text_and_numbers(tmp_path: Path) -> None:
     write_table([dict(variant="faithful", seed=0, rafdb=50.1), dict(variant="alive", seed=0, rafdb=52.0)], tmp_path)
     assert (tmp_path / "regions.md").read_text().splitlines()[2] == "| faithful | 0 | 50.1 |"
     assert (tmp_path / "regions.csv").read_text().splitlines()[-1] == "alive,0,52.0"
+
+
+def test_the_comparison_takes_table_1s_runs() -> None:
+    compared = {run.name for run in comparison(3).runs()}
+    shared = {run.name for run in table1(SCALES["laptop"]).runs()} & compared
+    # FRA and SwAV; both and random weights on RAF-DB, on a tenth of 300-W and on all of it
+    assert len(shared) == 2 + 3 * 3
+
+
+def test_the_comparison_measures_what_no_table_has(
+    small_scale: Scale, few_faces: Path, real_faces: Path, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, few_faces, real_faces, workers=0, quiet=True)
+    encoder = replace(small_scale.encoder("fra"), drawing=None)
+    encoder.work(place)
+    for run, metric in (
+        (Score(encoder, "pairs"), "pair_auc"),
+        (Score(encoder, "pairs", random=True), "pair_auc"),
+        (Score(encoder, "regions"), "landmark_nme"),
+    ):
+        assert run.value(place, metric) is None
+        run.work(place)
+        value = run.value(place, metric)
+        assert run.finished(place)
+        assert value is not None
+        assert (50 if metric == "pair_auc" else 10) < value.mean < 70

@@ -54,7 +54,7 @@ class Fake(Run):
 
 
 def do(runs: list[Run], place: Place, *, wait: bool = True) -> bool:
-    return paper._do(runs, SCALES["smoke"], place, wait=wait)
+    return paper.do_runs(runs, SCALES["smoke"], place, wait=wait)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def reproduce(
         print_plan(runs, used, place)
         return []
     claim_folder(out, command="reproduce", resume=True)
-    if not _do(runs, used, place, wait=wait):
+    if not do_runs(runs, used, place, wait=wait):
         return []
     written = [write_table(table, used, place) for table in tables]
     if figure:
@@ -83,8 +83,12 @@ def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, ne
     return Place(out, faces or Path("FACES"), data or Path("DATA"))
 
 
-def _do(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool) -> bool:
-    """Do what is missing and not done by somebody else; whether all is finished."""
+def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = True) -> bool:
+    """Do what is missing and not done by somebody else, each run after what it needs; whether all is finished.
+
+    `place.out` is a folder claimed for `reproduce`. Without `wait` it returns when what is left is done by others.
+    Raises ValueError for anything that is wrong with faces, data or a run.
+    """
     checked, waiting = False, ""
     while missing := [run for run in runs if not run.finished(place)]:
         did = False

@@ -29,7 +29,8 @@ def write_table(table: Table, scale: Scale, place: Place) -> Path:
 
 def _lines(table: Table, scale: Scale, place: Place) -> list[str]:
     number = table.name.removeprefix("table")
-    lines = [f"# Table {number}. {table.title}", "", _head(table, scale), ""]
+    title = f"Table {number}. {table.title}" if number.isdigit() else table.title
+    lines = [f"# {title}", "", _head(table, scale), ""]
     for part in table.parts:
         lines += [
             f"## {part.title}",
@@ -47,6 +48,8 @@ def _head(table: Table, scale: Scale) -> str:
     """What stands in for what, before any number."""
     if not table.runs():
         return "*Published*: the supplement's numbers. **Ours**: those of the recipes."
+    if not any(cell.published for *_, cell in table.cells()):
+        return f"Scale `{scale.name}`, pre-trained on {scale.faces}."
     used = dict.fromkeys(name for part in table.parts for name in part.used)
     stand_ins = {"VGGFace2 (pre-training)": scale.faces} if scale.faces != "VGGFace2" else {}
     stand_ins |= {name: scale.data[name].name for name in used if _another(scale, name)}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
+from fra.parts.encoder import Encoder
 from fra.parts.region_head import RegionModel, RegionOutput
 from fra.parts.similarity import effective_rank, mean_entropy, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
@@ -84,9 +85,7 @@ class HealthMonitor:
             features = _in_batches(method.encoder, self.labelled.images)
             row["neighbour_accuracy"] = neighbour_accuracy(features, self.labelled.labels)
         if self.pairs is not None:
-            features = unit(_in_batches(method.encoder, self.pairs.images))
-            cosines = (features[self.pairs.first] * features[self.pairs.second]).sum(-1)
-            row["pair_auc"] = area_under_curve(cosines, self.pairs.same)
+            row["pair_auc"] = pair_auc(method.encoder, self.pairs)
         highest_rank = max([*earlier_ranks, row["effective_rank"]])
         warnings = diagnose(row, epoch=epoch, highest_rank=highest_rank)
         row["warning"] = " ".join(warnings + (method.own_warnings(row) if epoch else []))
@@ -139,6 +138,13 @@ def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"],
     nearest = labels[cosines.topk(min(neighbours, len(labels) - 1)).indices]
     votes = F.one_hot(nearest, int(labels.max()) + 1).sum(1)
     return 100 * float((votes.argmax(1) == labels).float().mean())
+
+
+@torch.no_grad()
+def pair_auc(encoder: Encoder, pairs: Pairs) -> float:
+    """How well the cosine of two faces' features tells whether they are one person: area under the ROC, percent."""
+    features = unit(_in_batches(encoder, pairs.images))
+    return area_under_curve((features[pairs.first] * features[pairs.second]).sum(-1), pairs.same)
 
 
 def area_under_curve(scores: Float[Tensor, "N"], positive: Bool[Tensor, "N"]) -> float:
