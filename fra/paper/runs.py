@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import shlex
-import statistics
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -27,6 +26,7 @@ from fra.training.devices import choose_device
 from fra.transfer.datasets.synthetic import write as write_drawn_faces
 from fra.transfer.metrics import wilson
 from fra.transfer.protocol import TransferRecipe
+from fra.transfer.results import spread
 from fra.transfer.run import load_transfer_recipe, transfer
 
 FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
@@ -226,18 +226,11 @@ class Transfer(Run, Source):
         if results is None:
             return None
         # Another table may have asked for more seeds; its numbers must not change ours.
-        values = results["metrics"][metric]["values"][: self.seeds]
-        mean = statistics.fmean(values)
-        low, high = astuple(wilson(mean, results["test_images"])) if metric in results["confidence"] else (None, None)
-        return Value(
-            mean,
-            statistics.stdev(values) if len(values) > 1 else None,
-            low,
-            high,
-            len(values),
-            results["train_images"],
-            results["test_images"],
-        )
+        found = spread(results["metrics"][metric]["values"][: self.seeds])
+        mean, seeds, test_images = found["mean"], len(found["values"]), results["test_images"]
+        std = found["std"] if seeds > 1 else None
+        low, high = astuple(wilson(mean, test_images)) if metric in results["confidence"] else (None, None)
+        return Value(mean, std, low, high, seeds, results["train_images"], test_images)
 
     def _results(self, place: Place) -> dict[str, Any] | None:
         file = self.folder(place) / "results.json"

@@ -125,7 +125,7 @@ def table1(scale: Scale, seeds: int | None = None) -> Table:
         alignment.append(row("Random weights", "WFLW", "- - - - -", ".01 - .1 - 1", random=True))
     return Table(
         "table1",
-        "Transfer learning with limited data",
+        "Table 1. Transfer learning with limited data",
         (
             _part("(a) AffectNet", "AffectNet", ("1 %", "10 %", "100 %"), expression),
             _part("(b) WFLW", "WFLW", ("1 %", "5 %", "10 %", "20 %", "100 %"), alignment),
@@ -159,7 +159,7 @@ def table2(scale: Scale, seeds: int | None = None) -> Table:
         parts.append(_part(data, data, columns, [Row("FRA", tuple(cells), here)]))
     return Table(
         "table2",
-        "Transfer learning performance w.r.t. pre-training epochs",
+        "Table 2. Transfer learning performance w.r.t. pre-training epochs",
         tuple(parts),
         (
             "An eighth, a half and all of the recipe's epochs, as 50, 200 and 400.",
@@ -187,7 +187,7 @@ def table3(scale: Scale, seeds: int | None = None) -> Table:
         worth.append(Row(label, tuple(cells)))
     return Table(
         "table3",
-        "Comparison of pre-training running time with BYOL",
+        "Table 3. Comparison of pre-training running time with BYOL",
         (
             Part("Time/Epoch, relative to BYOL", ("with data loading", "without"), tuple(times), form=".3f"),
             Part("Transfer", tuple(f"{name}, {CALLED[METRICS[name]]}" for name in data), tuple(worth), used=data),
@@ -216,7 +216,7 @@ def table4(scale: Scale, seeds: int | None = None) -> Table:
     columns = ("FERPlus", "RAF-DB", "AffectNet (7 classes)", "AffectNet (8 classes)")
     return Table(
         "table4",
-        "Facial expression recognition fine-tuning learning rate",
+        "Table 4. Facial expression recognition fine-tuning learning rate",
         (Part("Learning rate", columns, tuple(rows), form=".0e"),),
         (
             "Ours are those of the recipes `paper/*.finetune`, at any scale. The supplement has one column for"
@@ -250,7 +250,7 @@ def table5(scale: Scale, seeds: int | None = None) -> Table:
         parts.append(_part(data, data, tuple(fractions), rows))
     return Table(
         "table5",
-        "Discussion: FRA beside LEWEL and SwAV",
+        "Table 5. Discussion: FRA beside LEWEL and SwAV",
         tuple(parts),
         (
             "Not a table of the supplement, but its sections 1.1 and 1.2: LEWEL on AffectNet is from the text, SwAV is "

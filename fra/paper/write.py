@@ -28,9 +28,7 @@ def write_table(table: Table, scale: Scale, place: Place) -> Path:
 
 
 def _lines(table: Table, scale: Scale, place: Place) -> list[str]:
-    number = table.name.removeprefix("table")
-    title = f"Table {number}. {table.title}" if number.isdigit() else table.title
-    lines = [f"# {title}", "", _head(table, scale), ""]
+    lines = [f"# {table.title}", "", _head(table, scale), ""]
     for part in table.parts:
         lines += [
             f"## {part.title}",

@@ -84,16 +84,17 @@ def score(task: Task, targets: Tensor, seeds: Sequence[SeedResult]) -> dict[str,
     }
     metrics: dict[str, dict[str, Any]] = {}
     for name in last[0]:
-        metrics[name] = {**_spread([values[name] for values in last]), "selected": "last"}
+        metrics[name] = {**spread([values[name] for values in last]), "selected": "last"}
         for word, found in others.items():
             if len(found) == len(last):
-                metrics[name][word] = _spread([values[name] for values in found])
+                metrics[name][word] = spread([values[name] for values in found])
         if name == "nme":
             metrics[name]["normaliser"] = getattr(task, "normaliser")  # noqa: B009
     return metrics
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Of one number over seeds: mean, standard deviation (n - 1; 0 for one seed) and values."""
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "values": values}
 
