@@ -2,28 +2,16 @@
 
     python -m experiments.comparison --faces fairface --data folder_of_rafdb_celeba_300w_lfw --out runs/comparison
 
-All have the same network, faces and number of epochs (recipes `laptop/resnet10_half.METHOD`). The folder is one of
-`fra reproduce --scale laptop`: runs that are there are taken, killed ones resume, several processes may share it. The
-table lands in `OUT/comparison.md` and `.csv`, also when it is interrupted; its last version is in docs/results.md.
+All have the same network, faces and number of epochs (recipes `laptop/resnet10_half.METHOD`). Transfers are repeated
+with three seeds unless told otherwise. The table lands in `OUT/comparison.md` and `.csv`; its last version is in
+docs/results.md.
 """
 
-import argparse
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
+from experiments.judge import LAPTOP, Score, make, parser
 from experiments.regions import FAITHFUL
-from fra.files import MARK, atomic, claim_folder
-from fra.paper.reproduce import do_runs
-from fra.paper.runs import Place, Pretraining, Run, Source, Timing, Transfer, Value
-from fra.paper.scales import SCALES
+from fra.paper.runs import Pretraining, Timing, Transfer
 from fra.paper.tables import Cell, Part, Row, Table
-from fra.paper.write import write_table
-from fra.pretrain.health import pair_auc, read_pairs
-from fra.regions.score import write_score
-from fra.training.weights import load_encoder
 
-LAPTOP = SCALES["laptop"]
 ENCODERS = {
     "BYOL": LAPTOP.encoder("byol"),
     "SwAV": LAPTOP.encoder("swav"),
@@ -32,45 +20,6 @@ ENCODERS = {
 }
 RELEASED_FRA = Pretraining("laptop/resnet10_half.fra", tuple(FAITHFUL))
 RANDOM, RELEASED = "Random weights", "FRA, regions as released"
-
-
-@dataclass(frozen=True)
-class Score(Run, Source):
-    """What is measured of an encoder as it is: its regions on the faces of 300-W, or its features on LFW's pairs."""
-
-    encoder: Pretraining
-    of: str
-    """`regions` or `pairs`."""
-    random: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.of}.{'random_' if self.random else ''}{self.encoder.name}"
-
-    @property
-    def needs(self) -> tuple[Run, ...]:
-        return (self.encoder,)
-
-    def finished(self, place: Place) -> bool:
-        return (self.folder(place) / "score.json").exists()
-
-    def work(self, place: Place) -> None:
-        trained, out = self.encoder.folder(place), self.folder(place)
-        if self.of == "regions":
-            write_score(str(trained), place.dataset("300w"), out, resume=(out / MARK).exists(), quiet=place.quiet)
-        else:
-            encoder = load_encoder(f"random:{trained}" if self.random else trained, quiet=place.quiet).eval()
-            found = pair_auc(encoder, read_pairs(place.dataset("lfw"), encoder.image_size))
-            with atomic(out / "score.json") as temporary:
-                temporary.write_text(json.dumps({"pair_auc": found}) + "\n")
-
-    def command(self, place: Place) -> str:
-        return ""
-
-    def value(self, place: Place, metric: str) -> Value | None:
-        if not self.finished(place):
-            return None
-        return Value(json.loads((self.folder(place) / "score.json").read_text())[metric])
 
 
 def comparison(seeds: int) -> Table:
@@ -130,21 +79,8 @@ def _rows(names: list[str], columns: dict[str, list[Cell]]) -> tuple[Row, ...]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, required=True, help="crops to train on")
-    parser.add_argument("--data", type=Path, required=True, help="folder of rafdb, celeba, 300w and lfw")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3, help="of the transfers")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--workers", type=int)
-    given = parser.parse_args(arguments)
-    place = Place(given.out, given.faces, given.data, precision=given.precision, workers=given.workers)
-    claim_folder(given.out, command="reproduce", resume=True)
-    table = comparison(given.seeds)
-    try:
-        do_runs(table.runs(), LAPTOP, place)
-    finally:
-        print(write_table(table, LAPTOP, place))
+    given = parser(__doc__).parse_args(arguments)
+    make(comparison(given.seeds or 3), given)
 
 
 if __name__ == "__main__":

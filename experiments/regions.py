@@ -1,23 +1,16 @@
 """What makes FRA's regions come alive and stay alive: one change at a time from the faithful design.
 
-    python experiments/regions.py --faces fairface --data folder_of_300w_rafdb_lfw --out runs/regions
+    python -m experiments.regions --faces fairface --data folder_of_rafdb_300w_lfw --out runs/regions
 
 Every run starts from the same seed, sees the same faces in the same order, and has the same optimiser; it is judged by
-the region score (300-W), by RAF-DB in linear evaluation and by LFW's pairs. Finished runs are kept, killed ones resume.
-`--only NAME ...` takes some of the variants, `--seeds 2` repeats them with other first weights and orders. The table
-lands in `OUT/regions.md` and `OUT/regions.csv`; its last version is in docs/regions.md.
+the region score (300-W), by RAF-DB in linear evaluation and by LFW's pairs. `--only NAME ...` takes some of the
+variants, `--seeds 2` repeats them with other first weights and orders. The table lands in `OUT/regions.md` and
+`OUT/regions.csv`; its last version is in docs/regions.md.
 """
 
-import argparse
-import json
-import math
-from dataclasses import dataclass
-from pathlib import Path
-
-from fra.files import atomic, read_rows, write_rows
-from fra.pretrain.run import load_pretrain_recipe, pretrain
-from fra.regions.score import write_score
-from fra.transfer.run import load_transfer_recipe, transfer
+from experiments.judge import Diary, Score, make, parser
+from fra.paper.runs import Pretraining, Transfer
+from fra.paper.tables import Cell, Part, Row, Table
 
 BASE = "laptop/resnet10_half.fra"
 SHORT = ["encoder.name=resnet10_quarter", "schedule.epochs=2", "method.head.hidden=512"]
@@ -52,98 +45,54 @@ VARIANTS: dict[str, list[str]] = {
     "alive, aligned, strong, sharper": ALIGNED,
     "alive, aligned, strong, sharper, finer map": [*ALIGNED, "encoder.third_stride=1"],
 }
-ASLEEP = 0.9
-"""Share of log K that the assignment's cross-entropy stays above while all masks are equal."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where faces and labels are, and how the runs compute."""
-
-    faces: Path
-    data: Path
-    out: Path
-    overrides: tuple[str, ...] = ()
-
-
-def run(place: Place, name: str, seed: int) -> dict[str, object]:
-    """One variant, trained and judged: a row of the table."""
-    settings = [*SHORT, *VARIANTS[name], *place.overrides]
-    recipe = load_pretrain_recipe(BASE, [*settings, f"seed={seed}"])
-    folder = place.out / f"{name.replace(' ', '_')}.{seed}"
-    trained, judged, scored = folder / "pretrain", folder / "rafdb", folder / "score"
-    if not (trained / "summary.json").exists():
-        pretrain(recipe, place.faces, trained, resume=trained.exists(), pairs=place.data / "lfw", workers=0, quiet=True)
-    if not (scored / "score.json").exists():
-        write_score(str(trained), place.data / "300w", scored, resume=scored.exists(), quiet=True)
-    if not (judged / "results.json").exists():
-        transfer(
-            load_transfer_recipe("laptop/rafdb.linear"),
-            encoder=str(trained),
-            data=place.data / "rafdb",
-            out=judged,
-            resume=judged.exists(),
-            quiet=True,
-        )
-    score = json.loads((scored / "score.json").read_text())
-    health = read_rows(trained / "health.csv")[-1]
-    expression = json.loads((judged / "results.json").read_text())["metrics"]["accuracy"]["mean"]
-    awake = waking_step(read_rows(trained / "log.csv"), regions=recipe.method.regions)
-    return dict(
-        variant=name,
-        seed=seed,
-        awake="never" if awake is None else awake,
-        mask_cosine=round(score["mask_cosine"], 3),
-        smallest_region=round(100 * min(score["usage"]), 1),
-        entropy=round(score["entropy"], 3),
-        landmark_nme=round(score["landmark_nme"], 2),
-        mean_face_nme=round(score["mean_face_nme"], 2),
-        flip=round(score["flip_consistency"], 3),
-        rafdb=round(expression, 2),
-        lfw=round(float(health["pair_auc"]), 1),
-        rank=round(float(health["effective_rank"]), 2),
+def study(names: list[str], seeds: int, changes: list[str]) -> Table:
+    """The table of some variants; `changes` are settings that all runs share."""
+    columns = {
+        "awake from step": ("waking_step", Diary),
+        "mask cosine": ("mask_cosine", _regions),
+        "smallest region, %": ("smallest_region", _regions),
+        "entropy, nats": ("entropy", _regions),
+        "landmarks from centroids, NME, % ↓": ("landmark_nme", _regions),
+        "the mean face": ("mean_face_nme", _regions),
+        "flip consistency ↑": ("flip_consistency", _regions),
+        "RAF-DB, linear, accuracy, % ↑": ("accuracy", _expression),
+        "LFW pairs, AUC, % ↑": ("pair_auc", _pairs),
+        "effective rank ↑": ("effective_rank", Diary),
+    }
+    rows = []
+    for name in names:
+        for seed in range(seeds):
+            encoder = Pretraining(BASE, (*SHORT, *VARIANTS[name], *changes, f"seed={seed}"))
+            cells = tuple(Cell(source=source(encoder), metric=metric) for metric, source in columns.values())
+            rows.append(Row(name, cells, f"seed {seed}"))
+    return Table(
+        "regions",
+        "What makes regions come alive",
+        (Part("One change at a time", tuple(columns), tuple(rows)),),
+        ("Awake: the assignment stays below .9 log K from there on; – when it never does.",),
     )
 
 
-def waking_step(log: list[dict[str, str]], *, regions: int) -> int | None:
-    """The logged step from which on the assignment is below ASLEEP * log K to the end; None when regions sleep at last.
-
-    Ours: at the fixed point of equal masks it is log K exactly (spec, section 15).
-    """
-    awake = None
-    for row in log:
-        if float(row["assignment"]) >= ASLEEP * math.log(regions):
-            awake = None
-        elif awake is None:
-            awake = int(row["step"])
-    return awake
+def _regions(encoder: Pretraining) -> Score:
+    return Score(encoder, "regions")
 
 
-def write_table(rows: list[dict[str, object]], out: Path) -> None:
-    titles = list(rows[0])
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    lines += ["| " + " | ".join(str(row[title]) for title in titles) + " |" for row in rows]
-    with atomic(out / "regions.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
-    write_rows(out / "regions.csv", rows)
+def _pairs(encoder: Pretraining) -> Score:
+    return Score(encoder, "pairs")
+
+
+def _expression(encoder: Pretraining) -> Transfer:
+    return Transfer("laptop/rafdb.linear", encoder)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, required=True, help="crops to train on")
-    parser.add_argument("--data", type=Path, required=True, help="folder of 300w, rafdb and lfw")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change all runs alike")
-    given = parser.parse_args(arguments)
-    place = Place(given.faces, given.data, given.out, tuple(given.set))
-    rows: list[dict[str, object]] = []
-    for name in given.only:
-        for seed in range(given.seeds):
-            rows.append(run(place, name, seed))
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-            write_table(rows, given.out)
+    options = parser(__doc__)
+    options.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change all runs alike")
+    given = options.parse_args(arguments)
+    make(study(given.only, given.seeds or 1, given.set), given)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.comparison import Score, comparison
-from experiments.regions import BASE, SHORT, VARIANTS, waking_step, write_table
-from fra.paper.runs import Place
+from experiments.comparison import comparison
+from experiments.judge import Diary, Score, waking_step
+from experiments.regions import BASE, SHORT, VARIANTS, study
+from fra.paper.runs import Place, Pretraining
 from fra.paper.scales import SCALES, Scale
 from fra.paper.tables import table1
 from fra.pretrain.run import load_pretrain_recipe
@@ -65,10 +66,17 @@ def test_the_threshold_follows_the_number_of_regions() -> None:
     assert waking_step(log(0.95, regions=8), regions=16) == 0
 
 
-def test_the_table_is_written_as_text_and_numbers(tmp_path: Path) -> None:
-    write_table([dict(variant="faithful", seed=0, rafdb=50.1), dict(variant="alive", seed=0, rafdb=52.0)], tmp_path)
-    assert (tmp_path / "regions.md").read_text().splitlines()[2] == "| faithful | 0 | 50.1 |"
-    assert (tmp_path / "regions.csv").read_text().splitlines()[-1] == "alive,0,52.0"
+def test_the_study_has_a_row_and_runs_of_its_own_for_each_seed() -> None:
+    table = study(["faithful", "16 regions"], 2, ["schedule.epochs=1"])
+    assert [(row.label, row.here) for part in table.parts for row in part.rows] == [
+        ("faithful", "seed 0"),
+        ("faithful", "seed 1"),
+        ("16 regions", "seed 0"),
+        ("16 regions", "seed 1"),
+    ]
+    trained = [run.recipe for run in table.runs() if isinstance(run, Pretraining)]
+    assert [(recipe.seed, recipe.schedule.epochs) for recipe in trained] == [(0, 1), (1, 1), (0, 1), (1, 1)]
+    assert len(table.runs()) == 4 * 4  # pre-training, regions, pairs, expression
 
 
 def test_the_comparison_takes_table_1s_runs() -> None:
@@ -78,12 +86,17 @@ def test_the_comparison_takes_table_1s_runs() -> None:
     assert len(shared) == 2 + 3 * 3
 
 
-def test_the_comparison_measures_what_no_table_has(
+def test_the_experiments_measure_what_no_table_has(
     small_scale: Scale, few_faces: Path, real_faces: Path, tmp_path: Path
 ) -> None:
     place = Place(tmp_path, few_faces, real_faces, workers=0, quiet=True)
     encoder = replace(small_scale.encoder("fra"), drawing=None)
+    assert Diary(encoder).value(place, "effective_rank") is None
     encoder.work(place)
+    rank = Diary(encoder).value(place, "effective_rank")
+    assert rank is not None
+    assert rank.mean > 1
+    assert Diary(encoder).value(place, "waking_step") is None  # a few steps wake nothing
     for run, metric in (
         (Score(encoder, "pairs"), "pair_auc"),
         (Score(encoder, "pairs", random=True), "pair_auc"),
@@ -95,3 +108,6 @@ def test_the_comparison_measures_what_no_table_has(
         assert run.finished(place)
         assert value is not None
         assert (50 if metric == "pair_auc" else 10) < value.mean < 70
+    smallest = Score(encoder, "regions").value(place, "smallest_region")
+    assert smallest is not None
+    assert 0 <= smallest.mean <= 100 / 8
