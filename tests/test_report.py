@@ -79,6 +79,16 @@ def regions_run(folder: Path) -> Path:
     return folder
 
 
+def score_run(folder: Path, **changed: object) -> Path:
+    """What `fra regions --score` leaves."""
+    folder.mkdir(parents=True)
+    found: dict[str, object] = {"landmark_nme": 14.55, "mean_face_nme": 17.2, "usage": [0.1, 0.2, 0.3, 0.4]}
+    found |= {"entropy": 0.84, "mask_cosine": 0.18, "flip_consistency": 0.85} | changed
+    (folder / ".fra-run").write_text(json.dumps({"command": "regions"}))
+    (folder / "score.json").write_text(json.dumps(found))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("runs")
@@ -172,6 +182,24 @@ def test_an_unfinished_run_and_a_strange_folder_are_named(tmp_path):
     assert "half (a transfer run without results.json: it did not finish)" in shown
     assert "photos is no run" in shown
     assert "no run of the same task from random weights" in shown
+
+
+def test_region_scores_stand_beside_each_other_with_what_they_mean(tmp_path):
+    runs = [score_run(tmp_path / "aligned"), score_run(tmp_path / "dull", landmark_nme=17.3, iou=21.04)]
+    page = write_report(runs, tmp_path / "out").read_text()
+    shown = text_of(page)
+    assert "aligned 14.55 % 17.20 % 0.85 0.18 0.84 – 10 to 40 %" in shown
+    assert "dull 17.30 % 17.20 % 0.85 0.18 0.84 21.0 % 10 to 40 %" in shown
+    assert "aligned: landmarks read from its regions are 15 % nearer the truth than those of the mean face." in shown
+    assert "dull: landmarks read from its regions are no nearer" in shown
+    assert "No heatmaps were given" in shown
+    assert "regions.png" not in shown
+
+
+def test_a_region_score_of_an_older_version_is_shown_as_far_as_it_goes(tmp_path):
+    run = score_run(tmp_path / "old")
+    (run / "score.json").write_text('{"landmark_nme": 15.0}')
+    assert "old 15.00 % –" in text_of(write_report([run], tmp_path / "out").read_text())
 
 
 def test_crops_are_counted_and_shown(tmp_path):

@@ -41,6 +41,8 @@ class TransferRun:
 class RegionsRun:
     name: str
     numbers: dict[str, Any]
+    score: dict[str, Any]
+    """What `fra regions --score` wrote."""
     sheet: Path | None
     timeline: Path | None
 
@@ -129,8 +131,8 @@ def _add(runs: Runs, folder: Path) -> None:
             runs.unknown.append(f"{name} (a transfer run without results.json: it did not finish)")
     elif kind == "regions":
         sheet, gif = folder / "regions.png", folder / "timeline.gif"
-        numbers = _json(folder / "regions.json")
-        runs.regions.append(RegionsRun(name, numbers, _existing(sheet), _existing(gif)))
+        numbers, score = _json(folder / "regions.json"), _json(folder / "score.json")
+        runs.regions.append(RegionsRun(name, numbers, score, _existing(sheet), _existing(gif)))
     elif kind == "crop":
         rows = read_rows(folder / "crops.csv") if (folder / "crops.csv").is_file() else []
         skipped = sum(bool(row.get("reason")) for row in rows)

@@ -18,6 +18,7 @@ from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, words
 from fra.report.folders import PretrainRun, RegionsRun, Runs, read_runs
+from fra.report.scores import scores
 from fra.report.tables import TransferTable, lower_is_better, metric_name, transfer_tables
 
 ROWS = 6
@@ -74,14 +75,19 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
     lead = " ".join([*(words.pretrain_verdict(run) for run in runs.pretrain[:1]), words.transfer_verdict(tables) or ""])
     if runs.paper:  # many encoders, so that a verdict on one of them would mislead
         lead = words.paper_lead(runs.pretrain, len(runs.transfer))
-    pretrained = [_pretrain(run, with_heatmaps=not runs.regions) for run in runs.pretrain]
+    pretrained = [_pretrain(run, with_heatmaps=not _sheets(runs)) for run in runs.pretrain]
     return {
         "title": title or _title(runs),
         "lead": lead.strip(),
         "paper": [{"page": page, "figure": embed_file(page.figure)} for page in runs.paper],
         "crop": [{"run": run, "sheet": embed_file(run.sheet)} for run in runs.crop],
         "pretrain": pretrained,
-        "regions": [_regions(run, moving=not any(p["frames"] for p in pretrained)) for run in runs.regions],
+        "scores": scores(runs.regions),
+        "regions": [
+            _regions(run, moving=not any(p["frames"] for p in pretrained))
+            for run in runs.regions
+            if run.sheet or not run.score
+        ],
         "tables": [{"table": table, "chart": _dots(table)} for table in tables],
         "comparison": words.comparison_sentence,
         "samples": [
@@ -90,6 +96,11 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         "unknown": runs.unknown,
         "missing": _missing(runs),
     }
+
+
+def _sheets(runs: Runs) -> bool:
+    """Whether faces with heatmaps were drawn, not only scored."""
+    return any(run.sheet for run in runs.regions)
 
 
 def _title(runs: Runs) -> str:
@@ -109,7 +120,7 @@ def _missing(runs: Runs) -> list[str]:
     sentences = []
     if not runs.pretrain:
         sentences.append("No pre-training run was given, so there are no training curves and no health check.")
-    if not runs.regions and not any(run.snapshots for run in runs.pretrain):
+    if not _sheets(runs) and not any(run.snapshots for run in runs.pretrain):
         sentences.append("No heatmaps were given; `fra regions RUN --faces DIR --out DIR` draws them.")
     if not runs.transfer:
         sentences.append("No transfer run was given, so nothing says yet what the features are worth on a task.")
