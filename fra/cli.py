@@ -9,6 +9,7 @@ from fra import __version__
 from fra.paper import NAMES
 
 Arguments = argparse.Namespace
+TASK_HELP = "a run folder of `fra transfer`, or a task that comes with fra (`fra recipes`); repeatable"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -345,9 +346,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         without_out=True,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
-    parser.add_argument(
-        "--task", action="append", required=True, metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
-    )
+    parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
 
 
@@ -514,15 +513,18 @@ def _recipes(options: Arguments) -> None:
         for name, path in recipes.items():
             headline = path.read_text().splitlines()[0].lstrip("# ").split("   fra ")[0].rstrip()
             print(f"  {name:<42} {headline}")
-    from fra.training.shipped import read_manifest, shipped_names
+    from fra.training.shipped import ENCODER, TASK, read_manifest, shipped_names
 
-    names = shipped_names()
-    print("weights that come with fra (--encoder NAME, fra regions NAME)" if names else "no weights come with this fra")
-    for name in names:
-        manifest = read_manifest(name)
-        strides = (f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride"))
-        words = (manifest.method, manifest.encoder["name"], *strides, manifest.training_data["name"])
-        print(f"  {name:<42} {', '.join(words)}")
+    for file, title in (
+        (ENCODER, "weights that come with fra (--encoder NAME, fra regions NAME)"),
+        (TASK, "learned tasks that come with fra (fra predict PHOTO --task NAME)"),
+    ):
+        print(title)
+        for name in shipped_names(file):
+            manifest = read_manifest(name)
+            strides = (f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride"))
+            words = (manifest.method, manifest.encoder["name"], *strides, manifest.training_data["name"])
+            print(f"  {name:<42} {', '.join(words)}")
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -556,9 +558,7 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--model", metavar="RUN", help="whose regions to show: what `fra regions` takes (default: weights of fra)"
     )
-    parser.add_argument(
-        "--task", action="append", default=[], metavar="RUN", help="a run folder of `fra transfer` (repeatable)"
-    )
+    parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
     parser.add_argument("--port", type=_count, default=7860, metavar="N", help="0 takes any that is free")
 
 

@@ -1,11 +1,12 @@
-"""Make a folder of shipped weights, fra/weights/NAME, from a finished run of `fra pretrain` on FairFace.
+"""Make a folder of shipped weights, fra/weights/NAME, from a finished run of `fra pretrain` or `fra transfer`.
 
     python scripts/ship_weights.py runs/x --name laptop --faces FAIRFACE --results runs/x.rafdb runs/x.score
+    python scripts/ship_weights.py runs/age --name laptop_age --faces FAIRFACE
 
-The encoder and, where the method has regions, the region head are written as half precision, with a manifest and a
-card. Refused: a run on other faces than FairFace (no other set permits it), an unfinished run, weights whose features
-half precision would change, more than 30 MB together. RESULTS are run folders of `fra transfer` and of
-`fra regions --score`; nothing is copied from them but the numbers.
+Encoder and, where the method has regions, the region head, or else the learned task, are written as half precision,
+with a manifest and a card. Refused: a run on other faces than FairFace (no other set permits it), an unfinished run,
+weights whose answers half precision would change, more than 30 MB together. RESULTS are run folders of `fra transfer`
+and of `fra regions --score`; nothing is copied from them but the numbers.
 """
 
 import argparse
@@ -22,15 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fra import __version__
 from fra.faces.pool import FirstImages, Pool, open_pool
 from fra.faces.synthetic import draw_face
 from fra.files import read_rows
 from fra.parts.encoder import Encoder
 from fra.pretrain.pool import face_batch
 from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watched_faces
+from fra.recipe import plain, recipe_hash
 from fra.training import shipped
 from fra.training.weights import load_encoder, load_region_model, read_weights, save_weights
 from fra.transfer.datasets import find_dataset
+from fra.transfer.run import load_task_model, load_transfer_recipe
 
 ATTRIBUTION = (
     "Trained on images of FairFace (Kärkkäinen and Joo, FairFace: Face Attribute Dataset for Balanced Race, Gender, and"
@@ -48,6 +52,19 @@ LIMITS = [
     "FairFace is balanced over seven races as annotators saw them, not over ages, cameras, lighting or occlusions;"
     " nothing was done about bias beyond that, and results by group should be measured before any use.",
 ]
+INTENDED_USE_OF_TASKS = (
+    "Trying out `fra predict` and `fra app`, teaching, a start for tasks of one's own. Not for deciding anything about"
+    " a person."
+)
+LIMITS_OF_TASKS = [
+    "Its answers are a small network's guesses of what annotators wrote down, not facts about a person.",
+    "The encoder was pre-trained on all faces of FairFace, those it is tested on too, though without labels.",
+    "It is less often right for some groups of faces than for others: see above.",
+]
+PRECISION = (
+    "Matrices and filters are stored in half precision, the rest in single, and computed in single. On drawn faces that"
+    " moves {}."
+)
 LARGEST_CHANGE = (
     0.01  # of features and scores by half precision, as a share of their size (ours: below any seed's luck)
 )
@@ -55,49 +72,17 @@ LARGEST_CHANGE = (
 
 def ship(run: Path, *, name: str, faces: Path, results: list[Path]) -> Path:
     """Write fra/weights/NAME whole, in place of one that was there. ValueError says why a run cannot be shipped."""
-    for needed in ("summary.json", "recipe.yaml", "encoder.safetensors", "model.safetensors"):
-        if not (run / needed).is_file():
-            raise ValueError(f"{run} holds no {needed}: give a finished run of `fra pretrain`")
-    recipe = load_pretrain_recipe(str(run / "recipe.yaml"), [])
-    _, metadata = read_weights(run / "encoder.safetensors")
-    data = training_data(run, recipe, metadata, faces)
-    measured = [row for folder in results for row in read_results(folder)]
     shipped.SHIPPED.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=shipped.SHIPPED))
     target, old = shipped.SHIPPED / name, shipped.SHIPPED / f".{name}-old"
     try:
         building.chmod(0o755)
-        notes = {key: metadata[key] for key in ("encoder", "method", "recipe_hash", "faces", "library")}
-        save_half(building / shipped.ENCODER, load_encoder(run).backbone, notes)
-        has_regions = "regions" in read_weights(run / "model.safetensors")[1]
-        if has_regions:
-            model = load_region_model(run)
-            regions = {"regions": dataclasses.asdict(model.head.config)}
-            save_half(building / shipped.REGIONS, model.head, notes | regions)
-        changed = change(run, building, has_regions)
-        write_manifest(
-            building,
-            shipped.Manifest(
-                name=name,
-                licence="CC BY 4.0",
-                attribution=ATTRIBUTION,
-                training_data=data,
-                method=metadata["method"],
-                encoder=metadata["encoder"],
-                recipe=metadata["recipe"],
-                recipe_hash=metadata["recipe_hash"],
-                training=training_facts(run),
-                library=metadata["library"],
-                precision=(
-                    "Matrices and filters are stored in half precision, the rest in single, and computed in single."
-                    f" On drawn faces that moves {changed}."
-                ),
-                results=measured,
-                intended_use=INTENDED_USE,
-                limits=LIMITS,
-                files={path.name: shipped.file_facts(path) for path in sorted(building.glob("*.safetensors"))},
-            ),
-        )
+        build = build_task if (run / shipped.TASK).is_file() else build_weights
+        facts = build(run, building, faces)
+        facts["results"] += [row for folder in results for row in read_results(folder)]
+        files = {path.name: shipped.file_facts(path) for path in sorted(building.glob("*.safetensors"))}
+        manifest = shipped.Manifest(name=name, licence="CC BY 4.0", attribution=ATTRIBUTION, files=files, **facts)
+        write_manifest(building, manifest)
         others = [path for path in shipped.SHIPPED.glob("[!.]*/*.safetensors") if path.parent != target]
         total = sum(path.stat().st_size for path in [*others, *building.glob("*.safetensors")])
         if total > shipped.MOST_BYTES:
@@ -110,6 +95,74 @@ def ship(run: Path, *, name: str, faces: Path, results: list[Path]) -> Path:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def build_weights(run: Path, building: Path, faces: Path) -> dict[str, Any]:
+    """Encoder and regions of a run of `fra pretrain`, and what the manifest says of them."""
+    for needed in ("summary.json", "recipe.yaml", "encoder.safetensors", "model.safetensors"):
+        if not (run / needed).is_file():
+            raise ValueError(f"{run} holds no {needed}: give a finished run of `fra pretrain`, or of `fra transfer`")
+    recipe = load_pretrain_recipe(str(run / "recipe.yaml"), [])
+    _, metadata = read_weights(run / "encoder.safetensors")
+    data = training_data(run, recipe, metadata, faces)
+    notes = {key: metadata[key] for key in ("encoder", "method", "recipe_hash", "faces", "library")}
+    save_half(building / shipped.ENCODER, load_encoder(run).backbone.float().state_dict(), notes)
+    has_regions = "regions" in read_weights(run / "model.safetensors")[1]
+    if has_regions:
+        model = load_region_model(run)
+        regions = {"regions": dataclasses.asdict(model.head.config)}
+        save_half(building / shipped.REGIONS, model.head.float().state_dict(), notes | regions)
+    kept = ("method", "encoder", "recipe", "recipe_hash", "library")
+    return {key: metadata[key] for key in kept} | dict(
+        training_data=data,
+        training=training_facts(run),
+        precision=PRECISION.format(change(run, building, has_regions)),
+        results=[],
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+
+
+def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
+    """The learned task of a run of `fra transfer`, and what the manifest says of it.
+
+    ValueError unless it was learned from FairFace, with an encoder that comes with fra or from random weights.
+    """
+    if not (run / "results.json").is_file():
+        raise ValueError(f"{run} holds no results.json: give a finished run of `fra transfer`")
+    found, recipe = json.loads((run / "results.json").read_text()), load_transfer_recipe(str(run / "recipe.yaml"), [])
+    if recipe.dataset != "fairface":
+        raise ValueError(f"{run} was learned from {recipe.dataset}: only FairFace's labels can be shipped")
+    seen = json.loads((run / "settings.json").read_text())["data"]
+    if seen != find_dataset("fairface")(faces).fingerprint(recipe.task):
+        raise ValueError(f"the faces and labels that {run} was learned from are not those in {faces}")
+    tensors, notes = read_weights(run / shipped.TASK)
+    if notes["encoder"] not in [*shipped.shipped_names(shipped.ENCODER), "random"]:
+        raise ValueError(f"{run} began with {notes['encoder']}: ship that first, and learn the task from its name")
+    save_half(building / shipped.TASK, tensors, notes)
+    model, copy = load_task_model(run), load_task_model(building)
+    images = drawn_faces(model.image_size)
+    with torch.inference_mode():
+        answers = model(images), copy(images)
+    labels = ", ".join(getattr(model.task, "labels", ()))
+    return dict(
+        training_data={
+            "name": "FairFace",
+            "faces": found["train_images"],
+            "labels": f"{recipe.task} as annotators saw it: {labels}",
+            "licence": "CC BY 4.0",
+        },
+        method=recipe.protocol,
+        encoder=dataclasses.asdict(model.encoder.config) | {"image_size": model.image_size},
+        recipe=plain(recipe),
+        recipe_hash=recipe_hash(recipe),
+        library=f"fra {__version__}",
+        training={"from": notes["encoder"], "epochs": recipe.epochs, "batch": recipe.batch_size},
+        precision=PRECISION.format(moved({"answers": answers})),
+        results=read_results(run),
+        intended_use=INTENDED_USE_OF_TASKS,
+        limits=LIMITS_OF_TASKS,
+    )
 
 
 def write_manifest(folder: Path, manifest: shipped.Manifest) -> None:
@@ -162,7 +215,8 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         found = json.loads((folder / "results.json").read_text())
         metrics = {name: {key: value[key] for key in ("mean", "std")} for name, value in found["metrics"].items()}
         kept = {key: found[key] for key in ("task", "dataset", "protocol", "fraction", "train_images", "test_images")}
-        return [kept | {"seeds": len(found["seeds"]), "metrics": metrics}]
+        beside = {key: found[key] for key in ("baseline", "groups") if found.get(key)}
+        return [kept | {"seeds": len(found["seeds"]), "metrics": metrics} | beside]
     if (folder / "score.json").is_file():
         found = json.loads((folder / "score.json").read_text())
         metrics = {name: value for name, value in found.items() if isinstance(value, float)}
@@ -177,11 +231,9 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     raise ValueError(f"{folder} holds neither results.json nor score.json")
 
 
-def save_half(path: Path, module: nn.Module, notes: dict[str, Any]) -> None:
+def save_half(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
     """Matrices and filters as half precision; vectors (batch norm's variances have a wide range) and counters as is."""
-    module = module.float()
-    halved = {name: _half(tensor) for name, tensor in module.state_dict().items()}
-    save_weights(path, Stored(halved), notes)
+    save_weights(path, Stored({name: _half(tensor) for name, tensor in tensors.items()}), notes)
 
 
 def _half(tensor: Tensor) -> Tensor:
@@ -203,7 +255,7 @@ class Stored(nn.Module):
 def change(run: Path, building: Path, has_regions: bool) -> str:
     """How far half precision moves what the run says of drawn faces. ValueError when that is far."""
     encoder = load_encoder(run)
-    images = torch.stack([draw_face(seed, size=encoder.image_size).image for seed in range(8)]).float() / 255
+    images = drawn_faces(encoder.image_size)
     copy: Encoder = load_encoder(building / shipped.ENCODER)
     pairs = {"features": (encoder(images), copy(images))}
     if has_regions:
@@ -212,15 +264,24 @@ def change(run: Path, building: Path, has_regions: bool) -> str:
         other.head.load_state_dict(state)
         other.encoder = copy
         pairs["scores"] = (model(images).scores, other(images).scores)
-    moved = {what: float((old - new).norm() / old.norm().clamp(min=1e-9)) for what, (old, new) in pairs.items()}
-    if max(moved.values()) > LARGEST_CHANGE or not all(map(np.isfinite, moved.values())):
-        raise ValueError(f"half precision would change {moved} (as shares of their size): these weights need single")
-    return ", ".join(f"{what} by {100 * value:.2g} %" for what, value in moved.items())
+    return moved(pairs)
+
+
+def drawn_faces(size: int) -> Tensor:
+    return torch.stack([draw_face(seed, size=size).image for seed in range(8)]).float() / 255
+
+
+def moved(pairs: dict[str, tuple[Tensor, Tensor]]) -> str:
+    """How far apart the two of each pair are, in words. ValueError when that is far."""
+    far = {what: float((old - new).norm() / old.norm().clamp(min=1e-9)) for what, (old, new) in pairs.items()}
+    if max(far.values()) > LARGEST_CHANGE or not all(map(np.isfinite, far.values())):
+        raise ValueError(f"half precision would change {far} (as shares of their size): these weights need single")
+    return ", ".join(f"{what} by {100 * value:.2g} %" for what, value in far.items())
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run of `fra pretrain`")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run of `fra pretrain` or `fra transfer`")
     parser.add_argument("--name", required=True, help="what users will call the weights")
     parser.add_argument("--faces", type=Path, required=True, metavar="DIR", help="the FairFace it was trained on")
     parser.add_argument("--results", type=Path, nargs="*", default=[], metavar="RUN")

@@ -126,6 +126,86 @@ def test_the_commands_take_the_name(tiny, run, tmp_path, capsys, monkeypatch):
     assert re.search(r"^  laptop +fra, \w+, last_stride \d.*, FairFace$", listed, re.MULTILINE)
 
 
+@pytest.fixture
+def age(script: ModuleType, tiny: Path, fairface: Path, tmp_path: Path) -> Path:
+    """A task that was learned from it, shipped as `tiny_age`."""
+    run = tmp_path / "age"
+    words = [
+        "transfer",
+        "smoke/fairface_age.finetune",
+        "--encoder",
+        "laptop",
+        "--data",
+        str(fairface),
+        "--out",
+        str(run),
+    ]
+    assert cli.main([*words, "--device", "cpu", "--precision", "32", "--workers", "0", "--quiet"]) == 0
+    assert script.main([str(run), "--name", "tiny_age", "--faces", str(fairface)]) == 0
+    return run
+
+
+def test_a_shipped_task_says_what_its_run_says(age, tmp_path, monkeypatch):
+    face = draw_face(3, size=48).image
+    ours, theirs = (fra.load_task_model(name).predict(face) for name in ("tiny_age", age))
+    assert ours["age"] == theirs["age"]
+    assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.01)
+    write_image(tmp_path / "photo.png", face)
+    monkeypatch.chdir(tmp_path)
+    words = ["predict", "photo.png", "--task", "tiny_age", "--detector", "none", "--out", "answers"]
+    assert cli.main([*words, "--device", "cpu", "--quiet"]) == 0
+    assert '"tiny_age"' in Path("answers/predictions.json").read_text()
+
+
+def test_the_card_of_a_task_says_from_what_it_learned_and_each_groups_result(age, weights, capsys):
+    manifest = shipped.read_manifest("tiny_age")
+    assert manifest.training["from"] == "laptop"
+    assert manifest.training_data["labels"].startswith("age as annotators saw it: 0-2, 3-9")
+    text = (weights / "tiny_age/card.md").read_text()
+    for words in (
+        "--task tiny_age",
+        "from `laptop`, protocol finetune",
+        "| Black | 12 |",
+        "majority class (20-29): 100.00",
+        "not facts about a person",
+    ):
+        assert words in text
+    capsys.readouterr()
+    assert cli.main(["recipes"]) == 0
+    listed = capsys.readouterr().out.split("learned tasks that come with fra")
+    assert "tiny_age" in listed[1]
+    assert "tiny_age" not in listed[0]
+
+
+def test_tasks_and_encoders_are_told_apart_in_one_line(age, fairface, tmp_path, capsys):
+    for words in (
+        ["regions", "tiny_age", "--faces", str(fairface / "00"), "--out", str(tmp_path / "a")],
+        ["transfer", "smoke/fairface_age.linear", "--encoder", "tiny_age", "--data", str(fairface), "--out", "b"],
+    ):
+        assert cli.main(words) == 2
+        assert "are a learned task, and not what is wanted here" in capsys.readouterr().err
+    photo = str(next(fairface.glob("*/*.png")))
+    assert cli.main(["predict", photo, "--task", "laptop"]) == 2
+    assert "'laptop' are an encoder, no learned task" in capsys.readouterr().err
+    assert cli.main(["predict", photo, "--task", "nothing"]) == 2
+    assert "or a task that comes with fra (tiny_age)" in capsys.readouterr().err
+
+
+def test_a_task_that_may_not_be_shipped_is_refused(script, age, fairface, run, weights, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(fairface, other)
+    (other / "labels.csv").write_text((fairface / "labels.csv").read_text().replace("20-29", "30-39"))
+    assert script.main([str(age), "--name", "x", "--faces", str(other)]) == 2
+    assert "are not those in" in capsys.readouterr().err
+    shutil.rmtree(weights / "laptop")
+    assert script.main([str(age), "--name", "x", "--faces", str(fairface)]) == 2
+    assert "began with laptop: ship that first" in capsys.readouterr().err
+    (age / "recipe.yaml").write_text((age / "recipe.yaml").read_text().replace("dataset: fairface", "dataset: rafdb"))
+    assert script.main([str(age), "--name", "x", "--faces", str(fairface)]) == 2
+    assert "only FairFace's labels can be shipped" in capsys.readouterr().err
+    assert sorted(path.name for path in weights.iterdir()) == ["tiny_age"]
+
+
 def test_a_shipped_name_wins_over_a_folder_that_is_called_so(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "laptop").mkdir()
@@ -226,8 +306,9 @@ def test_what_really_ships_is_whole_small_and_documented():
             total += manifest.files[file]["bytes"]
         assert "CC BY 4.0" in manifest.licence
         assert (shipped.SHIPPED / name / "card.md").read_text() == shipped.card(manifest)
-        features = fra.load_encoder(name)(torch.rand(1, 3, 64, 64))
-        assert features.isfinite().all()
+        images = torch.rand(1, 3, 64, 64)
+        model = fra.load_task_model(name) if shipped.TASK in manifest.files else fra.load_encoder(name)
+        assert model(images).isfinite().all()
     assert total <= shipped.MOST_BYTES
 
 

@@ -80,7 +80,7 @@ class Looker:
         when there is none, or one of them cannot be used.
         """
         if model is None and not tasks:
-            shipped = [manifest for manifest in map(read_manifest, shipped_names()) if REGIONS in manifest.files]
+            shipped = [read_manifest(name) for name in shipped_names(REGIONS)]
             if not shipped:
                 raise ValueError("nothing to show: give --model RUN of `fra pretrain`, or --task RUN of `fra transfer`")
             model = min(shipped, key=_landmark_nme).name

@@ -3,6 +3,7 @@
     fra/weights/NAME/manifest.json         what `Manifest` says
     fra/weights/NAME/encoder.safetensors   the backbone's tensors by timm's names
     fra/weights/NAME/regions.safetensors   the region head's, where the method has regions
+    fra/weights/NAME/task.safetensors      instead of both: a learned task, as `fra transfer` writes it
     fra/weights/NAME/card.md               the manifest in words
 
 `scripts/ship_weights.py` makes such a folder from a run.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SHIPPED = Path(__file__).parents[1] / "weights"
-ENCODER, REGIONS = "encoder.safetensors", "regions.safetensors"
+ENCODER, REGIONS, TASK = "encoder.safetensors", "regions.safetensors", "task.safetensors"
 MOST_BYTES = 30_000_000
 """What all shipped weights may take together, so that an installation stays small (ours)."""
 
@@ -31,6 +32,7 @@ class Manifest:
     """Whose faces they were trained on, and what was changed in them, as their licence asks."""
     training_data: dict[str, Any]
     method: str
+    """Of pre-training, or of a task its protocol."""
     encoder: dict[str, Any]
     """EncoderConfig as plain data."""
     recipe: dict[str, Any]
@@ -52,9 +54,13 @@ class MissingPart(ValueError):
     """Weights lack what was asked of them, such as the regions of a method that has none."""
 
 
-def shipped_names() -> list[str]:
-    """The names that `fra.load_encoder`, `fra regions` and `--encoder` take beside folders and files."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
+def shipped_names(file: str | None = None) -> list[str]:
+    """The names that `fra.load_encoder`, `fra regions`, `--encoder` and `--task` take beside folders and files.
+
+    With `file` only of those weights that have one: ENCODER, REGIONS or TASK.
+    """
+    names = sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
+    return names if file is None else [name for name in names if file in read_manifest(name).files]
 
 
 def read_manifest(name: str) -> Manifest:
@@ -75,9 +81,7 @@ def shipped_file(name: str, file: str) -> Path | None:
         return None
     manifest = read_manifest(name)
     if file not in manifest.files:
-        raise MissingPart(
-            f"the shipped weights '{name}' were trained with {manifest.method} and have no regions: use a run of fra"
-        )
+        raise MissingPart(f"the shipped weights '{name}' {_lack(manifest, file)}")
     path, promised = SHIPPED / name / file, manifest.files[file]
     if not path.is_file():
         raise ValueError(_damaged(name, f"{file} is missing"))
@@ -98,6 +102,14 @@ def _damaged(name: str, why: str) -> str:
     return f"the shipped weights '{name}' are damaged ({why}): install fra again (pip install --force-reinstall)"
 
 
+def _lack(manifest: Manifest, file: str) -> str:
+    if TASK in manifest.files:
+        return f"are a learned task, and not what is wanted here: fra predict photo.jpg --task {manifest.name}"
+    if file == TASK:
+        return "are an encoder, no learned task: train one with `fra transfer`"
+    return f"were trained with {manifest.method} and have no regions: use a run of fra"
+
+
 def card(manifest: Manifest) -> str:
     """The manifest as a page for people."""
     files = "\n".join(f"| {name} | {facts['bytes']:,} bytes |" for name, facts in manifest.files.items())
@@ -105,16 +117,14 @@ def card(manifest: Manifest) -> str:
     training = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in manifest.training.items())
     results = "\n".join(f"| {_what(row)} | {_measured(row)} |" for row in manifest.results) or "| nothing yet | |"
     limits = "\n".join(f"- {limit}" for limit in manifest.limits)
-    encoder = manifest.encoder
-    regions = f"\nfra regions {manifest.name} --faces photo.jpg --out regions" if REGIONS in manifest.files else ""
-    return f"""# {manifest.name}: face weights that come with fra
+    kind = "a learned task that comes" if TASK in manifest.files else "face weights that come"
+    return f"""# {manifest.name}: {kind} with fra
 
-{encoder["name"]}, {encoder["image_size"]} px, pre-trained without labels by {manifest.method} ({manifest.library},
+{_made(manifest)} ({manifest.library},
 recipe {manifest.recipe_hash}, which manifest.json holds whole).
 
 ```
-fra transfer RECIPE --encoder {manifest.name} --data DIR --out DIR{regions}
-python -c "import fra; encoder = fra.load_encoder('{manifest.name}')"
+{_used(manifest)}
 ```
 
 ## Licence
@@ -138,7 +148,7 @@ python -c "import fra; encoder = fra.load_encoder('{manifest.name}')"
 | what | result |
 |---|---|
 {results}
-
+{_groups(manifest)}
 ## Use
 
 {manifest.intended_use}
@@ -155,6 +165,34 @@ python -c "import fra; encoder = fra.load_encoder('{manifest.name}')"
 """
 
 
+def _made(manifest: Manifest) -> str:
+    network = f"{manifest.encoder['name']}, {manifest.encoder['image_size']} px"
+    if TASK in manifest.files:
+        return f"{network}, trained by labels from `{manifest.training['from']}`, protocol {manifest.method}"
+    return f"{network}, pre-trained without labels by {manifest.method}"
+
+
+def _used(manifest: Manifest) -> str:
+    name = manifest.name
+    if TASK in manifest.files:
+        python = f"task = fra.load_task_model('{name}')"
+        return f'fra predict photo.jpg --task {name}\npython -c "import fra; {python}"'
+    lines = [f"fra transfer RECIPE --encoder {name} --data DIR --out DIR"]
+    if REGIONS in manifest.files:
+        lines.append(f"fra regions {name} --faces photo.jpg --out regions")
+    return "\n".join([*lines, f"python -c \"import fra; encoder = fra.load_encoder('{name}')\""])
+
+
+def _groups(manifest: Manifest) -> str:
+    """The results of each group of faces, where they were measured."""
+    lines = []
+    for row in manifest.results:
+        for kind, groups in row.get("groups", {}).items():
+            lines += ["", f"| {kind} | test images | accuracy |", "|---|---|---|"]
+            lines += [f"| {name} | {found['images']:,} | {found['accuracy']:.1f} |" for name, found in groups.items()]
+    return "\n".join([*lines, ""] if lines else lines)
+
+
 def _what(row: dict[str, Any]) -> str:
     words = [row["dataset"], row["protocol"]]
     if row.get("fraction", 1) < 1:
@@ -166,7 +204,11 @@ def _what(row: dict[str, Any]) -> str:
 
 def _measured(row: dict[str, Any]) -> str:
     seeds = row.get("seeds", 1)
-    return ", ".join(f"{name.replace('_', ' ')} {_number(value, seeds)}" for name, value in row["metrics"].items())
+    found = ", ".join(f"{name.replace('_', ' ')} {_number(value, seeds)}" for name, value in row["metrics"].items())
+    if "baseline" not in row:
+        return found
+    name, metrics = row["baseline"]["name"], row["baseline"]["metrics"]
+    return f"{found}; {name}: {', '.join(f'{value:.2f}' for value in metrics.values())}"
 
 
 def _number(value: Any, seeds: int) -> str:

@@ -220,7 +220,7 @@ def _weights_path(path: Path, name: str) -> Path:
             raise MissingPart(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
         return path / name
     if not path.exists():
-        names = ", ".join(shipped_names()) or "this version has none"
+        names = ", ".join(shipped_names(ENCODER)) or "this version has none"
         raise ValueError(
             f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME, timm:NAME=FILE, or the"
             f" name of weights that come with fra ({names})"

@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from fra.parts.encoder import Encoder
 from fra.training.rebuild import below, encoder_config, fill
+from fra.training.shipped import TASK, shipped_file, shipped_names
 from fra.transfer.alignment import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.attributes import Attributes
 from fra.transfer.expression import Expression
@@ -100,16 +101,19 @@ def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
 
 
 def load_task_model(run: str | Path) -> TaskModel:
-    """The task model of a `fra transfer` run folder, or its `task.safetensors`, on the CPU.
+    """The task model of a `fra transfer` run folder, its `task.safetensors`, or that comes with fra, on the CPU.
 
     An encoder that has learned with the head is in that file; any other is loaded from where it was then. Raises
     ValueError when it or the run is not there, or the encoder's weights have changed since.
     """
     from fra.training.weights import load_encoder, read_weights
 
-    path = Path(run) / "task.safetensors" if Path(run).is_dir() else Path(run)
+    path = shipped_file(str(run), TASK) or (Path(run) / TASK if Path(run).is_dir() else Path(run))
     if not path.exists():
-        raise ValueError(f"there is no {path}: give a finished run folder of `fra transfer`")
+        names = ", ".join(shipped_names(TASK)) or "this version has none"
+        raise ValueError(
+            f"there is no {path}: give a finished run folder of `fra transfer`, or a task that comes with fra ({names})"
+        )
     tensors, notes = read_weights(path)
     if notes.get("task") not in TASKS:
         raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
