@@ -2,9 +2,9 @@
 
     python -m experiments.comparison --faces fairface --data folder_of_rafdb_celeba_300w_lfw --out runs/comparison
 
-All have the same network, faces and number of epochs (recipes `laptop/resnet10_half.METHOD`). Transfers are repeated
-with three seeds unless told otherwise. The table lands in `OUT/comparison.md` and `.csv`; its last version is in
-docs/results.md.
+All have the same network and faces (recipes `laptop/resnet10_half.METHOD`), and but for LEWEL, which takes as long in
+fewer, the same number of epochs. Transfers are repeated with three seeds unless told otherwise. The table lands in
+`OUT/comparison.md` and `.csv`; its last version is in docs/results.md.
 """
 
 from experiments.judge import LAPTOP, Score, make, parser

@@ -126,7 +126,7 @@ def build_weights(run: Path, building: Path, faces: Path) -> dict[str, Any]:
 def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
     """The learned task of a run of `fra transfer`, and what the manifest says of it.
 
-    ValueError unless it was learned from FairFace, with an encoder that comes with fra or from random weights.
+    ValueError unless it was learned from FairFace, with an encoder that comes with fra.
     """
     if not (run / "results.json").is_file():
         raise ValueError(f"{run} holds no results.json: give a finished run of `fra transfer`")
@@ -137,7 +137,7 @@ def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
     if seen != find_dataset("fairface")(faces).fingerprint(recipe.task):
         raise ValueError(f"the faces and labels that {run} was learned from are not those in {faces}")
     tensors, notes = read_weights(run / shipped.TASK)
-    if notes["encoder"] not in [*shipped.shipped_names(shipped.ENCODER), "random"]:
+    if notes["encoder"] not in shipped.shipped_names(shipped.ENCODER):
         raise ValueError(f"{run} began with {notes['encoder']}: ship that first, and learn the task from its name")
     save_half(building / shipped.TASK, tensors, notes)
     model, copy = load_task_model(run), load_task_model(building)

@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,6 @@ from fra.faces.synthetic import draw_face
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.parts.mask_decoder import DecoderConfig
 from fra.parts.region_head import RegionHead, RegionHeadConfig
-from fra.training.shipped import Manifest, read_manifest
 from fra.training.weights import encoder_metadata, load_region_model, save_weights
 from fra.transfer.framing import CROPS
 from fra.transfer.landmarks import Landmarks
@@ -187,41 +186,11 @@ def test_what_cannot_be_shown_is_one_plain_sentence(
 # --- what is started
 
 
-def test_of_the_weights_that_come_with_fra_those_with_the_best_regions_are_taken(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = read_manifest("laptop")
-
-    def manifest(name: str, nme: float | None, *, regions: bool = True) -> Manifest:
-        files = {"encoder.safetensors": {}} | ({"regions.safetensors": {}} if regions else {})
-        rows = [{"dataset": "300w", "metrics": {"nme": {"mean": 1.0, "std": 0.0}}}]  # a transfer, not a region score
-        rows += [] if nme is None else [{"dataset": "300w", "metrics": {"landmark_nme": nme}}]
-        rows += [{"dataset": "synthetic", "metrics": {"landmark_nme": 2.0}}]
-        return replace(known, name=name, files=files, results=rows)
-
-    there = {
-        "base": manifest("base", 3.0, regions=False),
-        "coarse": manifest("coarse", 16.4),
-        "fine": manifest("fine", 14.5),
-        "unmeasured": manifest("unmeasured", None),
-    }
-    monkeypatch.setattr(look, "shipped_names", lambda file: sorted(name for name in there if file in there[name].files))
-    monkeypatch.setattr(look, "read_manifest", there.__getitem__)
-    asked: list[str] = []
-
-    def load(name: str, *, device: str) -> object:
-        asked.append(name)
-        return load_region_model(run)
-
-    monkeypatch.setattr(look, "load_region_model", load)
-    Looker(device="cpu", detector="none")
-    assert asked == ["fine"]
-    monkeypatch.setattr(look, "shipped_names", lambda _: ["unmeasured"])
-    Looker(device="cpu", detector="none")
-    assert asked == ["fine", "unmeasured"]
-    monkeypatch.setattr(look, "shipped_names", lambda _: [])
-    with pytest.raises(ValueError, match="give --model RUN of `fra pretrain`, or --task RUN"):
-        Looker(device="cpu")
+def test_without_model_and_tasks_weights_that_come_with_fra_are_shown() -> None:
+    looker = Looker(device="cpu", detector="none")
+    assert looker.regions is not None
+    found = looker.regions(torch.rand(1, 3, 64, 64))
+    assert found.heatmaps.shape == (1, 8, 8, 8)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -1,6 +1,5 @@
 """One photo as the page shows it: its faces, their regions, and what tasks say of them. No web in here."""
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,10 +20,10 @@ from fra.predict import Predictor, Seen, in_short, looks_like_a_crop, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
-from fra.training.shipped import REGIONS, Manifest, read_manifest, shipped_names
 from fra.training.weights import load_region_model
 from fra.transfer.framing import CROPS, Whole
 
+DEFAULT_MODEL = "laptop_fine"  # of the weights that come with fra the one with the finest map
 MOST_PIXELS = 80_000_000  # ours: such a photo takes about 1 GB while it is looked at
 MOST_FACES = 24  # shown one by one; all have their box in the photo
 TOP = 3  # heatmaps, as in the paper's Figure 1
@@ -76,14 +75,10 @@ class Looker:
     ) -> None:
         """`model` as for `fra regions`, `tasks` and `detector` as for `fra predict`.
 
-        Without model and tasks, the shipped model whose regions lead best to landmarks is taken. Raises ValueError
-        when there is none, or one of them cannot be used.
+        Without model and tasks, DEFAULT_MODEL is taken. Raises ValueError when one of them cannot be used.
         """
         if model is None and not tasks:
-            shipped = [read_manifest(name) for name in shipped_names(REGIONS)]
-            if not shipped:
-                raise ValueError("nothing to show: give --model RUN of `fra pretrain`, or --task RUN of `fra transfer`")
-            model = min(shipped, key=_landmark_nme).name
+            model = DEFAULT_MODEL
         self.device = choose_device(device)
         self.regions = None if model is None else load_region_model(model, device=self.device)
         self.predictor = Predictor(tasks, detector=detector, device=device)
@@ -128,12 +123,6 @@ class Looker:
             + [("owner of each pixel", draw.region_mosaic(crop, own))]
             for crop, own in zip(crops, maps, strict=True)
         ]
-
-
-def _landmark_nme(manifest: Manifest) -> float:
-    """Of a region score on photographs, %; infinite for weights that have none."""
-    measured = (row["metrics"] for row in manifest.results if row["dataset"] == "300w")
-    return min((metrics["landmark_nme"] for metrics in measured if "landmark_nme" in metrics), default=math.inf)
 
 
 def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:

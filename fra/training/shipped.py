@@ -188,8 +188,12 @@ def _groups(manifest: Manifest) -> str:
     lines = []
     for row in manifest.results:
         for kind, groups in row.get("groups", {}).items():
-            lines += ["", f"| {kind} | test images | accuracy |", "|---|---|---|"]
-            lines += [f"| {name} | {found['images']:,} | {found['accuracy']:.1f} |" for name, found in groups.items()]
+            if len(groups) < 2:
+                continue
+            metric = next(key for found in groups.values() for key in found if key != "images")  # the task's main one
+            title = f"{_what(row)}: {kind} | test images | {metric.replace('_', ' ')}"
+            lines += ["", f"| {title} |", "|---|---|---|"]
+            lines += [f"| {name} | {found['images']:,} | {found[metric]:.1f} |" for name, found in groups.items()]
     return "\n".join([*lines, ""] if lines else lines)
 
 
