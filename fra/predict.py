@@ -24,7 +24,6 @@ from fra.faces.geometry import invert_matrix, transform_points
 from fra.faces.image import UnreadableImage, image_names, read_image, write_image
 from fra.files import atomic, claim_folder
 from fra.training.devices import choose_device
-from fra.training.shipped import shipped_names
 from fra.transfer.features import encoder_fingerprint
 from fra.transfer.framing import Framing, Whole, framing_of
 from fra.transfer.predict import TaskModel, load_task_model
@@ -106,16 +105,9 @@ class Predictor:
 
 
 def name_tasks(tasks: Sequence[str | Path]) -> dict[str, Path]:
-    """Each run under a name: that of its folder, or the whole path where two folders are called alike.
-
-    Tasks that come with fra have a name already.
-    """
+    """Each run under a name: its own or its folder's, or the whole path where two folders are called alike."""
     paths = list({Path(task).resolve(): Path(task) for task in tasks}.values())
-    shipped = shipped_names()
-    names = [
-        str(path) if str(path) in shipped else (path.resolve() if path.is_dir() else path.resolve().parent).name
-        for path in paths
-    ]
+    names = [(path.resolve().parent if path.is_file() else path.resolve()).name for path in paths]
     return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
 
 

@@ -48,10 +48,12 @@ INTENDED_USE = (
 LIMITS = [
     "Trained on tight crops of single faces: cut photographs by `fra crop` first.",
     "A small network trained for hours on two processor cores: far from the accuracy of the paper's ResNet-50.",
-    "Regions are found without names; left and right are not told apart, because views are mirrored at random.",
     "FairFace is balanced over seven races as annotators saw them, not over ages, cameras, lighting or occlusions;"
     " nothing was done about bias beyond that, and results by group should be measured before any use.",
 ]
+LIMIT_OF_REGIONS = (
+    "Regions are found without names; left and right are not told apart, because views are mirrored at random."
+)
 INTENDED_USE_OF_TASKS = (
     "Trying out `fra predict` and `fra app`, teaching, a start for tasks of one's own. Not for deciding anything about"
     " a person."
@@ -119,7 +121,7 @@ def build_weights(run: Path, building: Path, faces: Path) -> dict[str, Any]:
         precision=PRECISION.format(change(run, building, has_regions)),
         results=[],
         intended_use=INTENDED_USE,
-        limits=LIMITS,
+        limits=[*LIMITS, LIMIT_OF_REGIONS] if has_regions else LIMITS,
     )
 
 
