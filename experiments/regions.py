@@ -53,6 +53,7 @@ VARIANTS: dict[str, list[str]] = {
     "aligned, heatmaps as alive": ["method.heatmap_scale=1"],
     "aligned, finer map": ["encoder.third_stride=1"],
     "aligned, 16 regions": ["method.regions=16"],
+    "aligned, detached": ["method.detached_regions=true"],
 }
 
 

@@ -171,6 +171,19 @@ def test_normalised_projectors_leave_faces_nothing_in_common_and_the_maps_as_the
     assert plain.face.mean(0).abs().max() > 0.1
 
 
+def test_detached_regions_reach_the_encoder_by_what_is_pooled_under_them_alone() -> None:
+    base, other = measure(), measure(detached_regions=True)
+    assert other.total == base.total
+    assert changed_parts(base, other) == {"online.encoder"}
+    # The cluster term trains the region head and leaves the encoder alone; the region vectors do not.
+    clusters_alone = dict(face_weight=0.0, region_weight=0.0)
+    alone = measure(**clusters_alone, detached_regions=True).gradients
+    assert not any(weight.any() for name, weight in alone.items() if name.startswith("online.encoder."))
+    assert any(weight.any() for name, weight in alone.items() if name.startswith("online.region_head.decoder."))
+    vectors = measure(face_weight=0.0, cluster_weight=0.0, detached_regions=True).gradients
+    assert vectors["online.encoder.backbone.weight"].any()
+
+
 def test_the_cluster_weight_multiplies_the_cluster_term_in_the_total() -> None:
     base, other = measure(), measure(cluster_weight=0.5)
     assert (other.total - base.total).item() == pytest.approx(0.4 * base.terms["clusters"].item(), abs=1e-6)

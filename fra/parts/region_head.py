@@ -70,18 +70,23 @@ class RegionHead(nn.Module):
         *,
         embeddings: Float[Tensor, "K D"] | None = None,
         gradients: Gradients = "exact",
+        detached: bool = False,
     ) -> RegionOutput:
         """Regions of a batch; `embeddings` replaces the batch's own mean mask embeddings (inference).
 
-        `gradients` says how that mean over all processes is differentiated (training).
+        `gradients` says how that mean over all processes is differentiated (training). `detached`: scores and heatmaps
+        send no gradient into the maps, only the vectors pooled from them do.
         """
         height, width = maps.shape[2:]
         rows = maps.flatten(2).transpose(1, 2)
+        pooled = rows
+        if detached:
+            maps, rows = maps.detach(), rows.detach()
         if embeddings is None:
             embeddings = mean_over_processes(self.decoder(maps).float().mean(0), gradients=gradients)
         scores = region_scores(self.pixel_projector(rows), embeddings)
         heatmaps = (scores / self.config.scale).softmax(dim=1) + 1e-7
-        vectors = pool_regions(rows, heatmaps)
+        vectors = pool_regions(pooled, heatmaps)
         shape = (maps.shape[0], -1, height, width)  # len() would fix the batch size of exported programs
         return RegionOutput(scores.view(shape), heatmaps.view(shape), vectors, embeddings)
 

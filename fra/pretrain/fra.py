@@ -68,6 +68,9 @@ class FRAConfig:
     cluster_views: Literal["same", "crossed", "aligned"] = "same"
     """Teacher and student look at the same view (released code), each at the other's, position by position, or each at
     the other's, place of the face by place (ours: regions must follow the face when it moves in its view)."""
+    detached_regions: bool = False
+    """Regions are read off the encoder without bending it: scores and heatmaps send no gradient into it, what is pooled
+    under the heatmaps does (ours)."""
     gradients: Gradients = "exact"
     """How the means over processes (of mask embeddings and of assignments) are differentiated: as one process with the
     whole batch would (ours: exact), or with each process's own gradient divided by W (released code: in-place
@@ -101,10 +104,11 @@ class RegionNetwork(nn.Module):
         self.region_projector = config.head.projector(encoder.channels)
         self.region_head = RegionHead(encoder.channels, config.region_head)
         self.gradients = config.gradients
+        self.detached_regions = config.detached_regions
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndRegions:
         maps = self.encoder.maps(images)
-        found = self.region_head(maps, gradients=self.gradients)
+        found = self.region_head(maps, gradients=self.gradients, detached=self.detached_regions)
         return FaceAndRegions(
             face=self.face_projector(maps.mean((2, 3))),
             regions=self.region_projector(found.vectors),
