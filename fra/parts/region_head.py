@@ -51,6 +51,10 @@ def pool_regions(maps: Float[Tensor, "B P C"], heatmaps: Float[Tensor, "B K P"])
     return weights.to(maps.dtype) @ maps
 
 
+def _rows(maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P C"]:
+    return maps.flatten(2).transpose(1, 2)
+
+
 class RegionHead(nn.Module):
     """Pixel projector H^pix, mask decoder, and the running mask embeddings used at inference (`prototypes`)."""
 
@@ -78,15 +82,12 @@ class RegionHead(nn.Module):
         send no gradient into the maps, only the vectors pooled from them do.
         """
         height, width = maps.shape[2:]
-        rows = maps.flatten(2).transpose(1, 2)
-        pooled = rows
-        if detached:
-            maps, rows = maps.detach(), rows.detach()
+        seen = maps.detach() if detached else maps
         if embeddings is None:
-            embeddings = mean_over_processes(self.decoder(maps).float().mean(0), gradients=gradients)
-        scores = region_scores(self.pixel_projector(rows), embeddings)
+            embeddings = mean_over_processes(self.decoder(seen).float().mean(0), gradients=gradients)
+        scores = region_scores(self.pixel_projector(_rows(seen)), embeddings)
         heatmaps = (scores / self.config.scale).softmax(dim=1) + 1e-7
-        vectors = pool_regions(pooled, heatmaps)
+        vectors = pool_regions(_rows(maps), heatmaps)
         shape = (maps.shape[0], -1, height, width)  # len() would fix the batch size of exported programs
         return RegionOutput(scores.view(shape), heatmaps.view(shape), vectors, embeddings)
 

@@ -99,16 +99,15 @@ class RegionNetwork(nn.Module):
 
     def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
         super().__init__()
+        self.config = config
         self.encoder = encoder
         self.face_projector = config.head.projector(encoder.channels)
         self.region_projector = config.head.projector(encoder.channels)
         self.region_head = RegionHead(encoder.channels, config.region_head)
-        self.gradients = config.gradients
-        self.detached_regions = config.detached_regions
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndRegions:
         maps = self.encoder.maps(images)
-        found = self.region_head(maps, gradients=self.gradients, detached=self.detached_regions)
+        found = self.region_head(maps, gradients=self.config.gradients, detached=self.config.detached_regions)
         return FaceAndRegions(
             face=self.face_projector(maps.mean((2, 3))),
             regions=self.region_projector(found.vectors),
