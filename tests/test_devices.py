@@ -1,11 +1,17 @@
 """Where to compute, and how precisely."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fra.training import devices
 from fra.training.checkpoint import Position, save_checkpoint, written_precision
-from fra.training.devices import bf16_speedup, choose_device, choose_precision
+from fra.training.devices import bf16_speedup, choose_device, choose_precision, make_fabric
+from fra.training.loop import Fit, fit
+from fra.training.schedules import ScheduleConfig
+from fra.training.trainable import Loss, Progress
 
 
 @pytest.mark.parametrize(("speedup", "precision"), [(0.6, "32"), (1.2, "32"), (1.9, "bf16")])
@@ -57,3 +63,36 @@ def test_a_resumed_run_can_ask_its_checkpoint_for_the_precision(tmp_path) -> Non
     assert written_precision(tmp_path / "last.ckpt") == "bf16"
     (tmp_path / "last.ckpt").write_bytes(b"half a file")
     assert written_precision(tmp_path / "last.ckpt") is None
+
+
+class Line(nn.Module):
+    """Fits a line, and remembers in what precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def loss(self, batch: Tensor, progress: Progress) -> Loss:
+        answers = self.layer(batch)
+        self.given, self.computed = batch.dtype, answers.dtype
+        return Loss(answers.float().square().mean(), {})
+
+    def after_step(self, progress: Progress) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_training_on_one_device_computes_in_the_precision_asked_for(
+    precision: str, kind: torch.dtype, tmp_path: Path
+) -> None:
+    line, schedule = Line(), ScheduleConfig(epochs=1, warmup_epochs=0)
+    how = Fit(make_fabric("cpu", precision), tmp_path, {}, schedule, learning_rate=0.1, steps_per_epoch=1, quiet=True)
+    fit(line, torch.optim.SGD(line.parameters()), lambda start: iter([torch.ones(4, 2)]), how)
+    assert line.computed == kind
+    assert line.given == line.layer.weight.dtype == torch.float32
+
+
+def test_processes_that_train_together_are_given_unrounded_numbers() -> None:
+    """Frames and landmarks lose pixels in bf16, which is what Fabric would give them in."""
+    places = torch.tensor([63.3])
+    assert make_fabric("cpu", "bf16", devices=2).strategy.precision.convert_input([places])[0] is places

@@ -80,7 +80,8 @@ class _Trainer:
         """Returns when the device has done them."""
         progress = Progress(0, 1, 0, 1)
         for _ in range(count):
-            loss = self.wrapped.loss(next(self.batches).views_on(self.fabric.device), progress)
+            with self.fabric.autocast():
+                loss = self.wrapped.loss(next(self.batches).views_on(self.fabric.device), progress)
             self.fabric.backward(loss.total)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)

@@ -145,7 +145,8 @@ def _forward_and_backward(
         # After the batch has come: a loader that starts draws from torch's random state.
         torch.manual_seed(step_seed(how.seed, progress.step * how.accumulate + index, how.fabric.global_rank))
         with how.fabric.no_backward_sync(wrapped, enabled=index < how.accumulate - 1):
-            loss = wrapped.loss(batch, progress)
+            with how.fabric.autocast():
+                loss = wrapped.loss(batch, progress)
             how.fabric.backward(loss.total / how.accumulate)
         collected.append({"loss": loss.total.detach(), **{name: term.detach() for name, term in loss.terms.items()}})
     terms = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
