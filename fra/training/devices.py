@@ -10,8 +10,7 @@ import torch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-"""By our names; Fabric's."""
+PRECISIONS = ("32", "bf16", "16")
 
 
 def choose_device(device: str = "auto") -> str:
@@ -83,8 +82,8 @@ def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int =
 
     chosen = choose_device(device)
     together = devices * nodes > 1
-    kind = PRECISIONS[choose_precision(chosen, precision, processes=devices * nodes)]
-    plugin = Precision() if kind == "32-true" else Autocast(kind, chosen)  # type: ignore[arg-type]
+    precision = choose_precision(chosen, precision, processes=devices * nodes)
+    plugin = Precision() if precision == "32" else Autocast(f"{precision}-mixed", chosen)  # type: ignore[arg-type]
     return Fabric(
         accelerator=chosen,
         devices=devices,
