@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fra import __version__
+from fra.faces import MARGIN
 from fra.paper import NAMES
 
 Arguments = argparse.Namespace
@@ -128,7 +129,7 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("--size", type=int, default=128, help="side of the crops, pixels")
     parser.add_argument(
-        "--margin", type=float, default=0.25, help="what is added to the box, as a share of its longer side"
+        "--margin", type=float, default=MARGIN, help="what is added to the box, as a share of its longer side"
     )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
     parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")

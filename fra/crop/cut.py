@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fra.crop.detectors import Detector, Face, make_detector
+from fra.faces import MARGIN
 from fra.faces.geometry import crop_box, five_point_template, similarity_transform, square_box, warp
 from fra.faces.image import UnreadableImage, jpeg_bytes, read_image, write_image
 
@@ -37,7 +38,7 @@ class CropSettings:
     """Which of the faces of a photo; one at random is the supplement's choice."""
     size: int = 128
     """Side of the crops in pixels (supplement)."""
-    margin: float = 0.25
+    margin: float = MARGIN
     """The crop's side is the box's longer side times 1 + margin (ours: the paper does not say)."""
     align: Alignment = "none"
     """`five-point` turns the eyes level (ours, an option: the paper does not rotate)."""

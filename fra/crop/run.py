@@ -23,6 +23,7 @@ from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import available_cores, crop_in_order
+from fra.faces import MARGIN
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.faces.shards import Shards
@@ -57,7 +58,7 @@ def crop(
     detector: str = "retinaface",
     choose: Choice = "random",
     size: int = 128,
-    margin: float = 0.25,
+    margin: float = MARGIN,
     align: Alignment = "none",
     min_score: float = 0.6,
     shards: bool = False,

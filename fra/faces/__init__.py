@@ -7,3 +7,6 @@ Conventions, written down once and used everywhere:
   pixel lies at (0, 0), so an image of width W reaches from -0.5 to W - 0.5.
 - Left and right are the subject's. Published point orders (five detector points, 68, 98) keep their order.
 """
+
+MARGIN = 0.25
+"""A face's crop is a square of its box's longer side times 1 + MARGIN, unless asked otherwise (ours)."""

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from fra.faces import pictures
+from fra.faces import MARGIN, pictures
 from fra.faces.geometry import crop_box, square_box
 from fra.faces.image import read_image
 from fra.faces.landmarks import picture_of, place_in, place_in_image, pts_files, read_pts, tight_boxes
@@ -23,7 +23,6 @@ from fra.faces.synthetic import REGION_NAMES
 from fra.files import read_rows
 
 DETECTED, HIGHER = 1.25, 0.13
-MARGIN = 0.25  # as `fra crop`
 Item = TypeVar("Item")
 
 PARTS = {

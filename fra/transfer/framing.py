@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from fra.faces import MARGIN
 from fra.faces.geometry import (
     Padding,
     box_matrix,
@@ -30,7 +31,7 @@ Crop = tuple[UInt8[Tensor, "3 S S"], Float[Tensor, "2 3"]]
 class Upright:
     """A square about the detector's box, not turned."""
 
-    side: float = 1.25
+    side: float = 1 + MARGIN
     """Times the box's longer side."""
     down: float = 0.0
     """How far its centre lies below the box's, as a share of the box's longer side."""
