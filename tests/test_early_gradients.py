@@ -57,6 +57,7 @@ def test_in_bf16_they_differ_by_its_rounding(name: str) -> None:
     """Late gradients of the two views are added in bf16, early ones in float32."""
     late, early = (gradients(build(name, early=early), precision=torch.bfloat16) for early in (False, True))
     assert late.keys() == early.keys()
+    assert {value.dtype for key, value in early.items() if key.startswith("term ")} == {torch.float32}
     for key, value in late.items():
         largest = float(value.abs().max())
         assert_close(early[key], value, rtol=0, atol=0.01 * largest, msg=key)

@@ -75,6 +75,8 @@ def test_c_region_distance_and_its_negative_term() -> None:
     # 0.471101 in exact arithmetic; the 0.471103 of the specification carries the rounding of a float32 difference.
     assert negative.item() == pytest.approx(0.471101, abs=1e-6)
     assert region_distance(predictions, targets, negative_weight=0.02).item() == pytest.approx(1.997564, abs=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # too coarse for cosines
+        assert region_distance(predictions, targets, negative_weight=0.02).item() == pytest.approx(1.997564, abs=1e-6)
 
 
 def test_d_cosine_distance() -> None:

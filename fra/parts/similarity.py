@@ -11,6 +11,12 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+def cosines(a: Float[Tensor, "*B N D"], b: Float[Tensor, "*B M D"]) -> Float[Tensor, "*B N M"]:
+    """Cosine of every row of `a` with every row of `b`."""
+    with torch.autocast(a.device.type, enabled=False):
+        return unit(a) @ unit(b).mT
+
+
 def cosine_distance(a: Float[Tensor, "... D"], b: Float[Tensor, "... D"]) -> Float[Tensor, ""]:
     """2 - 2 * mean cosine of paired rows, in [0, 4] (BYOL, eq. 2: the squared distance of unit vectors)."""
     return 2 - 2 * (unit(a) * unit(b)).sum(-1).mean()
@@ -18,9 +24,8 @@ def cosine_distance(a: Float[Tensor, "... D"], b: Float[Tensor, "... D"]) -> Flo
 
 def mean_pairwise_cosine(x: Float[Tensor, "K D"]) -> Float[Tensor, ""]:
     """Mean cosine over all pairs of different rows; 1 when all rows point the same way."""
-    cosines = unit(x) @ unit(x).T
-    count = len(x)
-    return (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))
+    pairs, count = cosines(x, x), len(x)
+    return (pairs.sum() - pairs.diagonal().sum()) / (count * (count - 1))
 
 
 def mean_entropy(shares: Float[Tensor, "..."], *, dim: int) -> float:

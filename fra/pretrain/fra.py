@@ -22,7 +22,7 @@ from fra.parts.heads import MLPHead
 from fra.parts.mask_decoder import DecoderConfig
 from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
-from fra.parts.similarity import cosine_distance, unit
+from fra.parts.similarity import cosine_distance, cosines
 from fra.parts.sinkhorn import sinkhorn
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.training.trainable import Loss, Progress
@@ -255,10 +255,10 @@ def region_distance(
 
     The negative term is divided by K, not K - 1 (released code; spec, section 4).
     """
-    cosines = unit(predictions) @ unit(targets).transpose(1, 2)
-    same = cosines.diagonal(dim1=1, dim2=2)
-    different = (cosines**2).sum(-1) - same**2
-    return 2 - 2 * same.mean() + negative_weight * different.mean() / cosines.shape[-1]
+    found = cosines(predictions, targets)
+    same = found.diagonal(dim1=1, dim2=2)
+    different = (found**2).sum(-1) - same**2
+    return 2 - 2 * same.mean() + negative_weight * different.mean() / found.shape[-1]
 
 
 def assignment_loss(

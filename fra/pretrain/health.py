@@ -19,7 +19,7 @@ from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
 from fra.parts.encoder import Encoder
 from fra.parts.region_head import RegionModel, RegionOutput
-from fra.parts.similarity import effective_rank, mean_entropy, mean_pairwise_cosine, unit
+from fra.parts.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
 
 
@@ -133,9 +133,8 @@ def diagnose(row: dict[str, Any], *, epoch: int, highest_rank: float) -> list[st
 
 def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"], *, neighbours: int = 10) -> float:
     """Percent of faces whose class wins the vote of their nearest others by cosine (leave one out)."""
-    cosines = unit(features) @ unit(features).T
-    cosines.fill_diagonal_(-2)
-    nearest = labels[cosines.topk(min(neighbours, len(labels) - 1)).indices]
+    likeness = cosines(features, features).fill_diagonal_(-2)
+    nearest = labels[likeness.topk(min(neighbours, len(labels) - 1)).indices]
     votes = F.one_hot(nearest, int(labels.max()) + 1).sum(1)
     return 100 * float((votes.argmax(1) == labels).float().mean())
 
