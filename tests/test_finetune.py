@@ -115,6 +115,15 @@ def test_a_network_that_mirrors_with_the_face_is_consistent_and_another_is_not()
     assert float(uneven.loss(batch, START).terms["consistency"].detach()) > 1e-4
 
 
+def test_a_part_of_a_step_weighs_as_much_as_it_has_images() -> None:
+    model = golden_eac()
+    model.encoder.maps = lambda x: torch.ones(len(x), 4, 2, 2)
+    batch = LabelledBatch(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+    whole, part = (model.loss(batch._replace(weight=weight), START) for weight in (1.0, 1.25))
+    assert_close(part.total, 1.25 * whole.total)
+    assert_close(part.terms, whole.terms)
+
+
 def test_the_mirror_image_in_eac_shows_the_same_noise_and_erased_part() -> None:
     model, seen = golden_eac(), []
     model.encoder.maps = lambda x: seen.append(x) or torch.zeros(len(x), 4, 2, 2)
@@ -325,7 +334,7 @@ def test_without_an_official_split_a_tenth_of_each_class_can_validate(
 ) -> None:
     monkeypatch.setitem(planted.splits, "val", torch.empty(0, dtype=torch.long))
     results = judge(replace(FINETUNE, epochs=1, hold_out=True), planted, tmp_path / "run")
-    assert results["train_images"] == 27
+    assert (results["train_images"], results["val_images"]) == (27, 3)
     assert "best_on_validation" in results["metrics"]["accuracy"]
 
 
@@ -353,6 +362,7 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
         ({"task": "attributes", "protocol": "eac"}, "eac is for expression, not for attributes"),
         ({"neck": True}, "neck is for attributes, not for expression"),
         ({"task": "attributes", "balanced": True}, "balanced is for classes, and attributes has none"),
+        ({"task": "landmarks", "protocol": "linear", "hold_out": True}, "no epoch to choose: leave hold_out out"),
     ],
 )
 def test_what_does_not_fit_together_is_one_clear_error(

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 import fra
 from fra.faces.geometry import FLIP_68
 from fra.faces.image import write_image
+from fra.parts.encoder import Encoder, EncoderConfig
 from fra.recipe import shipped_recipes
 from fra.training.weights import read_weights
 from fra.transfer import linear, run
@@ -24,6 +25,7 @@ from fra.transfer.attributes import Attributes
 from fra.transfer.dataset import LabelledFaces
 from fra.transfer.datasets import DATASETS, synthetic
 from fra.transfer.expression import Expression
+from fra.transfer.features import encoder_fingerprint
 from fra.transfer.landmarks import Landmarks
 from fra.transfer.linear import PENALTIES, Standardiser, batch_for, ridge
 from fra.transfer.predict import TaskModel
@@ -204,6 +206,16 @@ def test_resuming_with_other_settings_is_refused(planted: LabelledFaces, tmp_pat
         transfer_network(
             RECIPE, encoder, source="x", label="x", data=planted.root, out=tmp_path / "run", resume=True, quiet=True
         )
+
+
+@pytest.mark.parametrize("change", [{"last_stride": 1}, {"mean": (0.485, 0.456, 0.406)}, {"image_size": 48}])
+def test_equal_weights_that_see_the_face_another_way_are_another_encoder(change: dict) -> None:
+    config = EncoderConfig("resnet10_quarter", image_size=32)
+    first, other = Encoder(config), Encoder(replace(config, **change))
+    other.load_state_dict(first.state_dict())
+    assert encoder_fingerprint(other) != encoder_fingerprint(first)
+    other.config = config
+    assert encoder_fingerprint(other) == encoder_fingerprint(first)
 
 
 def test_training_images_that_cannot_be_read_are_left_out_and_listed(planted: LabelledFaces, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fra.parts.encoder import Encoder
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss
 from fra.transfer.augment import erase
 from fra.transfer.expression import Expression
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
@@ -33,7 +33,7 @@ class EAC(Learner):
             raise ValueError(f"eac is for expression, not for {task.name}: use finetune")
         super().__init__(recipe, task, encoder, head)
 
-    def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:
+    def judge(self, batch: LabelledBatch) -> Loss:
         """The mirror image shows the same noise and the same erased part (released code for clean labels).
 
         Noise is added at the size that the network sees, not before resizing (ours: images are kept at that size).

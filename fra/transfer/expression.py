@@ -72,14 +72,17 @@ class Expression(Task):
         }
 
     def details(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> dict[str, Any]:
-        """`confusion`: rows true, columns predicted, in the order of `labels`; `per_class`: share that was found."""
+        """`confusion`: rows true, columns predicted, in the order of `labels`; `per_class`: share that was found.
+
+        Both count answers: as many as test images for each seed.
+        """
         confusion = confusion_matrix(outputs, targets)
-        found, images = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+        found, answers = confusion.diagonal().tolist(), confusion.sum(1).tolist()
         return {
             "labels": list(self.labels),
             "confusion": confusion.tolist(),
             "per_class": {
-                name: {"images": images[k], "accuracy": 100 * found[k] / images[k] if images[k] else None}
+                name: {"answers": answers[k], "accuracy": 100 * found[k] / answers[k] if answers[k] else None}
                 for k, name in enumerate(self.labels)
             },
         }

@@ -80,8 +80,8 @@ def _encode(encoder: nn.Module, batch: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor
 
 
 def encoder_fingerprint(encoder: nn.Module) -> str:
-    """A hash of all weights and statistics."""
-    digest = hashlib.sha256()
+    """A hash of all weights and statistics, and of settings that are in no tensor: strides, colours, image size."""
+    digest = hashlib.sha256(repr(getattr(encoder, "config", None)).encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fra.parts.encoder import Encoder
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss
 from fra.transfer.augment import erase, vary
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
 from fra.transfer.task import Task
@@ -24,7 +24,7 @@ class FineTune(Learner):
             )
         super().__init__(recipe, task, encoder, head)
 
-    def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:
+    def judge(self, batch: LabelledBatch) -> Loss:
         with torch.autocast(batch.images.device.type, enabled=False):
             faces, mirrored = vary(batch.images, mirror=self.recipe.mirror)
             faces = erase(faces, self.encoder.mean, chance=self.recipe.erasing, share=ERASED)

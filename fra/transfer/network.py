@@ -31,7 +31,7 @@ from fra.transfer.protocol import (
     build_optimizer,
     first_head,
 )
-from fra.transfer.sampling import TrainingBatches, class_balance
+from fra.transfer.sampling import Part, TrainingBatches, class_balance
 from fra.transfer.task import Task
 
 if TYPE_CHECKING:
@@ -122,19 +122,21 @@ class WholeNetwork(Protocol):
         head = first_head(lambda: self.learner.new_head(self.recipe, self.task, self.encoder), seed=seed)
         return self.learner(self.recipe, self.task, copy.deepcopy(self.encoder), head)
 
-    def _batches(self, order: Iterable[Int[Tensor, "B"]]) -> Iterator[LabelledBatch]:
+    def _batches(self, parts: Iterable[Part]) -> Iterator[LabelledBatch]:
         device = self.fabric.device
 
-        def batch(chosen: Tensor) -> LabelledBatch:
-            return LabelledBatch(self.images[chosen].to(device), self.targets[chosen].to(device))
+        def batch(part: Part) -> LabelledBatch:
+            return LabelledBatch(
+                self.images[part.images].to(device), self.targets[part.images].to(device), part.weight
+            )
 
         if device.type == "cpu":  # reading ahead would take the cores from the network
-            yield from map(batch, order)
+            yield from map(batch, parts)
             return
         with ThreadPoolExecutor(1) as reader:
             coming = None
-            for chosen in order:
-                ready, coming = coming, reader.submit(batch, chosen)
+            for part in parts:
+                ready, coming = coming, reader.submit(batch, part)
                 if ready is not None:
                     yield ready.result()
 

@@ -147,6 +147,8 @@ class LabelledBatch(NamedTuple):
 
     images: UInt8[Tensor, "B 3 S S"]
     targets: Tensor
+    weight: float = 1.0
+    """Of the loss (`fra.transfer.sampling.Part`)."""
 
 
 class Learner(nn.Module, ABC):
@@ -167,9 +169,14 @@ class Learner(nn.Module, ABC):
         """The head's T outputs for images in [0, 1]."""
         return self.head(self.encoder(images))
 
-    @abstractmethod
     def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:
-        """What is minimised, on faces that it changes at random first."""
+        """What is minimised, and its terms."""
+        found = self.judge(batch)
+        return Loss(found.total * batch.weight, found.terms)
+
+    @abstractmethod
+    def judge(self, batch: LabelledBatch) -> Loss:
+        """The mean loss of a batch, on faces that it changes at random first."""
 
     def after_step(self, progress: Progress) -> None:
         """Nothing follows a step."""

@@ -117,7 +117,6 @@ def summarise(
         "dataset": faces.name,
         **about,
         "train_images": min(seed.train_images for seed in seeds),
-        "val_images": len(faces.splits["val"]),
         "test_images": len(test),
         "seeds": [seed.seed for seed in seeds],
         "metrics": metrics,

@@ -209,6 +209,7 @@ def transfer_network(
             "image_size": size,
             "recipe": recipe.name,
             "unreadable": _count_unreadable(out),
+            "val_images": len(splits[0][1]),
         },
         notes={
             "encoder": source,
@@ -285,6 +286,8 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
         if not isinstance(task, Attributes):
             raise ValueError(f"neck is for attributes, not for {recipe.task}: leave it out")
         task = dataclasses.replace(task, neck=True)
+    if recipe.hold_out and recipe.protocol == "linear" and task.least_squares:
+        raise ValueError(f"{recipe.task} are solved in closed form and have no epoch to choose: leave hold_out out")
     if recipe.balanced and faces.targets[recipe.task].ndim != 1:
         raise ValueError(f"balanced is for classes, and {recipe.task} has none: leave it out")
     return faces, task

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,14 @@ from fra.training.loop import step_seed
 def class_balance(classes: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Weight of each image so that all classes that occur are drawn equally often: 1 over the size of its class."""
     return 1 / torch.bincount(classes)[classes].double()
+
+
+class Part(NamedTuple):
+    """What one process takes of a step."""
+
+    images: Int[Tensor, "B"]
+    weight: float
+    """Of its loss, so that the mean over processes is that over the step: 1, or about 1 where parts are uneven."""
 
 
 class TrainingBatches:
@@ -39,18 +48,22 @@ class TrainingBatches:
         self.steps_per_epoch = math.ceil(len(self.images) / max(batch_size, 2 * world))
         self.seed, self.rank, self.world = seed, rank, world
 
-    def epoch(self, epoch: int) -> list[Int[Tensor, "_"]]:
-        """The images of this process in each step of an epoch."""
+    def epoch(self, epoch: int) -> list[Part]:
+        """What this process takes of each step of an epoch."""
         draw = torch.Generator().manual_seed(step_seed(self.seed, epoch, 0))
         if self.weights is None:
             order = torch.randperm(len(self.images), generator=draw)
         else:
             order = torch.multinomial(self.weights, len(self.images), replacement=True, generator=draw)
-        return [part[self.rank :: self.world] for part in self.images[order].tensor_split(self.steps_per_epoch)]
+        return [self._part(step) for step in self.images[order].tensor_split(self.steps_per_epoch)]
 
-    def from_step(self, first: int) -> Iterator[Int[Tensor, "B"]]:
+    def from_step(self, first: int) -> Iterator[Part]:
         """All steps from number `first` of the whole run on, without end."""
         epoch, skip = divmod(first, self.steps_per_epoch)
         while True:
             yield from self.epoch(epoch)[skip:]
             epoch, skip = epoch + 1, 0
+
+    def _part(self, step: Int[Tensor, "n"]) -> Part:
+        mine = step[self.rank :: self.world]
+        return Part(mine, len(mine) * self.world / len(step))

@@ -49,7 +49,7 @@ class Star(Learner):
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P2"]:
         return self.head(self.encoder.maps(images))
 
-    def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:
+    def judge(self, batch: LabelledBatch) -> Loss:
         self.images_per_step = len(batch.images) * processes()
         with torch.autocast(batch.images.device.type, enabled=False):
             faces, points = vary_landmarks(batch.images, self.task.places(batch.targets), self.table)
