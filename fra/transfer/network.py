@@ -126,9 +126,7 @@ class WholeNetwork(Protocol):
         device = self.fabric.device
 
         def batch(part: Part) -> LabelledBatch:
-            return LabelledBatch(
-                self.images[part.images].to(device), self.targets[part.images].to(device), part.weight
-            )
+            return LabelledBatch(self.images[part.images].to(device), self.targets[part.images].to(device), part.weight)
 
         if device.type == "cpu":  # reading ahead would take the cores from the network
             yield from map(batch, parts)
