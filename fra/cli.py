@@ -10,6 +10,8 @@ from fra.faces import MARGIN
 from fra.paper import NAMES
 
 Arguments = argparse.Namespace
+NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
+"""What torch says when memory is full: of a GPU, of the machine, shared between processes."""
 TASK_HELP = "a run folder of `fra transfer`, or a task that comes with fra (`fra recipes`); repeatable"
 
 
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fra: {_one_line(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if options.debug or ("out of memory" not in str(error) and "No space left" not in str(error)):
+        if options.debug or not any(sign in str(error) for sign in NO_ROOM):
             raise
         print(f"fra: {_one_line(error)}: lower batch_size or raise accumulate with --set", file=sys.stderr)
         return 2
@@ -43,7 +45,9 @@ def _one_line(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fra", description="Photographs to face crops to a self-supervised face encoder, and what it is good for."
+        prog="fra",
+        description="Photographs to face crops to a self-supervised face encoder, and what it is good for.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fra {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -78,7 +82,8 @@ def _command(
 
     `without_out`: there are ways to call it in which nothing is written, so `--out` may be missing.
     """
-    parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    # Abbreviated, --seed would be --seeds where there is only that one.
+    parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", allow_abbrev=False)
     parser.set_defaults(run=run)
     flags = common.split()
     if "out" in flags:
@@ -118,6 +123,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"give at least 1, got {number}")
     return number
 
 
@@ -178,8 +190,8 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=_positive, default=1, metavar="N", help="machines")
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=5, metavar="M", help="save this often, and at every epoch"
     )
@@ -233,7 +245,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "transfer",
         "judge an encoder by a labelled task",
         _transfer,
-        common="out device precision workers set",
+        common="out device precision workers seed set",
         without_out=True,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
@@ -248,7 +260,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--fraction", type=float, default=None, metavar="F", help="share of the training labels, in (0, 1]"
     )
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="repeat with N seeds and give mean and deviation"
+        "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds, from --seed on (default 0)"
     )
     parser.add_argument(
         "--protocol",
@@ -256,8 +268,8 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=None,
         help="take the recipe of the same scale and dataset for this protocol",
     )
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=_positive, default=1, metavar="N", help="machines")
 
 
 def _transfer(options: Arguments) -> None:
@@ -278,6 +290,7 @@ def _transfer(options: Arguments) -> None:
         out=options.out,
         fraction=options.fraction,
         seeds=options.seeds,
+        first_seed=options.seed or 0,
         resume=options.resume,
         device=options.device,
         precision=options.precision,
@@ -430,7 +443,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="runs and tables; gone on with when it exists (runs/reproduce.SCALE)"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="repetitions of every task (default: the scale's)")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help="repetitions of every task (default: the scale's)")
     parser.add_argument("--plan", action="store_true", help="list the runs and what they would take, and do nothing")
     parser.add_argument(
         "--no-wait", action="store_true", help="return when all that is left is done by other processes"
@@ -440,8 +453,6 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 def _reproduce(options: Arguments) -> None:
     from fra.paper.reproduce import reproduce
 
-    if options.seeds is not None and options.seeds < 1:
-        raise ValueError(f"--seeds is {options.seeds}: give at least 1")
     reproduce(
         NAMES if "all" in options.names else options.names,
         scale=options.scale,

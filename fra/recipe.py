@@ -25,9 +25,9 @@ def find_recipe(name: str, kind: str) -> Path:
     shipped = shipped_recipes(kind)
     if name in shipped:
         return shipped[name]
+    if Path(name).is_file():
+        return Path(name)
     if name.endswith((".yaml", ".yml")):
-        if Path(name).is_file():
-            return Path(name)
         raise ValueError(f"there is no recipe file {name}: see `fra recipes` for the shipped ones")
     raise ValueError(f"no recipe is called '{name}'; there are {', '.join(shipped)} (or give a .yaml file)")
 
@@ -96,7 +96,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ValueError(f"--set {override}: '{section}' is a value, not a section")
-    target[last] = yaml.safe_load(text)
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: the value is no YAML: put it in quotes, or close its brackets") from error
 
 
 def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: str) -> type:
@@ -120,6 +123,14 @@ def _refuse_unknown_keys(raw: dict[str, Any], schema: Any, classes: Mapping[str,
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as nested dicts and lists, as YAML and JSON write it."""
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """Raises ValueError for the first of these settings that is below 1; None is no number."""
+    for name in names:
+        number = getattr(settings, name)
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}: give at least 1")
 
 
 def recipe_text(recipe: Any) -> str:

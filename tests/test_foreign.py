@@ -314,6 +314,17 @@ def test_another_network_of_timm_is_read_from_a_local_file(images: Tensor, tmp_p
         assert_close(encoder(images), network.forward_features((images - mean) / std).mean((2, 3)))
 
 
+def test_networks_without_a_map_and_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gives no map of features but \(\d+, 64\): take a convolutional network"):
+        load_encoder("random:test_vit")
+    with pytest.raises(ValueError, match="takes no images of 32 px"):
+        Encoder(EncoderConfig("vit_tiny_patch16_224", image_size=32))
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="holds weights that are not finite"):
+        load_encoder(saved(tmp_path, state), quiet=True)
+
+
 def test_a_named_network_of_timm_brings_its_own_statistics_and_size(tmp_path: Path) -> None:
     own = timm.get_pretrained_cfg("test_resnet")
     config = timm_config("test_resnet")

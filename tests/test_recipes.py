@@ -146,10 +146,15 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
         ("batch_size", "key=value"),
         ("batch_size.x=3", "is a value, not a section"),
         ("views.scale=[0.9, 0.1]", "the smaller first"),
+        ("views.scale=[0.9", "the value is no YAML"),
+        ("batch_size=0", "batch_size is 0: give at least 1"),
+        ("accumulate=-1", "accumulate is -1: give at least 1"),
+        ("schedule.epochs=0", "epochs is 0: give at least 1"),
+        ("views.size=0", "size is 0: give at least 1"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
-    with pytest.raises(ValueError, match="setting|set|may be|smaller|Expected|batch_size") as caught:
+    with pytest.raises(ValueError, match="setting|set|may be|smaller|Expected|batch_size|at least") as caught:
         load_pretrain_recipe(SMALL, [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -164,8 +169,10 @@ def test_a_missing_recipe_lists_what_there_is() -> None:
 
 def test_a_recipe_without_a_required_section_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("method: {name: byol}\n")
-    with pytest.raises(ValueError, match="encoder is missing"):
-        load_pretrain_recipe(str(tmp_path / "mine.yaml"), [])
+    (tmp_path / "mine").write_text("method: {name: byol}\n")  # the name does not make the recipe
+    for name in ("mine.yaml", "mine"):
+        with pytest.raises(ValueError, match="encoder is missing"):
+            load_pretrain_recipe(str(tmp_path / name), [])
     (tmp_path / "mine.yaml").write_text("method: {name: byol\n")
     with pytest.raises(ValueError, match="is not valid YAML"):
         load_pretrain_recipe(str(tmp_path / "mine.yaml"), [])

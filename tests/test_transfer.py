@@ -196,6 +196,16 @@ def test_a_finished_run_is_not_computed_again(
     assert judge(RECIPE, planted, tmp_path / "run", resume=True) == before
 
 
+def test_a_seed_alone_gives_what_it_gives_among_others(planted: LabelledFaces, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, fraction=0.5, epochs=1)
+    both = judge(recipe, planted, tmp_path / "both", seeds=2)
+    alone = judge(recipe, planted, tmp_path / "alone", first_seed=1)
+    assert alone["seeds"] == [1]
+    for name, values in alone["metrics"].items():
+        assert values["values"] == both["metrics"][name]["values"][1:]
+    assert alone["subset_hash"] == both["subset_hash"][1:]
+
+
 def test_resuming_with_other_settings_is_refused(planted: LabelledFaces, tmp_path: Path) -> None:
     judge(RECIPE, planted, tmp_path / "run")
     with pytest.raises(ValueError, match="another recipe"):
@@ -420,3 +430,4 @@ def test_pictures_of_any_size_are_answered_together_as_one_by_one(planted: Label
         assert_close(torch.tensor(answer["landmarks"]), torch.tensor(model.predict(image)["landmarks"]))
     assert together[0] != together[1]
     assert model.predict([]) == []
+    assert model.predict(torch.stack([wide, wide])) == model.predict([wide, wide])

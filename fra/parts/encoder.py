@@ -73,7 +73,7 @@ class Encoder(nn.Module):
 def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
-    Raises ValueError for a name nobody knows, or a stride of 1 outside the ResNet family.
+    Raises ValueError for a name nobody knows, a network that gives no map, or a stride of 1 outside the ResNet family.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])
@@ -82,6 +82,8 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         # The last batch norm of a block starts at one, as in torchvision (spec, section 1).
         extra: dict[str, Any] = {"zero_init_last": False} if config.name.startswith("resnet") else {}
         network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
+        if not isinstance(network, ResNet):
+            _require_map(network, config)
     elif config.name == HOURGLASS.name:
         network = HourglassStem()
     else:
@@ -89,6 +91,22 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")
     make_stages_fine(network, config)
     return network.to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _require_map(network: Any, config: EncoderConfig) -> None:
+    """Raises ValueError for a network whose answer is no map (C, h, w) of `num_features` channels, such as a ViT's."""
+    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    try:
+        shape = network.eval().forward_features(image).shape
+    except (AssertionError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{config.name} takes no images of {config.image_size} px: {error}") from error
+    network.train()
+    if len(shape) != 4 or shape[1] != network.num_features:
+        raise ValueError(
+            f"{config.name} gives no map of features but {tuple(shape[1:])}: take a convolutional network, such as a "
+            "ResNet or ConvNeXt"
+        )
 
 
 def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:

@@ -38,7 +38,8 @@ def effective_rank(features: Float[Tensor, "N C"]) -> float:
 
     Roy and Vetterli's effective rank on the spectrum of variances: how many directions the features really use.
     """
-    centred = features.double() - features.double().mean(0)
+    features = features.cpu().double()  # Apple's GPUs have no float64
+    centred = features - features.mean(0)
     variances = torch.linalg.svdvals(centred) ** 2
     shares = variances / variances.sum().clamp_min(1e-30)
     return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))

@@ -31,7 +31,7 @@ from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
-from fra.recipe import load_recipe, plain, recipe_hash, recipe_text
+from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, require_positive
 from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
@@ -71,6 +71,9 @@ class PretrainRecipe:
     """Use only so many faces, the first ones (ours, for trying things out); without it all."""
     health_faces: int = 256
     """Fixed faces on which health is measured after every epoch."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "batch_size", "accumulate", "max_faces", "health_faces")
 
 
 def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from fra.faces.colour import brighten, change_contrast, grey, saturate
+from fra.recipe import require_positive
 
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
 CHUNK = 2**18
@@ -83,6 +84,7 @@ class ViewsConfig(CommonViewConfig):
     """Share of the image's area that a small view covers (SwAV)."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "size", "small_size")
         if len(self.blur) != len(self.solarize) or not self.blur:
             raise ValueError(
                 f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give one per view to both"

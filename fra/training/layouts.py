@@ -123,8 +123,9 @@ def foreign_config(name: str, normalisation: Normalisation, *, image_size: int =
 def timm_config(network: str) -> EncoderConfig:
     """A timm network with the image size and normalisation of its own pre-trained weights; ValueError if unknown."""
     if not timm.is_model(network):
-        near = ", ".join(timm.list_models(f"*{network.partition('.')[0][:6]}*")[:6]) or "timm.list_models() has all"
-        raise ValueError(f"timm has no network called '{network}': did you mean {near}?")
+        near = ", ".join(timm.list_models(f"*{network.partition('.')[0][:6]}*")[:6])
+        hint = f"did you mean {near}?" if near else "`timm.list_models()` names all"
+        raise ValueError(f"timm has no network called '{network}': {hint}")
     found: Any = timm.get_pretrained_cfg(network)
     if found is None:
         return foreign_config(network, IMAGENET)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from fra.recipe import require_positive
+
 
 @runtime_checkable
 class Schedule(Protocol):
@@ -30,6 +32,9 @@ class ScheduleConfig:
     it the first step takes the first even share of the peak (released code)."""
     last_rate: float = 0.0
     """Where the cosine ends (SwAV: a thousandth of the peak)."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "epochs")
 
     def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down."""

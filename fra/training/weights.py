@@ -80,6 +80,8 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
             imported = import_encoder(path, network=network)
             _say(imported.report, quiet)
             encoder = imported.model
+    if not all(bool(weights.isfinite().all()) for weights in encoder.parameters()):
+        raise ValueError(f"{what} holds weights that are not finite: it is of a run that failed, take another")
     return encoder.to(device).eval()
 
 

@@ -133,7 +133,8 @@ def _second_derivatives(
     else:
         for end, one, two, h1, h2 in ((0, 1, 2, step[:, 0], step[:, 1]), (-1, -2, -3, step[:, -1], step[:, -2])):
             matrix[:, end, end], matrix[:, end, one], matrix[:, end, two] = h2, -(h1 + h2), h1
-    return torch.linalg.solve(matrix.double(), right.double()).to(slopes.dtype)
+    exact = torch.float32 if slopes.device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+    return torch.linalg.solve(matrix.to(exact), right.to(exact)).to(slopes.dtype)
 
 
 def edges_of(points: int, edges: tuple[Edge, ...]) -> Float[Tensor, "P E"]:

@@ -78,8 +78,10 @@ class TaskModel(nn.Module):
     def predict(self, image: Any) -> Any:
         """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1].
 
-        For a sequence of such, of any sizes, a list of answers. Points are in pixels of the image that was given.
+        For a sequence of such, of any sizes, or a tensor of several, a list. Points are in pixels of the image given.
         """
+        if isinstance(image, Tensor) and image.ndim == 4:
+            image = list(image)
         if isinstance(image, Tensor) or not isinstance(image, Sequence):
             return self.predict([image])[0]
         answers = []

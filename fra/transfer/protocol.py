@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.parts.encoder import Encoder
+from fra.recipe import require_positive
 from fra.training.trainable import Loss, Progress
 from fra.transfer.alignment import AlignmentConfig
 from fra.transfer.crops import CropRule
@@ -79,9 +80,7 @@ class TransferRecipe:
     """Which they are: drawn anew for each seed (supplement), or the first of the list for all (3FabRec's authors)."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+        require_positive(self, "epochs", "batch_size", "image_size")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: give fewer")
         if self.falls and self.decay is not None:

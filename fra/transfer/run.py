@@ -70,9 +70,9 @@ def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: 
         fitting = [other for other, file in shipped if wanted.items() <= yaml.safe_load(file.read_text()).items()]
         same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
         if not same_scale:
-            there_are = f"take {' or '.join(fitting)}" if fitting else "and none is shipped that is: write one"
+            there_are = f": take {' or '.join(fitting)}" if fitting else f", and {recipe.dataset} has no recipe for it"
             raise ValueError(
-                f"{name} is for {recipe.protocol}, whose rates and epochs do not fit {protocol}: {there_are}"
+                f"{name} is for {recipe.protocol}, whose rates and epochs do not fit {protocol}{there_are}"
             )
         name = same_scale[0]
     return load_recipe(name, "transfer", TransferRecipe, overrides)
@@ -86,6 +86,7 @@ def transfer(
     out: Path,
     fraction: float | None = None,
     seeds: int = 1,
+    first_seed: int = 0,
     resume: bool = False,
     device: str = "auto",
     precision: str = "auto",
@@ -97,8 +98,8 @@ def transfer(
     """Judge an encoder on the task of a recipe; give the content of `results.json`, which `out` then holds.
 
     `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` replaces the recipe's.
-    Each of the `seeds` 0, 1, … draws its own labels and head. `resume` keeps the seeds that are finished; the others
-    give the numbers they would have given. Raises ValueError when anything does not fit together.
+    Each of the `seeds`, from `first_seed` on, draws its own labels and head. `resume` keeps the finished ones; others give
+    the numbers they would have given. Raises ValueError when anything does not fit together.
     """
     where = choose_device(device)
     if fraction is not None:
@@ -111,6 +112,7 @@ def transfer(
         data=data,
         out=out,
         seeds=seeds,
+        first_seed=first_seed,
         resume=resume,
         device=where,
         precision=precision,
@@ -130,6 +132,7 @@ def transfer_network(
     data: Path,
     out: Path,
     seeds: int = 1,
+    first_seed: int = 0,
     resume: bool = False,
     device: str = "cpu",
     precision: str = "auto",
@@ -146,12 +149,13 @@ def transfer_network(
     faces, task = read_dataset(recipe, Path(data))
     if seeds < 1:
         raise ValueError(f"{seeds} seeds give no number: give at least 1")
-    splits = [split_labels(recipe, faces, seed) for seed in range(seeds)]
+    splits = {seed: split_labels(recipe, faces, seed) for seed in range(first_seed, first_seed + seeds)}
     size = recipe.image_size or int(encoder.image_size)  # type: ignore[arg-type]
     fingerprint = encoder_fingerprint(encoder)
     learned: dict[str, Any] = {}
     if recipe.protocol != "linear":
-        assert isinstance(encoder, Encoder)
+        if not isinstance(encoder, Encoder):
+            raise ValueError(f"{recipe.protocol} trains fra's encoders only (`load_encoder`): use a linear recipe")
         learned = {"encoder_config": dataclasses.asdict(encoder.config)}
         if recipe.protocol == "star":
             learned["alignment"] = dataclasses.asdict(recipe.alignment)
@@ -167,17 +171,17 @@ def transfer_network(
         _check_settings(out, settings | {"precision": precision})
         with atomic(out / "recipe.yaml") as temporary:
             temporary.write_text(recipe_text(recipe))
-        finished = [seed for seed in range(seeds) if seed_file(out, seed).exists()]
+        finished = [seed for seed in splits if seed_file(out, seed).exists()]
         for seed in finished:  # what a kill after saving the seed left
             shutil.rmtree(seed_file(out, seed).with_suffix(""), ignore_errors=True)
-        return sorted(set(range(seeds)) - set(finished))
+        return sorted(splits.keys() - set(finished))
 
     missing = _on_first(fabric, begin)
     if missing:
         if not quiet:
-            _say_steps(recipe, task, len(splits[0][0]))
+            _say_steps(recipe, task, len(splits[first_seed][0]))
         # Images of all seeds, also when some are finished: the same batches give the same numbers.
-        every = torch.cat([torch.cat(parts) for parts in splits]).unique()
+        every = torch.cat([torch.cat(parts) for parts in splits.values()]).unique()
         train = every[~torch.isin(every, faces.splits["val"])]
         learn = PROTOCOLS[recipe.protocol](
             recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet
@@ -200,7 +204,7 @@ def transfer_network(
         task,
         recipe.task,
         faces,
-        [load_seed(out, seed) for seed in range(seeds)],
+        [load_seed(out, seed) for seed in splits],
         about={
             "protocol": recipe.protocol,
             "fraction": recipe.fraction,
@@ -209,7 +213,7 @@ def transfer_network(
             "image_size": size,
             "recipe": recipe.name,
             "unreadable": _count_unreadable(out),
-            "val_images": len(splits[0][1]),
+            "val_images": len(splits[first_seed][1]),
         },
         notes={
             "encoder": source,
