@@ -1,7 +1,7 @@
 # make install | demo | test      (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
 PYTHON ?= python3
 VENV := .venv
-OUT ?= runs/demo
+OUT ?= runs/demo$(if $(PHOTOS),.$(notdir $(PHOTOS:/=)))
 
 .PHONY: install demo test clean
 install: $(VENV)/.installed
@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install
-	$(VENV)/bin/fra demo --out $(OUT) $(if $(PHOTOS),--photos $(PHOTOS))
+	$(VENV)/bin/fra demo --out "$(OUT)" $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check

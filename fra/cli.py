@@ -400,7 +400,14 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _synthetic(options: Arguments) -> None:
     from fra.transfer.datasets.synthetic import write
 
-    write(options.out, options.count, size=options.size, seed=options.seed or 0, workers=options.workers)
+    write(
+        options.out,
+        options.count,
+        size=options.size,
+        seed=options.seed or 0,
+        workers=options.workers,
+        resume=options.resume,
+    )
     if not options.quiet:
         print(f"{options.count} drawn faces are in {options.out}; pre-train on {options.out / 'images'}")
 

@@ -1,13 +1,16 @@
 """`fra demo`: the whole story in a few minutes, on drawn faces or on a folder of photographs."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from fra.crop.run import crop
 from fra.faces.image import image_files
-from fra.files import MARK
+from fra.files import MARK, claim_folder
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
@@ -26,7 +29,8 @@ MOST_EPOCHS = 50
 def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
     """Pre-train FRA, draw its regions, judge it against random weights where labels exist; the report's path.
 
-    Everything stays in `out`; called again it goes on where it stopped. Raises ValueError for unusable photos.
+    Everything stays in `out`; called again it goes on where it stopped. Raises ValueError for unusable photos, and
+    when `out` is not the demo's or was begun on other faces.
     """
     started = time.monotonic()
 
@@ -34,16 +38,34 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
         if not quiet:
             print(f"\n== {text}", flush=True)
 
+    if photos is not None:
+        photos = Path(os.path.abspath(photos.expanduser()))
+        image_files(photos)  # says what is wrong with them before anything is written
+    _claim(out, photos)
     if photos is None:
         runs = _on_drawn_faces(out, workers, quiet, say)
         title = "FRA on drawn faces"
     else:
         runs = _on_photos(out, photos, workers, quiet, say)
-        title = f"FRA on {photos.resolve().name}"
+        title = f"FRA on {photos.name}"
     page = write_report(runs, out, title=title)
     if not quiet:
         print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open the report: {page.resolve()}")
     return page
+
+
+def _claim(out: Path, photos: Path | None) -> None:
+    """Mark `out` as the demo's, unless it was begun on other faces: what these have taught would stay."""
+    claim_folder(out, command="demo", resume=True)
+    record = out / "crops/crop.yaml"
+    asked = "drawn faces" if photos is None else os.fsencode(photos).decode("utf-8", "replace")  # as in crop.yaml
+    begun = None
+    if record.exists():
+        begun = yaml.safe_load(record.read_text(encoding="utf-8"))["photos"]["from"]
+    elif (out / "faces").exists():
+        begun = "drawn faces"
+    if begun not in (None, asked):
+        raise ValueError(f"{out} holds the demo on {begun}: choose another --out for {asked}")
 
 
 def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:

@@ -50,7 +50,10 @@ def claim_folder(out: Path | str, *, command: str, resume: bool) -> bool:
         raise ValueError(f"{out} is a file: give a folder for --out")
     mark = out / MARK
     if mark.exists():
-        owner = json.loads(mark.read_text())["command"]
+        try:
+            owner = json.loads(mark.read_text())["command"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{mark} does not say which command made {out}: choose another --out") from error
         if owner != command:
             raise ValueError(f"{out} belongs to `fra {owner}`, not to `fra {command}`: choose another --out")
         if not resume:

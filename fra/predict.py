@@ -1,6 +1,7 @@
 """`fra predict`: the faces in photos, and what learned tasks say about them."""
 
 import glob
+import hashlib
 import json
 import os
 import sys
@@ -32,9 +33,12 @@ PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of
 FACES_AT_ONCE = 64
 SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
 LARGEST_CROP, FLATTEST_CROP = 320, 0.75  # ours: datasets give crops of 48 to 256 pixels, square or like 178 x 218
+JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
 
 Answer = dict[str, Any]
 """What `Task.answer` gives, with its points in pixels of the photo."""
+Entry = dict[str, Any]
+"""A photo in `predictions.json`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +129,9 @@ def predict(
     """Find all faces in photos, ask the tasks about each, print a table, and write into `out` if it is given.
 
     `photos` are images, folders, .txt lists or patterns such as `*.jpg`. `out` then holds `predictions.json` and an
-    annotated picture of every photo with a face. A photo that cannot be read is one line on stderr. Raises ValueError
-    when none can, or a task or detector cannot be used.
+    annotated picture of every photo with a face. A photo that cannot be read is one line on stderr. With `resume` the
+    answers that `out` has are kept and the other photos are looked at. Raises ValueError when no photo can be read, a
+    task or detector cannot be used, or `out` was begun with other photos, tasks, detector or min-score.
     """
     began = time.monotonic()
     sources, complaints = usable(photos)
@@ -138,22 +143,25 @@ def predict(
         if out is not None and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise ValueError(f"{out} lies inside the photos {source}: choose another --out")
     found = PhotoList(*sources)
+    _require_readable(found)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, device=device)
-    if out is not None:
-        claim_folder(out, command="predict", resume=resume)
+    question = _question(found, predictor, detector, min_score)
     summary = Summary(list(predictor.models))
-    with _record(out, predictor, detector) as write:
-        for photo, image, seen in _look(found, predictor, quiet):
-            summary.add(photo.name, image, seen)
-            write(_entry(photo, image, seen, pictures=out is not None))
+    if out is not None and claim_folder(out, command="predict", resume=resume):
+        for entry in _answered(out, question):
+            summary.add(entry)
+    kept = summary.photos
+    with _record(out, question) as write:
+        for photo, image, seen in _look(found, predictor, kept, quiet):
             if out is not None and isinstance(image, Tensor) and seen:
                 write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
-    for problem in summary.unreadable:
-        print(f"fra: {problem}", file=sys.stderr)
-    if summary.photos == len(summary.unreadable):
-        raise ValueError(f"nothing to look at: of {_count(summary.photos, 'photo')} none can be read")
+            entry = _short(_entry(photo, image, seen, pictures=out is not None))
+            summary.add(entry)
+            write(entry)
+    for name, reason in summary.unreadable:
+        print(f"fra: {UnreadableImage(found.root / name, reason)}", file=sys.stderr)
     if not quiet:
-        summary.show(time.monotonic() - began, out)
+        summary.show(time.monotonic() - began, out, kept)
 
 
 def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -171,11 +179,25 @@ def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     return sources, complaints
 
 
+def _require_readable(found: PhotoList) -> None:
+    """Raises ValueError when no photo can be read, after a line for each."""
+    problems = []
+    for [photo] in found.chunks(0, 1):
+        try:
+            read_image(photo.path)
+            return
+        except UnreadableImage as error:
+            problems.append(error)
+    for problem in problems:
+        print(f"fra: {problem}", file=sys.stderr)
+    raise ValueError(f"nothing to look at: of {_count(len(problems), 'photo')} none can be read")
+
+
 Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
 
 
-def _look(found: PhotoList, predictor: Predictor, quiet: bool) -> Iterator[Looked]:
-    """Every photo in order with its faces, as many at once as fit."""
+def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> Iterator[Looked]:
+    """The photos from number `start` on, in order, with their faces; as many at once as fit."""
     from rich.progress import track
 
     waiting: list[tuple[Photo, UInt8[Tensor, "3 H W"]]] = []
@@ -185,8 +207,9 @@ def _look(found: PhotoList, predictor: Predictor, quiet: bool) -> Iterator[Looke
             yield photo, image, seen
         waiting.clear()
 
-    photos = (photo for chunk in found.chunks(0, 1) for photo in chunk)
-    for photo in track(photos, description="looking at photos", total=len(found), disable=quiet, transient=True):
+    photos = (photo for chunk in found.chunks(start, 1) for photo in chunk)
+    total = len(found) - start
+    for photo in track(photos, description="looking at photos", total=total, disable=quiet, transient=True):
         try:
             waiting.append((photo, read_image(photo.path)))
         except UnreadableImage as error:
@@ -233,10 +256,10 @@ def _picture(photo: Photo) -> str:
     return f"pictures/{photo.stem}.jpg"
 
 
-def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], *, pictures: bool) -> dict[str, Any]:
+def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], *, pictures: bool) -> Entry:
     if isinstance(image, UnreadableImage):
         return {"photo": photo.name, "unreadable": image.reason, "faces": []}
-    entry: dict[str, Any] = {"photo": photo.name, "width": image.shape[2], "height": image.shape[1]}
+    entry: Entry = {"photo": photo.name, "width": image.shape[2], "height": image.shape[1]}
     if pictures and seen:
         entry["picture"] = _picture(photo)
     entry["faces"] = [
@@ -251,37 +274,76 @@ def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], 
     return entry
 
 
-@contextmanager
-def _record(out: Path | None, predictor: Predictor, detector: str) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """`predictions.json`, which grows by one line per photo, so that no number of photos fills the memory."""
-    if out is None:
-        yield lambda entry: None
-        return
-    head = {
+def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: float) -> dict[str, Any]:
+    """What the answers depend on; of the photos a hash of where they are."""
+    places = b"\0".join(os.fsencode(os.path.abspath(file)) for file in found.files)
+    return {
         "fra": fra.__version__,
         "detector": detector,
+        "min_score": min_score,
         "tasks": {
             name: {
                 "task": model.task.name,
                 "dataset": model.dataset,
                 "image_size": model.image_size,
                 "framing": str(group.framing),
+                "weights": encoder_fingerprint(model),  # with those of the head
             }
             for group in predictor.groups
             for name, model in group.models.items()
         },
+        "photos": hashlib.blake2b(places, digest_size=8).hexdigest(),
     }
-    with atomic(out / "predictions.json") as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(head)[:-1] + ', "photos": [')
-        between = "\n"
 
-        def write(entry: dict[str, Any]) -> None:
-            nonlocal between
-            stream.write(between + json.dumps(_short(entry)))
-            between = ",\n"
 
+def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
+    """The entries of an earlier run in `out`; an unfinished last line is cut off. ValueError for another question."""
+    if not (out / JOURNAL).exists():
+        return
+    size = 0
+    with open(out / JOURNAL, "rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            content = json.loads(line)
+            if size:
+                yield content
+            elif changed := [name for name in question if name != "fra" and question[name] != content.get(name)]:
+                different = " and ".join(changed).replace("_", "-")
+                raise ValueError(f"{out} was begun with other {different}: give the same, or choose another --out")
+            size += len(line)
+    os.truncate(out / JOURNAL, size)
+
+
+@contextmanager
+def _record(out: Path | None, question: dict[str, Any]) -> Iterator[Callable[[Entry], None]]:
+    """The journal, to which one line per photo is added, and from it in the end `predictions.json`.
+
+    No number of photos fills the memory, and whatever ends the run, the photos before are answered.
+    """
+    if out is None:
+        yield lambda entry: None
+        return
+    with open(out / JOURNAL, "a", encoding="utf-8") as stream:
+
+        def write(line: dict[str, Any]) -> None:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+        if stream.tell() == 0:
+            write(question)
         yield write
-        stream.write("\n]}\n")
+    head = json.dumps({name: value for name, value in question.items() if name != "photos"})
+    with (
+        open(out / JOURNAL, encoding="utf-8") as journal,
+        atomic(out / "predictions.json") as temporary,
+        open(temporary, "w", encoding="utf-8") as whole,
+    ):
+        next(journal)
+        whole.write(head[:-1] + ', "photos": [')
+        for number, line in enumerate(journal):
+            whole.write((",\n" if number else "\n") + line.rstrip("\n"))
+        whole.write("\n]}\n")
 
 
 def _short(value: Any) -> Any:
@@ -300,27 +362,28 @@ class Summary:
         self.tasks = tasks
         self.photos = self.faces = self.without = 0
         self.cropped: list[str] = []
-        self.unreadable: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
         self.rows: list[tuple[str, ...]] = []
 
-    def add(self, name: str, image: Tensor | UnreadableImage, seen: Sequence[Seen]) -> None:
+    def add(self, entry: Entry) -> None:
+        name, faces = entry["photo"], entry["faces"]
         shown = os.fsencode(name).decode("utf-8", "replace")
         self.photos += 1
-        self.faces += len(seen)
-        if isinstance(image, UnreadableImage):
-            self.unreadable.append(str(image))
+        self.faces += len(faces)
+        if "unreadable" in entry:
+            self.unreadable.append((name, entry["unreadable"]))
             return
-        if not seen:
+        if not faces:
             self.without += 1
             self.rows.append((shown, "", "no face", *[""] * len(self.tasks)))
-            if looks_like_a_crop(image):
+            if _sized_like_a_crop(entry["height"], entry["width"]):
                 self.cropped.append(shown)
-        for number, one in enumerate(seen, 1):
-            cells = [in_short(one.answers[task]) for task in self.tasks]
-            self.rows.append((shown if number == 1 else "", str(number), f"{one.face.score:.2f}", *cells))
+        for number, face in enumerate(faces, 1):
+            cells = [in_short(face["answers"][task]) for task in self.tasks]
+            self.rows.append((shown if number == 1 else "", str(number), f"{face['score']:.2f}", *cells))
         del self.rows[SHOWN_ROWS:]
 
-    def show(self, seconds: float, out: Path | None) -> None:
+    def show(self, seconds: float, out: Path | None, kept: int) -> None:
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
@@ -336,7 +399,8 @@ class Summary:
         if hidden > 0:
             console.print(f"{hidden:,} more rows are not shown")
         found = f"{_count(self.faces, 'face')} in {_count(self.photos, 'photo')}"
-        parts = [f"{found}, {self.photos / seconds:.1f} photos a second"]
+        parts = [f"{found}, {(self.photos - kept) / seconds:.1f} photos a second"]
+        parts += [f"{kept:,} answered before"] if kept else []
         parts += [f"{self.without:,} without a face"] if self.without else []
         parts += [f"{len(self.unreadable):,} unreadable"] if self.unreadable else []
         console.print("; ".join(parts))
@@ -354,7 +418,11 @@ def _count(number: int, what: str) -> str:
 
 def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:
     """Small, and square or nearly so."""
-    short, long = sorted(image.shape[1:])
+    return _sized_like_a_crop(*image.shape[1:])
+
+
+def _sized_like_a_crop(height: int, width: int) -> bool:
+    short, long = sorted((height, width))
     return long <= LARGEST_CROP and short >= FLATTEST_CROP * long
 
 

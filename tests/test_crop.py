@@ -350,7 +350,10 @@ def test_wrong_input_is_one_line_before_anything_is_written(photos: Path, tmp_pa
         (tmp_path / "empty", {}, "no images below"),
         (tmp_path / "absent", {}, "there is nothing at"),
         (photos, {"size": 0}, "size is 0"),
+        (photos, {"size": 4097}, "size is 4097: crops have 1 to 4096 pixels"),
         (photos, {"margin": -0.1}, "margin is -0.1"),
+        (photos, {"margin": float("inf")}, "margin is inf"),
+        (photos, {"margin": float("nan")}, "margin is nan"),
         (photos, {"min_score": 60}, "min-score is 60"),
         (photos, {"align": "five-point"}, "align five-point needs a detector"),
         (photos, {"workers": -1}, "workers is -1"),
@@ -372,6 +375,20 @@ def test_without_quiet_it_says_what_it_did_and_where(photos: Path, tmp_path: Pat
     assert str(tmp_path / "out" / "crops") in printed
     crop(photos, tmp_path / "silent", detector="none", workers=1, quiet=True)
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_not_looked_at_is_said_and_a_sheet_that_is_not_there_is_not(
+    tmp_path: Path, two_faces: str, capsys: pytest.CaptureFixture[str]
+):
+    photo(tmp_path / "photos/nobody.jpg", size=(50, 20))
+    for name in ["a.heic", "b/c.HEIC", "d.zip", "e.1", "f.2", "g.3", "h.4", os.fsdecode(b"i.\xe9")]:
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).touch()
+    crop(tmp_path / "photos", tmp_path / "out", detector=two_faces, workers=1)
+    printed = capsys.readouterr().out
+    assert "ignored: 2 .heic, 1 .1, 1 .2, 1 .3, 1 .4, 2 others (only files that end in .bmp, .jpeg" in printed
+    assert not (tmp_path / "out/contact_sheet.jpg").exists()
+    assert "contact_sheet.jpg" not in printed
 
 
 def test_more_workers_than_cores_are_not_the_default():
@@ -415,6 +432,24 @@ def test_retinaface_needs_neither_opencv_nor_the_package_that_imports_it(monkeyp
     grey = torch.full((3, 64, 64), 128, dtype=torch.uint8)
     assert make_detector("retinaface", min_score=0.6).find_faces(grey) == []
     assert "retinaface" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["retinaface", "yunet"])
+def test_a_file_that_is_no_model_is_one_line(kind: str, tmp_path: Path):
+    (tmp_path / "no.onnx").write_text("not a network")
+    with pytest.raises(ValueError, match=r"no\.onnx is not .* that .*can .*load"):
+        make_detector(f"{kind}:{tmp_path / 'no.onnx'}", min_score=0.6)
+
+
+def test_a_network_that_is_not_retinaface_is_one_line(tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, [1])
+    same = onnx.helper.make_tensor_value_info("faces", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["pixels"], ["faces"])], "g", [value], [same])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match="is not RetinaFace: it has pixels and faces, expected input and loc, conf"):
+        make_detector(f"retinaface:{tmp_path / 'other.onnx'}", min_score=0.6)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 3000), (3000, 2), (33, 65), (640, 31)])

@@ -1,5 +1,6 @@
 """The drawn faces are written in five layouts and read back; real downloads have the counts that are known."""
 
+import csv
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from torch.testing import assert_close
 from fra.faces.image import image_files
 from fra.faces.landmarks import place_out_of
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, draw_face
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.datasets import DATASETS, celeba, rafdb, synthetic, w300, wflw
+from fra.transfer.check import check
+from fra.transfer.dataset import Dataset, LabelledFaces
+from fra.transfer.datasets import DATASETS, celeba, fairface, rafdb, synthetic, w300, wflw
 
 COUNT, SIZE = 20, 64
 
@@ -155,6 +157,79 @@ def test_celeba_lists_that_disagree_are_named(drawn: Path, tmp_path: Path) -> No
     (tmp_path / "list_eval_partition.txt").write_text("000001.jpg 0\n")
     with pytest.raises(ValueError, match=r"nothing about 000002\.jpg"):
         celeba.read(tmp_path)
+
+
+def put_fairface(folder: Path, *lists: tuple[str, str, tuple[str, ...]]) -> None:
+    """Lists of (name, heading, rows)."""
+    for name, heading, rows in lists:
+        (folder / name).write_text("\n".join([heading, *rows, ""]), encoding="utf-8-sig")  # as Excel writes it
+
+
+OFFICIAL = (
+    ("fairface_label_train.csv", "file,age,gender,race,service_test",
+     ("train/1.jpg,50-59,Male,East Asian,True", "train/2.jpg,more than 70,Female,White,False")),
+    ("fairface_label_val.csv", "file,age,gender,race,service_test", ("val/1.jpg,3-9,Male,Latino_Hispanic,True",)),
+)  # fmt: skip
+
+
+def test_the_official_fairface_validation_images_are_the_test_split(tmp_path: Path) -> None:
+    put_fairface(tmp_path, *OFFICIAL[:1])
+    with pytest.raises(ValueError, match=r"fairface_label_val\.csv is missing"):
+        fairface.read(tmp_path)
+    put_fairface(tmp_path, *OFFICIAL)
+    faces = fairface.read(tmp_path)
+    assert faces.files == ["train/1.jpg", "train/2.jpg", "val/1.jpg"]
+    assert [faces.splits[split].tolist() for split in ("train", "val", "test")] == [[0, 1], [], [2]]
+    assert faces.targets["age"].tolist() == [6, 8, 1]
+    assert faces.groups["race"].of.tolist() == [3, 0, 6]
+
+
+def test_a_fairface_list_without_a_column_or_with_a_short_row_is_named(tmp_path: Path) -> None:
+    put_fairface(tmp_path, ("labels.csv", "path,age,gender", ("00/1.jpg,3-9,Male",)))
+    with pytest.raises(ValueError, match=r"labels\.csv has no column race: expected path,age,gender,race"):
+        fairface.read(tmp_path)
+    put_fairface(tmp_path, ("labels.csv", "path,age,gender,race", ("00/1.jpg,3-9,Male",)))
+    with pytest.raises(ValueError, match=r"labels\.csv: 00/1\.jpg has race '', expected one of White"):
+        fairface.read(tmp_path)
+    rows = tuple(f"0{folder}/1.jpg,3-9,Male,White" for folder in range(3))
+    put_fairface(tmp_path, ("labels.csv", "path,age,gender,race", rows))
+    assert fairface.read(tmp_path).files == ["00/1.jpg", "01/1.jpg", "02/1.jpg"]
+
+
+def test_lists_that_excel_has_saved_are_read(drawn: Path, tmp_path: Path) -> None:
+    lists = ["rafdb/basic/EmoLabel/list_patition_label.txt", "celeba/list_attr_celeba.txt",
+             "celeba/list_eval_partition.txt", f"wflw/{wflw.TABLES.format('train')}",
+             f"wflw/{wflw.TABLES.format('test')}"]  # fmt: skip
+    for name in lists:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((drawn / name).read_text(), encoding="utf-8-sig")
+    for dataset in (rafdb, celeba, wflw):
+        name = dataset.__name__.rpartition(".")[2]
+        assert dataset.read(tmp_path / name).files == dataset.read(drawn / name).files
+
+
+@pytest.mark.parametrize(
+    "error, what, fix",
+    [
+        (FileNotFoundError(2, "No such file", "a.npz"), "a.npz: No such file", "complete the download"),
+        (IndexError("list index out of range"), "understood (IndexError: list index", "take the original file again"),
+        (KeyError("path"), "understood (KeyError: 'path')", "take the original file again"),
+        (csv.Error("field too large"), "understood (Error: field too large)", "take the original file again"),
+        (UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "no"), "understood (UnicodeDecodeError: ", "take the original"),
+        (ValueError("line 2 of a.txt is 'x'"), "line 2 of a.txt is 'x'", "take the original file again"),
+    ],
+)
+def test_a_file_that_is_missing_or_broken_is_a_verdict(
+    error: Exception, what: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> LabelledFaces:
+        raise error
+
+    monkeypatch.setitem(DATASETS, "broken", Dataset(read, layout=""))
+    faces, [fault] = check("broken", tmp_path, quiet=True)
+    assert faces is None
+    assert what in fault.what
+    assert fault.fix.startswith(fix)
 
 
 def test_more_faces_only_add_and_processes_change_nothing(

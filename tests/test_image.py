@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,7 @@ def test_unreadable_files_say_why_in_one_line(tmp_path: Path):
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
         assert name not in caught.value.reason
+        assert ".cpp" not in caught.value.reason
         assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason  # it crosses processes
 
 
@@ -182,6 +184,15 @@ def test_a_folder_gives_its_images_sorted_and_nothing_hidden(tmp_path: Path):
     (tmp_path / "a/circle").symlink_to(tmp_path)
     names = [file.relative_to(tmp_path).as_posix() for file in image_files(tmp_path)]
     assert names == ["a/x.jpeg", "a/z.PNG", "b.jpg", "c.tiff"]
+
+
+def test_other_files_of_a_folder_are_counted_by_their_ending(tmp_path: Path):
+    for name in ["b.jpg", "a/1.HEIC", "2.heic", "old.zip", "README", ".hidden.gif"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ignored: Counter[str] = Counter()
+    assert image_files(tmp_path, ignored=ignored) == [tmp_path / "b.jpg"]
+    assert ignored == {".heic": 2, ".zip": 1, "without ending": 1}
 
 
 def test_a_list_keeps_its_order_and_names_a_photo_once(tmp_path: Path):

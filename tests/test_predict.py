@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchvision.ops import box_iou
 
-from fra import cli
+from fra import cli, predict
 from fra.crop import detectors
 from fra.crop.detectors import Face
 from fra.crop.photos import PhotoList
@@ -361,8 +361,9 @@ def test_nothing_to_do_is_exit_status_2(
     lines = fails(capsys, photos / "gone.jpg", *runs)
     assert len(lines) == 2
     assert "there is no photo to look at" in lines[1]
-    lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told")
+    lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told", "--out", tmp_path / "out")
     assert "of 1 photo none can be read" in lines[1]
+    assert not (tmp_path / "out").exists()  # free for the right photo
     assert "finished run folder" in fails(capsys, photos, "--task", photos)[0]
     assert "choose one of retinaface" in fails(capsys, photos, *runs, "--detector", "mine")[0]
     assert "min-score is 2.0" in fails(capsys, photos, *runs, "--min-score", 2)[0]
@@ -378,6 +379,55 @@ def test_a_finished_folder_is_only_written_again_with_resume(
     before = (tmp_path / "out/predictions.json").read_bytes()
     assert "--resume" in fails(capsys, *options)[0]
     assert cli.main(["predict", *map(str, options), "--resume"]) == 0
+    assert (tmp_path / "out/predictions.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    photos: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["predict", str(photos), *runs, "--detector", "told", "--device", "cpu"]
+    assert cli.main([*options, "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(predict, "PHOTOS_AT_ONCE", 1)
+    look, looked = Predictor.__call__, 0
+
+    def interrupted(self: Predictor, some: Sequence[Tensor]) -> list[list[Seen]]:
+        nonlocal looked
+        looked += len(some)
+        if looked == 3:
+            raise KeyboardInterrupt
+        return look(self, some)
+
+    monkeypatch.setattr(Predictor, "__call__", interrupted)
+    out = tmp_path / "out"
+    assert cli.main([*options, "--out", str(out)]) == 130  # after a.jpg, broken.jpg and crop.png
+    with open(out / predict.JOURNAL, "a") as journal:
+        journal.write('{"photo": "sub/a')  # what kill -9 leaves
+    capsys.readouterr()
+    assert cli.main([*options, "--out", str(out), "--resume"]) == 0
+    assert looked == 5  # sub/a.png again, and sub/empty.jpg
+    said = capsys.readouterr()
+    assert said.err.strip() == f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"
+    for expected in ("a.jpg", "3 faces in 5 photos", "3 answered before", "crop.png looks like a crop"):
+        assert expected in said.out
+    for name in ("predictions.json", "pictures/a.jpg", "pictures/sub/a.jpg"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_is_only_gone_on_with_for_the_same_question(
+    photos: Path, runs: list[str], encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--device", "cpu", "--quiet", "--out", str(tmp_path / "out"), "--resume"]
+    told = ["--detector", "told"]
+    assert cli.main(["predict", str(photos), *runs, *told, *out]) == 0
+    before = (tmp_path / "out/predictions.json").read_bytes()
+    capsys.readouterr()
+    assert "begun with other photos:" in fails(capsys, photos / "a.jpg", *runs, *told, *out)[0]
+    assert "begun with other detector and tasks:" in fails(capsys, photos, *runs, "--detector", "none", *out)[0]
+    assert "begun with other min-score:" in fails(capsys, photos, *runs, *told, "--min-score", 0.7, *out)[0]
+    assert "begun with other tasks:" in fails(capsys, photos, *runs[:2], *told, *out)[0]
+    plant(tmp_path / "again/feel", EXPRESSION, "rafdb", encoder)  # of the same name, and learned something else
+    again = ["--task", tmp_path / "again/feel", *runs[2:]]
+    assert "begun with other tasks:" in fails(capsys, photos, *again, *told, *out)[0]
     assert (tmp_path / "out/predictions.json").read_bytes() == before
 
 

@@ -191,6 +191,7 @@ def test_a_folder_without_readable_faces_is_one_clear_error(planted, tmp_path, c
         (tmp_path / "empty" / name).write_bytes(data)
     with pytest.raises(ValueError, match=r"no faces found in|can be read"):
         command.draw_regions("model", tmp_path / "empty", tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()  # free for the right faces
 
 
 def test_a_model_without_regions_is_one_clear_error(faces, tmp_path):

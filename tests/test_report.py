@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from fra.crop.cut import COLUMNS
+from fra.crop.journal import Journal
 from fra.faces import pictures
 from fra.faces.image import write_image
 from fra.faces.synthetic import draw_face
@@ -205,11 +208,44 @@ def test_a_region_score_of_an_older_version_is_shown_as_far_as_it_goes(tmp_path)
 def test_crops_are_counted_and_shown(tmp_path):
     folder = tmp_path / "crops"
     folder.mkdir()
-    write_rows(folder / "crops.csv", [{"photo": "a", "reason": ""}, {"photo": "b", "reason": "no face"}])
+    with Journal(folder) as journal:  # the second name is not UTF-8
+        for name, reason in (("a.jpg", ""), (os.fsdecode(b"caf\xe9.jpg"), "no face")):
+            journal.append([(name, *[""] * (len(COLUMNS) - 2), reason)], photos=1)
     write_image(folder / "contact_sheet.jpg", pictures.contact_sheet([draw_face(0, size=32).image]))
     page = write_report([folder], tmp_path / "out").read_text()
     assert "1 face cropped, 1 left out" in text_of(page)
     assert 'alt="contact sheet' in page
+
+
+def test_crops_that_were_never_begun_are_none(tmp_path):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops/crops.csv").touch()
+    page = write_report([tmp_path / "crops"], tmp_path / "out").read_text()
+    assert "0 faces cropped" in text_of(page)
+
+
+def test_a_name_that_is_not_utf8_is_shown_as_far_as_it_goes(tmp_path):
+    run = score_run(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert "caf? 14.55" in text_of(write_report([run], tmp_path / "out").read_text())
+
+
+def test_only_a_report_is_replaced(tmp_path):
+    run = score_run(tmp_path / "run")
+    page = write_report([run], tmp_path / "out")
+    assert '<meta name="generator" content="fra">' in page.read_text()
+    older = page.read_text().replace('<meta name="generator" content="fra">\n', "")
+    page.write_text(older)
+    assert write_report([run], tmp_path / "out").read_text() != older
+    page.write_text("<!doctype html><title>my thesis</title>")
+    with pytest.raises(ValueError, match=r"report\.html was not written by `fra report`: choose another --out"):
+        write_report([run], tmp_path / "out")
+    assert "my thesis" in page.read_text()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt is a file: give a folder"):
+        write_report([run], tmp_path / "notes.txt")
+    (tmp_path / "site.html").mkdir()
+    with pytest.raises(ValueError, match=r"site\.html is a folder"):
+        write_report([run], tmp_path / "site.html")
 
 
 def test_a_collapse_is_said_plainly(tmp_path):

@@ -107,6 +107,13 @@ def test_a_mark_that_was_never_finished_is_no_content(tmp_path: Path) -> None:
         claim_folder(tmp_path / "other", command="reproduce", resume=True)
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"comm'])
+def test_a_mark_that_names_no_command_is_one_clear_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / MARK).write_text(content)
+    with pytest.raises(ValueError, match="does not say which command made"):
+        claim_folder(tmp_path, command="reproduce", resume=True)
+
+
 def test_two_processes_share_a_folder_and_do_no_run_twice(few_faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = small_process(out, few_faces, "table2")

@@ -6,6 +6,7 @@ import multiprocessing.pool
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from fra.faces import synthetic
 from fra.faces.drawing.person import MIMICS, Person, person
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, REGION_NAMES, DrawnFace, draw_face
+from fra.transfer.datasets.synthetic import read, write
 
 COUNT = 105
 REGION = {name: index for index, name in enumerate(REGION_NAMES)}
@@ -358,3 +360,44 @@ def test_pictures_vary_in_skin_background_and_pose(faces: list[DrawnFace]) -> No
 def test_a_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="non-negative"):
         draw_face(-1)
+
+
+# --- as a dataset
+
+
+def test_resume_leaves_the_same_faces_alone_and_refuses_others(tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    write(out, 10, size=32, seed=1, resume=True)
+    before = (out / "labels.csv").stat()
+    write(out, 10, size=32, seed=1, resume=True)
+    assert (out / "labels.csv").stat() == before
+    for count, size, seed in ((11, 32, 1), (10, 48, 1), (10, 32, 2)):
+        with pytest.raises(ValueError, match="another count, size or seed"):
+            write(out, count, size=size, seed=seed, resume=True)
+    with pytest.raises(ValueError, match="is not empty"):
+        write(out, 10, size=32, seed=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file.txt").touch()
+    with pytest.raises(ValueError, match="is not empty"):
+        write(tmp_path / "mine", 10, size=32, resume=True)
+
+
+def test_a_damaged_folder_of_drawn_faces_is_one_clear_line(tmp_path: Path) -> None:
+    write(tmp_path / "drawn", 10, size=32)
+    labels, points = tmp_path / "drawn/labels.csv", tmp_path / "drawn/landmarks.npz"
+    text = labels.read_text()
+    for content in ("", text.splitlines()[0], "name,age\nx.jpg,3\n"):
+        labels.write_text(content)
+        with pytest.raises(ValueError, match=r"labels\.csv lists no drawn faces"):
+            read(tmp_path / "drawn")
+    labels.write_text(text.replace("train,", "train,very ", 1))
+    with pytest.raises(ValueError, match=r"labels\.csv says that 000000\.jpg shows 'very .*: expected one of surprise"):
+        read(tmp_path / "drawn")
+    labels.write_text(text)
+    for content in (b"", points.read_bytes()[:100]):
+        points.write_bytes(content)
+        with pytest.raises(ValueError, match=r"landmarks\.npz is missing or damaged"):
+            read(tmp_path / "drawn")
+    points.unlink()
+    with pytest.raises(ValueError, match=r"landmarks\.npz is missing or damaged"):
+        read(tmp_path / "drawn")

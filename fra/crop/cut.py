@@ -18,6 +18,7 @@ from fra.faces.image import UnreadableImage, jpeg_bytes, read_image, write_image
 
 Choice = Literal["random", "largest", "all"]
 Alignment = Literal["none", "five-point"]
+LARGEST, WIDEST = 4096, 10.0  # size and margin; ours, far beyond any use and before the memory ends
 
 POINT_COLUMNS = tuple(f"l{axis}{point}" for point in range(1, 6) for axis in "xy")
 COLUMNS = ("photo", "crop", "x1", "y1", "x2", "y2", *POINT_COLUMNS, "score", "reason")
@@ -55,10 +56,10 @@ class CropSettings:
         for name, value, allowed in (("choose", self.choose, Choice), ("align", self.align, Alignment)):
             if value not in get_args(allowed):
                 raise ValueError(f"{name} cannot be {value!r}: choose one of {', '.join(get_args(allowed))}")
-        if self.size < 1:
-            raise ValueError(f"size is {self.size}: crops need at least 1 pixel, the paper uses 128")
-        if self.margin < 0:
-            raise ValueError(f"margin is {self.margin}: it must be 0 (the detector's box) or more")
+        if not 1 <= self.size <= LARGEST:
+            raise ValueError(f"size is {self.size}: crops have 1 to {LARGEST} pixels, the paper uses 128")
+        if not 0 <= self.margin <= WIDEST:
+            raise ValueError(f"margin is {self.margin}: it must be from 0 (the detector's box) to {WIDEST:g}")
         if not 0 < self.min_score <= 1:
             raise ValueError(f"min-score is {self.min_score}: it must be above 0 and at most 1")
         if self.shard_faces < 1:

@@ -65,7 +65,10 @@ class YuNet:
         file = _yunet_file(model)
         cv2 = _import_cv2()
         cv2.setNumThreads(1)
-        self.network = cv2.FaceDetectorYN.create(str(file), "", (LONGER_SIDE, LONGER_SIDE), min_score, 0.3, 5000)
+        try:
+            self.network = cv2.FaceDetectorYN.create(str(file), "", (LONGER_SIDE, LONGER_SIDE), min_score, 0.3, 5000)
+        except cv2.error as error:
+            raise ValueError(f"{file} is not a model that OpenCV can load: give YuNet's .onnx file") from error
 
     def find_faces(self, image: UInt8[Tensor, "3 H W"]) -> list[Face]:
         small, scale = reduce(image)

@@ -65,7 +65,7 @@ def read_journal(out: Path) -> Iterator[list[str]]:
     """The rows of crops.csv, one after the other."""
     with _open(out / TABLE, "r") as stream:
         rows = csv.reader(stream)
-        next(rows)
+        next(rows, None)
         yield from rows
 
 

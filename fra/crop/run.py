@@ -24,13 +24,14 @@ from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import available_cores, crop_in_order
 from fra.faces import MARGIN
-from fra.faces.image import read_image, write_image
+from fra.faces.image import endings, read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.faces.shards import Shards
 from fra.files import atomic, claim_folder
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8
+ENDINGS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,21 @@ def crop(
         summary = _finish(out, record=record)
     if not quiet:
         print(summary)
-        print(f"The table is {out / 'crops.csv'}, the first crops are on {out / 'contact_sheet.jpg'}")
+        if found.ignored:
+            print(_ignored(found.ignored))
+        sheet = f", the first crops are on {out / 'contact_sheet.jpg'}" if summary.faces else ""
+        print(f"The table is {out / 'crops.csv'}{sheet}")
     return summary
+
+
+def _ignored(endings_found: Counter[str]) -> str:
+    """Which files beside the photos were not looked at, the commonest first."""
+    common = sorted(endings_found.items(), key=lambda item: (-item[1], item[0]))
+    kinds = [f"{count} {ending}" for ending, count in common[:ENDINGS_SHOWN]]
+    others = sum(count for _, count in common[ENDINGS_SHOWN:])
+    kinds += [f"{others} others"] if others else []
+    shown = ", ".join(kinds).encode(errors="replace").decode()  # file names need not be UTF-8
+    return f"ignored: {shown} (only files that end in {endings()} are read)"
 
 
 def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path, resume: bool) -> dict[str, Any]:

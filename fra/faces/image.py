@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,8 +113,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _one_line(error: Exception) -> str:
-    """A decoder's message without line breaks and without the memory addresses that Pillow prints."""
+    """A decoder's message without line breaks, Pillow's memory addresses and the places in torchvision's source."""
     text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>", "the file", str(error))
+    text = re.sub(r"^\w+, .*?\.cpp:\d+, ", "", text)
     return (" ".join(text.split()) or type(error).__name__)[:200]
 
 
@@ -136,19 +138,19 @@ def jpeg_bytes(image: UInt8[Tensor, "3 H W"]) -> bytes:
     return encode_jpeg(image.contiguous().cpu(), quality=JPEG_QUALITY).numpy().tobytes()
 
 
-def image_files(path: Path | str) -> list[Path]:
+def image_files(path: Path | str, *, ignored: Counter[str] | None = None) -> list[Path]:
     """The images of a folder tree in sorted order, of a .txt list in its own order, or one single image.
 
     A folder made by `fra crop` stands for the `crops` inside it. Hidden files and folders are left out. Lines of a
     list are relative to the list's folder; blank lines and lines that begin with # do not count, and a path that
-    appears twice counts once. Whether a listed file exists is found out by reading it. ValueError when there is
-    nothing at `path`, or no image in it.
+    appears twice counts once. Whether a listed file exists is found out by reading it. `ignored` counts the endings
+    of a folder's other files. ValueError when there is nothing at `path`, or no image in it.
     """
-    root, names = image_names(path)
+    root, names = image_names(path, ignored=ignored)
     return [named(root, name) for name in names]
 
 
-def image_names(path: Path | str) -> tuple[str, Iterator[str]]:
+def image_names(path: Path | str, *, ignored: Counter[str] | None = None) -> tuple[str, Iterator[str]]:
     """What `image_files` finds, one after the other: a folder, and names that are relative to it (or absolute).
 
     For pools that are too large for a list of paths. The errors of `image_files` come when the first name is asked for.
@@ -163,7 +165,7 @@ def image_names(path: Path | str) -> tuple[str, Iterator[str]]:
             raise ValueError(f"{path} is neither an image nor a folder nor a .txt list: expected {endings()}")
         return str(path.parent), iter([path.name])
     folder = image_folder(path)
-    return str(folder), _names_below(folder)
+    return str(folder), _names_below(folder, Counter() if ignored is None else ignored)
 
 
 def named(root: str, name: str) -> Path:
@@ -207,18 +209,18 @@ def listed_names(path: Path) -> Iterator[str]:
         raise ValueError(f"the list {path} is empty: expected one image path a line")
 
 
-def _names_below(folder: Path) -> Iterator[str]:
-    """The images below a folder, relative to it, in the order of their paths."""
+def _names_below(folder: Path, ignored: Counter[str]) -> Iterator[str]:
+    """The images below a folder, relative to it, in the order of their paths; counts the endings of other files."""
     seen: set[str] = set()  # a linked folder is followed, a circle of links is not
     found = False
-    for name in _walk(str(folder), "", seen):
+    for name in _walk(str(folder), "", seen, ignored):
         found = True
         yield name
     if not found:
         raise ValueError(f"no images below {folder}: expected files that end in {endings()}")
 
 
-def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
+def _walk(root: str, below: str, seen: set[str], ignored: Counter[str]) -> Iterator[str]:
     parent = os.path.join(root, below)
     real = os.path.realpath(parent)
     if real in seen:
@@ -231,12 +233,13 @@ def _walk(root: str, below: str, seen: set[str]) -> Iterator[str]:
                 continue
             if _is_folder(entry):
                 folders.add(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
+            elif (ending := os.path.splitext(entry.name)[1].lower()) not in EXTENSIONS:
+                ignored[ending or "without ending"] += 1
                 continue
             names.append(entry.name)
     for name in sorted(names):
         if name in folders:
-            yield from _walk(root, os.path.join(below, name), seen)
+            yield from _walk(root, os.path.join(below, name), seen, ignored)
         else:
             yield os.path.join(below, name)
 

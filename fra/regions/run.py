@@ -60,13 +60,12 @@ def draw_regions(
     if top < 1:
         raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
     pool = open_pool(faces)
+    _require_readable(pool, faces)
     region_model = load_region_model(model, quiet=quiet)
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
     place = choose_device(device)
     seen = _look(region_model.to(place).eval(), pool, place, rows)
-    if not seen.names:
-        raise ValueError(f"none of the {len(pool)} images in {faces} can be read; the first: {seen.skipped[0][1]}")
     maps = torch.cat(seen.heatmaps)
     order = measure.ranking(maps, per_image=per_image)
     found = measure.numbers(torch.cat(seen.scores))
@@ -98,6 +97,18 @@ def draw_regions(
     if not quiet:
         print(describe(summary, out))
     return summary
+
+
+def _require_readable(pool: Pool, faces: Path) -> None:
+    """Raises ValueError when no face can be read."""
+    reasons = []
+    for place in range(len(pool)):
+        try:
+            pool.image(place)
+            return
+        except UnreadableImage as error:
+            reasons.append(error.reason)
+    raise ValueError(f"none of the {len(pool)} images in {faces} can be read; the first: {reasons[0]}")
 
 
 def describe(summary: RegionsSummary, out: Path) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fra.crop.cut import COLUMNS
+from fra.crop.journal import TABLE, read_journal
 from fra.files import MARK, read_rows
 from fra.regions.draw import Snapshots, load_snapshots
 
@@ -134,9 +137,9 @@ def _add(runs: Runs, folder: Path) -> None:
         numbers, score = _json(folder / "regions.json"), _json(folder / "score.json")
         runs.regions.append(RegionsRun(name, numbers, score, _existing(sheet), _existing(gif)))
     elif kind == "crop":
-        rows = read_rows(folder / "crops.csv") if (folder / "crops.csv").is_file() else []
-        skipped = sum(bool(row.get("reason")) for row in rows)
-        runs.crop.append(CropRun(name, len(rows) - skipped, skipped, _existing(folder / "contact_sheet.jpg")))
+        rows = read_journal(folder) if (folder / TABLE).is_file() else ()
+        skipped = Counter(any(row[COLUMNS.index("reason") :]) for row in rows)
+        runs.crop.append(CropRun(name, skipped[False], skipped[True], _existing(folder / "contact_sheet.jpg")))
 
 
 def _pretrain(folder: Path) -> PretrainRun:

@@ -34,6 +34,11 @@ TERMS = {
 }
 
 
+OURS = (b'<meta name="generator" content="fra">', b"--paper: #fdfdfc; --ink: #1d1d1f;")
+"""What a report begins with; older ones have the second alone."""
+BEGINNING = 4096
+
+
 @dataclass(frozen=True)
 class Chart:
     title: str
@@ -53,20 +58,35 @@ def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | No
     """Write `report.html` from run folders (crop, pretrain, transfer, regions; in any mix) and return its path.
 
     `out` is a folder, or the .html file itself. The page holds everything it shows: no other file, no address. The same
-    folders give the same bytes. Raises ValueError when a folder does not exist or none of them holds a run.
+    folders give the same bytes. Raises ValueError when a folder does not exist or none of them holds a run, or `out` is
+    a file that is no report.
     """
     from jinja2 import Environment, StrictUndefined
 
+    target = _target(Path(out))
     found = read_runs([Path(run) for run in runs])
-    out = Path(out)
-    target = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(duration=words.duration, count=words.count, plural=words.plural, metric=metric_name)
     environment.tests["lower_is_better"] = lower_is_better
     template = environment.from_string((Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8"))
     page = template.render(**_content(found, title))
     with atomic(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")  # file names need not be UTF-8
+    return target
+
+
+def _target(out: Path) -> Path:
+    """Where the page goes. Raises ValueError when something lies there that is no report."""
+    target = out if out.suffix.lower() in {".html", ".htm"} else out / "report.html"
+    if out != target and out.is_file():
+        raise ValueError(f"{out} is a file: give a folder, or a file that ends in .html, for --out")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: choose another --out")
+    if target.exists():
+        with open(target, "rb") as stream:
+            beginning = stream.read(BEGINNING)
+        if not any(mark in beginning for mark in OURS):
+            raise ValueError(f"{target} was not written by `fra report`: choose another --out, or remove it")
     return target
 
 

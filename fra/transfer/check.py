@@ -3,11 +3,13 @@
 Counts, labels, split sizes, missing and damaged pictures, and faces that are in the training and the test images.
 """
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,8 @@ ALIKE_SLOPES = 0.85
 CALLED = {"train": "training", "val": "validation", "test": "test"}
 SHOWN = 5
 READ_AT_ONCE = 1024
+DAMAGED = (ValueError, LookupError, EOFError, csv.Error, BadZipFile)
+"""What readers raise at lists that are not as they should be."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,13 @@ def check(
         raise ValueError(f"{folder} is not a folder: give the one that the dataset was unpacked to")
     try:
         faces = dataset.read(folder)
-    except (ValueError, UnicodeDecodeError) as error:
-        return None, [Fault(str(error), f"take the original file again; `fra data layout {name}` shows the tree")]
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return None, [Fault(what, f"complete the download; `fra data layout {name}` shows the tree")]
+    except DAMAGED as error:
+        clear = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+        what = str(error) if clear else f"a list cannot be understood ({type(error).__name__}: {error})"
+        return None, [Fault(what, f"take the original file again; `fra data layout {name}` shows the tree")]
     missing = set(faces.missing())
     faults = [
         *count_faults(faces, dataset.published),

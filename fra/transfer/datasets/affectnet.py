@@ -83,7 +83,7 @@ def read_list(path: Path) -> Iterator[Face]:
     """The rows of training.csv or validation.csv, which some downloads give without its heading."""
     if not path.exists():
         raise ValueError(f"{path} is missing: training.csv and validation.csv belong together")
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8-sig") as stream:
         for number, row in enumerate(csv.reader(stream), 1):
             if number == 1 and row and row[0] == HEADING.split()[0]:
                 if row[: len(COLUMNS)] != HEADING.split():

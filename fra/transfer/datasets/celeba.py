@@ -89,7 +89,7 @@ def read_partition(path: Path) -> dict[str, str]:
 def _rows(path: Path) -> list[list[str]]:
     """The words of each line that has any."""
     between = "," if path.suffix == ".csv" else None
-    with open(path) as lines:
+    with open(path, encoding="utf-8-sig") as lines:
         return [line.strip().split(between) for line in lines if line.strip()]
 
 

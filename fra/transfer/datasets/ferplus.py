@@ -88,7 +88,7 @@ def majority(votes: Sequence[int]) -> int | None:
 
 def read_votes(path: Path) -> Iterator[Voted]:
     """The images of fer2013new.csv that have a name and a majority."""
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8-sig") as stream:
         table = csv.reader(stream)
         heading = next(table, [])
         if [word.strip() for word in heading] != ["Usage", "Image name", *VOTES]:
@@ -104,7 +104,7 @@ def read_votes(path: Path) -> Iterator[Voted]:
 
 def read_folder_list(path: Path, split: str) -> Iterator[Voted]:
     """The images of a label.csv that have a majority."""
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8-sig") as stream:
         for number, row in enumerate(csv.reader(stream), 1):
             if len(row) != 2 + len(VOTES) or not row[0]:
                 raise _damaged(path, number, row, "a file name, a box and ten votes")
@@ -137,7 +137,7 @@ class PixelTable:
         wanted = zip(lines, splits, strict=True)
         line, split = next(wanted, (0, ""))
         with open(path, "rb") as table:
-            heading = [word.strip() for word in table.readline().decode(errors="replace").split(",")]
+            heading = [word.strip() for word in table.readline().decode("utf-8-sig", "replace").split(",")]
             if "pixels" not in heading or "Usage" not in heading:
                 raise ValueError(f"{path} begins with '{','.join(heading)[:80]}': expected emotion,pixels,Usage")
             self.column, usage = heading.index("pixels"), heading.index("Usage")

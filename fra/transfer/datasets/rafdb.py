@@ -21,7 +21,7 @@ def read(folder: Path) -> LabelledFaces:
     """Read the layout above. Raises ValueError when the list is not there, or a line of it cannot be understood."""
     root = find_layout(folder, holds="EmoLabel/list_patition_label.txt", below="basic", name="rafdb")
     names, labels = [], []
-    with open(root / "EmoLabel/list_patition_label.txt") as lines:
+    with open(root / "EmoLabel/list_patition_label.txt", encoding="utf-8-sig") as lines:
         for number, line in enumerate(filter(str.strip, lines), 1):
             name, _, label = line.strip().partition(" ")
             if not name.startswith(("train_", "test_")) or label not in tuple("1234567"):

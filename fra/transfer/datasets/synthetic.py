@@ -12,16 +12,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from fra.faces.image import write_image
 from fra.faces.landmarks import place_in_image
 from fra.faces.layout import find_layout
 from fra.faces.synthetic import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
-from fra.files import claim_folder, read_rows, write_rows
+from fra.files import MARK, claim_folder, read_rows, write_rows
 from fra.transfer.attributes import Attributes
 from fra.transfer.dataset import Dataset, LabelledFaces, splits_of
 from fra.transfer.expression import Expression
@@ -44,9 +47,11 @@ def read(folder: Path) -> LabelledFaces:
     """Read what `write` wrote: tasks `expression`, `attributes`, `landmarks` (68) and `landmarks98`."""
     root = find_layout(folder, holds="labels.csv", below="synthetic", name="synthetic")
     rows = read_rows(root / "labels.csv")
-    names = tuple(name for name in rows[0] if name not in ("file", "split", "expression"))
-    with np.load(root / "landmarks.npz") as arrays:
-        points = {name: torch.from_numpy(arrays[name]) for name in ("points68", "points98")}
+    known = ("file", "split", "expression")
+    if not rows or not all(name in rows[0] for name in known):
+        raise ValueError(f"{root / 'labels.csv'} lists no drawn faces: draw some with `fra data synthetic`")
+    names = tuple(name for name in rows[0] if name not in known)
+    points = _read_points(root / "landmarks.npz")
     with Image.open(root / "images" / rows[0]["file"]) as first:
         size = first.width
     return LabelledFaces(
@@ -61,7 +66,7 @@ def read(folder: Path) -> LabelledFaces:
             "landmarks98": Landmarks(98),
         },
         targets={
-            "expression": torch.tensor([EXPRESSIONS.index(row["expression"]) for row in rows]),
+            "expression": torch.tensor([_expression(row, root) for row in rows]),
             "attributes": torch.tensor([[row[name] == "1" for name in names] for row in rows]),
             "landmarks": place_in_image(points["points68"], size),
             "landmarks98": place_in_image(points["points98"], size),
@@ -69,14 +74,39 @@ def read(folder: Path) -> LabelledFaces:
     )
 
 
-def write(out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int | None = None) -> None:
+def _read_points(path: Path) -> dict[str, Float[Tensor, "N P 2"]]:
+    try:
+        with open(path, "rb") as stream, np.load(stream) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in ("points68", "points98")}
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{path} is missing or damaged: draw the faces again with `fra data synthetic`") from error
+
+
+def _expression(row: dict[str, str], root: Path) -> int:
+    if row["expression"] not in EXPRESSIONS:
+        raise ValueError(
+            f"{root / 'labels.csv'} says that {row['file']} shows '{row['expression']}': expected one of "
+            f"{', '.join(EXPRESSIONS)}"
+        )
+    return EXPRESSIONS.index(row["expression"])
+
+
+def write(
+    out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int | None = None, resume: bool = False
+) -> None:
     """Draw `count` faces of `size` pixels into the new folder `out`, in the layouts above.
 
     The same arguments write the same bytes, and a larger `count` only adds faces: face i depends on (seed, i), its
-    split on i alone. `out` appears when all is written. Raises ValueError when `out` already holds something.
+    split on i alone. `out` appears when all is written: a run that was interrupted begins again, and `resume` leaves
+    an `out` alone that already holds these faces. Raises ValueError when it holds anything else.
     """
     if count < len(SPLITS):
         raise ValueError(f"{count} drawn faces cannot fill three splits: draw at least {len(SPLITS)}")
+    if resume and (out / MARK).exists():
+        claim_folder(out, command="data synthetic", resume=True)
+        if not _holds(out, count, size, seed):
+            raise ValueError(f"{out} was drawn with another count, size or seed: give the same, or another --out")
+        return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: choose another --out")
     building = out.with_name(f".{out.name}-unfinished")
@@ -94,6 +124,13 @@ def write(out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int
         os.replace(building, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _holds(root: Path, count: int, size: int, seed: int) -> bool:
+    """Whether the last of these faces is the last one in `root`."""
+    last = draw_face(seed * FACES_PER_SEED + count - 1, size=size).points68
+    points = _read_points(root / "landmarks.npz")["points68"]
+    return len(points) == count and torch.allclose(points[-1], last)
 
 
 Truth = dict[str, np.ndarray]

@@ -86,7 +86,7 @@ def read_table(path: Path) -> AnnotatedFaces:
     """An original list. Raises ValueError naming the line that cannot be understood."""
     before = 2 * POINTS + RECTANGLE + len(ATTRIBUTES)
     files, rows = [], []
-    with open(path) as lines:
+    with open(path, encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             words = line.split(maxsplit=before)
             if not words:
