@@ -98,8 +98,8 @@ def transfer(
     """Judge an encoder on the task of a recipe; give the content of `results.json`, which `out` then holds.
 
     `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` replaces the recipe's.
-    Each of the `seeds`, from `first_seed` on, draws its own labels and head. `resume` keeps those that are finished, and
-    the others give the numbers they would have given. Raises ValueError when anything does not fit together.
+    Each of the `seeds`, from `first_seed` on, draws its own labels and head. `resume` keeps those that are finished;
+    others give the numbers they would have given. Raises ValueError when anything does not fit together.
     """
     where = choose_device(device)
     if fraction is not None:
