@@ -298,7 +298,8 @@ def test_weights_that_half_precision_would_change_are_refused(script, run, fairf
     shutil.copytree(run, spoiled)
     _, notes = read_weights(run / "encoder.safetensors")
     tensors = load_file(run / "encoder.safetensors")
-    tensors["conv1.weight"][0] *= 1e8  # beyond half precision's range, and undone by the batch norm behind it
+    for name, factor in (("conv1.weight", 1e-6), ("bn1.running_mean", 1e-6), ("bn1.weight", 1e6)):
+        tensors[name][0] *= factor  # too small for half precision, and made up for by the batch norm behind it
     save_file(tensors, spoiled / "encoder.safetensors", {key: json.dumps(value) for key, value in notes.items()})
     with pytest.raises(ValueError, match="half precision would change"):
         script.ship(spoiled, name="laptop", faces=fairface, results=[])
