@@ -77,8 +77,7 @@ class Predictor:
         groups: dict[Any, Group] = {}
         for name, model in self.models.items():
             framing = Whole() if detector == "none" else framing_of(model.dataset, model.crop)
-            config = getattr(model.encoder, "config", None)  # holds the normalisation, which is no weight
-            key = (encoder_fingerprint(model.encoder), repr(config), framing, model.image_size, model.reads_maps)
+            key = (encoder_fingerprint(model.encoder), framing, model.image_size, model.reads_maps)
             group = groups.setdefault(key, Group(framing, model.image_size, {}))
             model.encoder = next(iter(group.models.values()), model).encoder
             group.models[name] = model.to(self.device)
