@@ -22,7 +22,7 @@ FEW_LABELS = 0.1
 SEEDS = 3
 TASKS = ("synthetic_expression", "synthetic_attributes", "synthetic_landmarks")
 FEWEST_FACES = 8
-PHOTO_STEPS = 1250  # about as much training as on drawn faces
+PHOTO_STEPS = 1125  # about as much training as on drawn faces
 MOST_EPOCHS = 50
 
 
