@@ -1,6 +1,7 @@
 """Pre-training as training: it learns, it resumes bit for bit, it leaves a run that explains itself."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,6 +61,16 @@ def test_a_run_folder_holds_what_was_promised(finished: Path) -> None:
     assert len(list((finished / "snapshots").glob("epoch_*.npz"))) == 3
     shares = [float(read_rows(finished / "health.csv")[-1][f"usage_{index}"]) for index in range(4)]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_short_epochs_are_measured_but_not_all_told(
+    drawn_faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fra.pretrain.run.TELL_SECONDS", 1000)
+    recipe = load_pretrain_recipe("smoke/resnet10_half.fra", [*FRA_TINY, "schedule.epochs=3"])
+    out = pretrain(recipe, drawn_faces, tmp_path / "run", workers=0, device="cpu", precision="32")
+    assert re.findall(r"epoch (\d):", capsys.readouterr().out) == ["0", "3"]
+    assert [row["epoch"] for row in read_rows(out / "health.csv")] == ["0", "1", "2", "3"]
 
 
 def test_exported_encoder_has_torchvisions_keys_and_gives_features(finished: Path) -> None:
