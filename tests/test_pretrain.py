@@ -66,7 +66,7 @@ def test_a_run_folder_holds_what_was_promised(finished: Path) -> None:
 def test_short_epochs_are_measured_but_not_all_told(
     drawn_faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fra.pretrain.run.TELL_SECONDS", 1000)
+    monkeypatch.setattr("fra.training.journal.SECONDS_BETWEEN_EPOCHS", 1000)
     recipe = load_pretrain_recipe("smoke/resnet10_half.fra", [*FRA_TINY, "schedule.epochs=3"])
     out = pretrain(recipe, drawn_faces, tmp_path / "run", workers=0, device="cpu", precision="32")
     assert re.findall(r"epoch (\d):", capsys.readouterr().out) == ["0", "3"]

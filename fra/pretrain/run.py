@@ -4,7 +4,6 @@ recipe -> pool and views -> method -> training loop -> a run folder that explain
 """
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -51,7 +50,6 @@ METHODS: dict[str, tuple[type[Any], type[Method]]] = {
 }
 CONFIGS = {name: config for name, (config, _) in METHODS.items()}
 SNAPSHOT_FACES = 8
-TELL_SECONDS = 5  # between two epochs on the screen: few faces make short epochs
 
 
 @dataclass(frozen=True)
@@ -295,7 +293,6 @@ class Watch:
         chosen = watched_faces(recipe, pool)
         self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
         self.monitor = HealthMonitor(self.faces, **side_sets)
-        self.last_epoch, self.told = recipe.schedule.epochs, -float("inf")
         if not (out / "snapshots" / "faces.npz").exists():
             self._show_views(recipe, pool, chosen)
 
@@ -309,7 +306,7 @@ class Watch:
             np.savez_compressed(temporary, images=(shown(self.faces) * 255).byte().cpu().numpy())
 
     def epoch(self, method: Method, epoch: int, step: int) -> list[str]:
-        """Measure, append to health.csv, keep snapshots and weights; lines to show, if the last are not of just now."""
+        """Measure, append to health.csv, keep snapshots and weights; lines to show."""
         table = self.out / "health.csv"
         ranks = [float(row["effective_rank"]) for row in read_rows(table)] if table.exists() else []
         measured, regions = self.monitor.measure(method, epoch, earlier_ranks=ranks)
@@ -320,9 +317,6 @@ class Watch:
                 np.savez_compressed(temporary, heatmaps=shown(regions.heatmaps).half().cpu().numpy())
         self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
-        if time.monotonic() - self.told < TELL_SECONDS and epoch < self.last_epoch:
-            return []
-        self.told = time.monotonic()
         numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)
         return [f"epoch {epoch}: {numbers}"] + ([f"[yellow]warning: {row['warning']}"] if row["warning"] else [])
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from fra.files import append_rows, read_rows, shortened, write_rows
 
+SECONDS_BETWEEN_EPOCHS = 5
+"""On the screen: few images make short epochs, whose lines would run away."""
+
 
 def keep_rows_until(path: Path, step: int) -> None:
     """Drop the rows of steps after `step`: a resumed run writes them again."""
@@ -30,6 +33,7 @@ class Journal:
         self._started = time.perf_counter()
         self._steps_here = 0
         self._waited = 0.0
+        self._told = -float("inf")
         self._progress = None
         if not quiet:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -84,10 +88,12 @@ class Journal:
             note = f"loss {row['loss']:.3f}  {rate:.1f} {self.unit}/s, {bound}"
             self._progress.update(self._task, note=note)
 
-    def say(self, text: str) -> None:
-        """A line above the progress bar."""
-        if self._progress:
-            self._progress.console.print(text)
+    def tell_epoch(self, lines: list[str], *, last: bool) -> None:
+        """An epoch's lines above the progress bar, unless another's are of just now; those of the last in any case."""
+        if self._progress and lines and (last or time.monotonic() - self._told >= SECONDS_BETWEEN_EPOCHS):
+            self._told = time.monotonic()
+            for line in lines:
+                self._progress.console.print(line)
 
     def paused(self, work: Callable[[], None]) -> None:
         """Do `work` (measuring, saving) without counting its time as training."""

@@ -67,9 +67,9 @@ def fit(
     """Fit `model` (a Trainable) and return the number of steps done; state is in `folder`/last.ckpt.
 
     `batches_from(n)` yields the endless batches of this process from batch n on. `on_epoch(epoch, step)` measures
-    and returns lines to show; it runs on process 0, first for epoch 0 before training. With `resume` the run goes
-    on from its checkpoint, bit for bit as if it had not stopped. Raises ValueError when the loss is not finite and
-    Interrupted after a stop signal.
+    and returns lines to show (not all are, when epochs are short); it runs on process 0, first for epoch 0 before
+    training. With `resume` the run goes on from its checkpoint, bit for bit as if it had not stopped. Raises ValueError
+    when the loss is not finite and Interrupted after a stop signal.
     """
     fabric, path = how.fabric, how.folder / "last.ckpt"
     wrapped, stepper = fabric.setup(model, optimizer)
@@ -184,8 +184,7 @@ def _at_epoch(
     step: int,
 ) -> None:
     def work() -> None:
-        for line in on_epoch(epoch, step):
-            journal.say(line)
+        journal.tell_epoch(on_epoch(epoch, step), last=step == how.steps)
         save()
 
     if how.fabric.is_global_zero:
