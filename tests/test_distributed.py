@@ -33,6 +33,10 @@ METHODS = {
     "lewel": (LEWEL, LEWELConfig(head=SMALL)),
     "fra": (FRA, FRAConfig(head=SMALL, decoder=TWO_LAYERS, teacher_dropout=True)),
     "fra alive": (FRA, FRAConfig(head=SMALL, decoder=ALIVE, assignment="exponentials")),
+    "fra matched": (
+        FRA,
+        FRAConfig(head=SMALL, decoder=ALIVE, cluster_views="matched", balance="face", cluster_weight=2.0),
+    ),
     "fra aligned": (FRA, FRAConfig(head=SMALL, decoder=ALIVE, cluster_views="aligned", cluster_weight=2.0)),
 }
 MODES = ("eval", "train")

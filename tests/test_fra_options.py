@@ -21,10 +21,11 @@ from torch.testing import assert_close
 from fra.parts.distributed import mean_over_processes
 from fra.parts.encoder import Encoder, EncoderConfig
 from fra.parts.mask_decoder import DecoderConfig
-from fra.parts.sinkhorn import sinkhorn
-from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows, seen_from
+from fra.parts.sinkhorn import sinkhorn, sinkhorn_within
+from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows, seen_from, unmirrored
 from fra.pretrain.method import FramedViews, HeadConfig
 from fra.pretrain.run import load_pretrain_recipe
+from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.schedules import ScheduleConfig
 from fra.training.trainable import Progress
@@ -143,6 +144,9 @@ def probabilities(teacher: FaceAndRegions, *, temperature: float = 0.04) -> Tens
         (dict(mean_entropy_weight=0.5), {"clusters"}, OF_CLUSTERS),
         (dict(cluster_views="crossed"), {"assignment", "clusters"}, OF_CLUSTERS),
         (dict(cluster_views="aligned"), {"assignment", "clusters"}, OF_CLUSTERS),
+        (dict(cluster_views="matched"), {"assignment", "clusters"}, OF_CLUSTERS),
+        (dict(balance="face"), {"assignment", "clusters"}, OF_CLUSTERS),
+        (dict(balance_strength=0.5), {"assignment", "clusters"}, OF_CLUSTERS),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -248,6 +252,56 @@ def test_a_view_is_told_what_the_other_one_says_of_the_same_place() -> None:
     assert torch.equal(partly.sum(-1) > 0, shown.bool())
     assert_close(partly[2:, 3:], expected[1][2:, 3:] * 20 / 9)  # between the other's middles
     assert float(partly.sum()) == pytest.approx(20)
+
+
+def test_matched_views_agree_about_physical_places_and_aligned_ones_about_those_of_the_mirrored_face() -> None:
+    """On a picture whose colours are its coordinates, what the other view says of a position is what lies there."""
+    size, ramp = 32, torch.linspace(0, 250, 100)
+    picture = torch.stack([ramp.expand(100, -1), ramp[:, None].expand(-1, 100), torch.zeros(100, 100)]).byte()
+    plain = ViewsConfig(size=size, scale=(0.3, 1.0), jitter=0, grayscale=0, blur=(0, 0), solarize=(0, 0))
+    maker, pool = ViewMaker(plain, seed=1), torch.arange(60)
+    ours, other = (view.float() / 250 for view in maker.make([picture] * 60, pool, epoch=0))
+    here, there = maker.frames([picture] * 60, pool, epoch=0)
+    mirrored = (here[:, 2] < 0) != (there[:, 2] < 0)
+    assert 10 < int(mirrored.sum()) < 50
+    for frames, across in (
+        ((here, there), ours[:, 0]),
+        ((unmirrored(here), unmirrored(there)), torch.where(mirrored[:, None, None], 1 - ours[:, 0], ours[:, 0])),
+    ):
+        seen = seen_from(pixel_rows(other), other.shape, *frames).view(60, size, size, 3).permute(0, 3, 1, 2)
+        shown = seen_from(torch.ones(60 * size**2, 1), (60, 1, size, size), *frames).view(60, 1, size, size)
+        assert (shown.flatten(1).gt(0).float().mean(1) > 0.05).all()
+        # What a view does not show has no weight, and all that it shows together weighs as much as a whole view.
+        assert_close(shown.flatten(1).mean(1), torch.ones(60), atol=1e-5, rtol=0)
+        for channel, expected in ((0, across), (1, ours[:, 1])):
+            found = seen[:, channel] / shown[:, 0].clamp(min=1e-6)
+            assert_close(found[shown[:, 0] > 0], expected[shown[:, 0] > 0], atol=0.04, rtol=0)
+
+
+def test_balancing_within_a_face_gives_every_face_every_region_and_a_soft_share_less_of_what_it_hides() -> None:
+    """Two faces: all positions of the first prefer region 0 and those of the second region 1, each by e : 1."""
+    weights = torch.tensor([[[math.e, 1.0]] * 4, [[1.0, math.e]] * 4])
+    together = sinkhorn(weights.flatten(0, 1)).view(2, 4, 2)
+    assert_close(together.mean(1), torch.tensor([[math.e, 1.0], [1.0, math.e]]) / (1 + math.e))
+    assert_close(sinkhorn_within(weights), torch.full((2, 4, 2), 0.5))
+    # One round: columns (e, 1) / (e + 1) to the power .5 leave e**.5 : 1; a half of the odds' logarithm a round.
+    soft = sinkhorn_within(weights, rounds=1, strength=0.5)
+    assert_close(soft[0, 0], torch.tensor([math.e**0.5, 1.0]) / (1 + math.e**0.5))
+    assert_close(sinkhorn_within(weights[:1])[0], sinkhorn(weights[0]))
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(balance_strength=0.0), dict(balance_strength=1.5), dict(balance_strength=math.nan)]
+)
+def test_a_strength_of_balance_outside_its_range_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="balance_strength is .*above 0 and at most 1"):
+        FRAConfig(**settings)
+
+
+def test_faces_are_balanced_one_by_one_when_asked() -> None:
+    method = build(balance="face", assignment="exponentials", sinkhorn_epsilon=0.5, sinkhorn_rounds=30)
+    shares = method._balanced(torch.randn(3, 8, 4, 4)).view(3, 16, 8).mean(1)
+    assert_close(shares, torch.full((3, 8), 1 / 8), atol=1e-3, rtol=0)
 
 
 def test_a_view_that_shares_nothing_with_the_other_is_told_nothing() -> None:

@@ -23,7 +23,7 @@ from fra.parts.mask_decoder import DecoderConfig
 from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
 from fra.parts.similarity import cosine_distance, cosines
-from fra.parts.sinkhorn import sinkhorn
+from fra.parts.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 
@@ -65,9 +65,17 @@ class FRAConfig:
     """Rounds of balancing (released code, SwAV)."""
     mean_entropy_weight: float = 1.0
     """Weight of the mean-entropy term inside the cluster term (released code)."""
-    cluster_views: Literal["same", "crossed", "aligned"] = "same"
-    """Teacher and student look at the same view (released code), each at the other's, position by position, or each at
-    the other's, place of the face by place (ours: regions must follow the face when it moves in its view)."""
+    balance: Literal["batch", "face"] = "batch"
+    """Regions receive equal shares of all positions of the batch (released code), or of the positions of each face
+    (ours: every face then has every region, where light and skin could otherwise earn regions of their own)."""
+    balance_strength: float = 1.0
+    """How firmly, in (0, 1]: 1 is equal shares (released code); below, a region that a face hides may stay small."""
+    cluster_views: Literal["same", "crossed", "aligned", "matched"] = "same"
+    """Where the teacher's assignment of a position comes from: the same view (released code); the other view, position
+    by position (crossed); the other view, the same place in the frame of the face, a mirrored view being a face of its
+    own (aligned); or the other view, the same physical place, so that the left eye of a view meets the left eye of its
+    mirror image (matched). The last two are ours: regions must follow the face when it moves in its view, and those
+    that are matched cannot tell left from right by place, which makes them parts."""
     detached_regions: bool = False
     """Regions are read off the encoder without bending it: scores and heatmaps send no gradient into it, what is pooled
     under the heatmaps does (ours)."""
@@ -75,6 +83,10 @@ class FRAConfig:
     """How the means over processes (of mask embeddings and of assignments) are differentiated: as one process with the
     whole batch would (ours: exact), or with each process's own gradient divided by W (released code: in-place
     all_reduce). Alone they are the same."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.balance_strength <= 1:
+            raise ValueError(f"balance_strength is {self.balance_strength}: give a number above 0 and at most 1")
 
     @property
     def region_head(self) -> RegionHeadConfig:
@@ -129,7 +141,7 @@ class FRA(Method):
         self.face_predictor = MLPHead(out, hidden=hidden, out=out)
         self.region_predictor = MLPHead(out, hidden=hidden, out=out)
         self.teacher = MomentumTeacher(self.online, follow_buffers=config.follow_buffers)
-        self.wants_frames = config.cluster_views == "aligned"
+        self.wants_frames = config.cluster_views in ("aligned", "matched")
         self._embeddings_of_step: list[Tensor] = []
 
     @property
@@ -144,7 +156,7 @@ class FRA(Method):
         return self
 
     def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]] | FramedViews, progress: Progress) -> Loss:
-        """Without frames, which only aligned clusters ask for, every view counts as the whole face."""
+        """Without frames, which only aligned and matched clusters ask for, every view counts as the whole face."""
         if not isinstance(views, FramedViews):
             views = FramedViews(views, [WHOLE.to(view.device).expand(len(view), -1) for view in views])
         views, frames = views
@@ -152,8 +164,10 @@ class FRA(Method):
         assignments = [self._balanced(target.scores) for target in targets]
         if self.config.cluster_views != "same":
             assignments.reverse()
-        if self.config.cluster_views == "aligned":
+        if self.wants_frames:
             shape = targets[0].scores.shape
+            if self.config.cluster_views == "aligned":
+                frames = [unmirrored(frame) for frame in frames]
             pairs = zip(assignments, frames, frames[::-1], strict=True)
             assignments = [seen_from(rows, shape, *both) for rows, *both in pairs]
         triples = zip(views, targets[::-1], assignments, strict=True)
@@ -193,12 +207,16 @@ class FRA(Method):
 
     def _balanced(self, scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
         """The teacher's assignment of every pixel, balanced over the regions."""
+        rounds, strength = self.config.sinkhorn_rounds, self.config.balance_strength
         rows = pixel_rows(scores)
         if self.config.assignment == "probabilities":
             weights = (rows / self.config.teacher_temperature).softmax(-1)
         else:
             weights = (rows / self.config.sinkhorn_epsilon).exp()
-        return sinkhorn(weights, rounds=self.config.sinkhorn_rounds)
+        if self.config.balance == "batch":
+            return sinkhorn(weights, rounds=rounds, strength=strength)
+        faces = weights.view(len(scores), -1, scores.shape[1])
+        return sinkhorn_within(faces, rounds=rounds, strength=strength).flatten(0, 1)
 
     def after_step(self, progress: Progress) -> None:
         if self._embeddings_of_step:
@@ -224,14 +242,20 @@ def pixel_rows(scores: Float[Tensor, "B K h w"]) -> Float[Tensor, "R K"]:
     return scores.flatten(2).transpose(1, 2).reshape(-1, scores.shape[1])
 
 
+def unmirrored(frames: Float[Tensor, "B 4"]) -> Float[Tensor, "B 4"]:
+    """Frames of mirrored views (negative width) as they lie in the mirrored image, which is then a face of its own:
+    faces are nearly symmetric and cropped about their middle (ours)."""
+    left, top, width, height = frames.unbind(1)
+    return torch.stack([torch.where(width < 0, 1 - left, left), top, width.abs(), height], 1)
+
+
 def seen_from(
     rows: Float[Tensor, "R K"], shape: Sequence[int], here: Float[Tensor, "B 4"], there: Float[Tensor, "B 4"]
 ) -> Float[Tensor, "R K"]:
     """What the other views (in frame `there`) say of the positions of these views (in frame `here`), bilinearly.
 
     `shape` is (B, K, h, w) of both. Positions that the other view does not show are rows of zeros; the rest weigh the
-    more, so that in a mean over all rows each face counts alike. A mirrored image is taken as a face of its own, which
-    lies in its frame as the other does: faces are nearly symmetric and cropped about their middle (ours).
+    more, so that in a mean over all rows each face counts alike.
     """
     batch, regions, height, width = shape
     axes = []

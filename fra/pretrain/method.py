@@ -37,7 +37,8 @@ class FramedViews(NamedTuple):
 
     views: Sequence[Float[Tensor, "B RGB _ _"]]
     frames: Sequence[Float[Tensor, "B 4"]]
-    """Left, top, width and height as shares of the image, of the mirrored image where the view is mirrored."""
+    """Left, top, width and height as shares of the image; the width of a mirrored view is negative, its left edge the
+    right edge of what it shows."""
 
 
 class Method(nn.Module, ABC):

@@ -159,10 +159,10 @@ class ViewParameters:
     def frames(self, sizes: Int[np.ndarray, "B 2"]) -> Float[np.ndarray, "B 4"]:
         """Where the views lie in their images of given (height, width): left, top, width, height, as shares.
 
-        Of the mirrored image where a view is mirrored, so that the left of a frame is the left of its view.
+        The left edge of a mirrored view is the right one of its box, from where it reaches back: its width is negative.
         """
         left, top, width, height = self.boxes.T
-        left = np.where(self.flip, sizes[:, 1] - left - width, left)
+        left, width = np.where(self.flip, left + width, left), np.where(self.flip, -width, width)
         return np.stack([left, top, width, height], 1) / sizes[:, [1, 0, 1, 0]]
 
 
