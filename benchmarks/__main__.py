@@ -1,4 +1,4 @@
-"""`python -m benchmarks [SUITE ...]`: measure, keep the rows in results.json and the tables in docs/performance.md."""
+"""`python -m benchmarks [SUITE ...]`: rows go to results.json, tables to docs/dev/performance.md."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ from benchmarks.paired import Row
 from benchmarks.suites import SUITES, timed
 
 RESULTS = Path(__file__).parent / "results.json"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "dev" / "performance.md"
 MARK = "<!-- measured: everything below is written by python -m benchmarks -->"
 
 
@@ -29,7 +29,7 @@ def table(rows: list[Row]) -> str:
 
 
 def write_page(rows: list[Row]) -> None:
-    """Replace the tables of docs/performance.md; its text above the mark stays."""
+    """Replace the tables of docs/dev/performance.md; its text above the mark stays."""
     text = PAGE.read_text().split(MARK)[0]
     tables = []
     for name in SUITES:

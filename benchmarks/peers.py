@@ -73,7 +73,7 @@ class LightlySwAV(nn.Module):
 
 
 def pil_views(size: int) -> Callable[[Sequence[bytes]], list[Tensor]]:
-    """From JPEGs' bytes to batches of FRA's two views by Pillow and torchvision, image by image (spec, section 8)."""
+    """From JPEGs' bytes to batches of FRA's two views by Pillow and torchvision, image by image (spec fra.md, 8)."""
 
     def one(blur: float, solarize: float) -> old_transforms.Compose:
         def maybe_blur(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@
 
 All have the same network and faces (recipes `laptop/resnet10_half.METHOD`), and but for LEWEL, which takes as long in
 fewer, the same number of epochs. Transfers are repeated with three seeds unless told otherwise. The table lands in
-`OUT/comparison.md` and `.csv`; its last version is in docs/results.md.
+`OUT/comparison.md` and `.csv`; its last version is in docs/results/index.md.
 """
 
 from experiments.judge import LAPTOP, Score, make, parser

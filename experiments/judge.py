@@ -87,7 +87,7 @@ class Diary(Source):
 def waking_step(log: list[dict[str, str]], *, regions: int) -> int | None:
     """The logged step from which on the assignment is below ASLEEP * log K to the end; None when regions sleep at last.
 
-    Ours: at the fixed point of equal masks it is log K exactly (spec, section 15).
+    Ours: at the fixed point of equal masks it is log K exactly (spec fra.md, section 15).
     """
     awake = None
     for row in log:

@@ -5,7 +5,7 @@
 Every run starts from the same seed, sees the same faces in the same order, and has the same optimiser; it is judged by
 the region score (300-W), by RAF-DB in linear evaluation and by LFW's pairs. `--only NAME ...` takes some of the
 variants, `--seeds 2` repeats them with other first weights and orders. The table lands in `OUT/regions.md` and
-`OUT/regions.csv`; its last version is in docs/regions.md.
+`OUT/regions.csv`; its last version is in docs/dev/studies/regions.md.
 """
 
 from experiments.judge import Diary, Score, make, parser

@@ -23,7 +23,7 @@ SEEDS = 3
 TASKS = ("synthetic_expression", "synthetic_attributes", "synthetic_landmarks")
 FEWEST_FACES = 8
 PHOTO_STEPS = 1125  # about as much training as on drawn faces
-MOST_EPOCHS = 400  # 95 faces then have 800 steps; with 100 no region woke (docs/log.md)
+MOST_EPOCHS = 400  # 95 faces then have 800 steps; with 100 no region woke (docs/dev/log.md)
 
 
 def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:

@@ -116,7 +116,7 @@ def below(prefix: str, state: State) -> State:
 
 
 def released_fra(backbone: State, *, layers: int = 2, module: bool = True) -> dict[str, Any]:
-    """A checkpoint of the released FRA (spec, section 10) around a backbone."""
+    """A checkpoint of the released FRA (spec fra.md, section 10) around a backbone."""
     channels = backbone["layer4.0.downsample.0.weight"].shape[0]
     state = below("online_net.backbone.", backbone) | below("encoder_q.", backbone)
     state |= below("target_net.backbone.", {name: torch.zeros_like(tensor) for name, tensor in backbone.items()})

@@ -1,4 +1,4 @@
-"""Every option of FRA (spec, section 9: where paper and released code differ) changes what it should, nothing else."""
+"""Every option of FRA (spec fra.md, 9: where paper and released code differ) changes what it should, nothing else."""
 
 import copy
 import math
@@ -509,7 +509,7 @@ def test_without_following_the_teacher_keeps_batch_statistics_of_its_own() -> No
 
 
 def released_names() -> set[str]:
-    """Names of all trained tensors of the released network with two decoder layers (spec, section 10)."""
+    """Names of all trained tensors of the released network with two decoder layers (spec fra.md, section 10)."""
     with torch.device("meta"):
         resnet = torchvision.models.resnet50()
     names = [f"backbone.{name}" for name, _ in resnet.named_parameters() if not name.startswith("fc.")]

@@ -1,4 +1,4 @@
-"""The published modules' numbers (spec, section 13): every loss and part of FRA to six decimals."""
+"""The published modules' numbers (spec fra.md, section 13): every loss and part of FRA to six decimals."""
 
 import math
 

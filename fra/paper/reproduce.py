@@ -78,7 +78,7 @@ def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, ne
     if needed and (faces is None or data is None):
         missing = "--faces (a folder of face crops)" if faces is None else "--data (a folder of data sets)"
         raise ValueError(
-            f"{missing} is missing: only --scale smoke draws its own; docs/reproducing.md says what to download"
+            f"{missing} is missing: only --scale smoke draws its own; docs/guides/reproduce.md says what to download"
         )
     return Place(out, faces or Path("FACES"), data or Path("DATA"))
 

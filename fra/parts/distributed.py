@@ -32,7 +32,7 @@ def mean_over_processes(x: Tensor, *, gradients: Gradients = "exact") -> Tensor:
     """The mean of `x` over all W processes, with gradients.
 
     exact: gradients are averaged as well on the way back. Followed by the usual averaging of parameter gradients, one
-    process with the whole batch and W processes with parts of it get the same gradients (spec, section 9).
+    process with the whole batch and W processes with parts of it get the same gradients (spec fra.md, section 9).
     released: each process keeps its own gradient, divided by W, as the in-place all_reduce of the released code has it.
     """
     return _MeanOverProcesses.apply(x, gradients) if processes() > 1 else x

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fra.parts.hourglass import HourglassStem
 
-FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec, section 8)
+FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec fra.md, section 8)
 FACE_STD = (0.2536, 0.2194, 0.2070)
 
 # Small networks of our own for minutes instead of days; timm's ResNet class, so keys keep torchvision's names.
@@ -79,7 +79,7 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         options = dict(SMALL_RESNETS[config.name])
         network: Any = ResNet(options.pop("block"), num_classes=0, global_pool="", zero_init_last=False, **options)
     elif timm.is_model(config.name):
-        # The last batch norm of a block starts at one, as in torchvision (spec, section 1).
+        # The last batch norm of a block starts at one, as in torchvision (spec fra.md, section 1).
         extra: dict[str, Any] = {"zero_init_last": False} if config.name.startswith("resnet") else {}
         network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
         if not isinstance(network, ResNet):

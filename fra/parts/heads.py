@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class MLPHead(nn.Module):
-    """Linear, batch norm, ReLU, linear; no biases and no norm at the end (supplement 5.1; spec, section 3).
+    """Linear, batch norm, ReLU, linear; no biases and no norm at the end (supplement 5.1; spec fra.md, section 3).
 
     Works on the last axis of any tensor; the batch statistics run over all other axes together. With `bias` both
     linear layers have biases and start as torch starts them (SwAV). With `normalised` the output has a batch norm

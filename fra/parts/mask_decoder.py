@@ -1,6 +1,6 @@
 """Facial mask embeddings: K learned queries look at the whole face through a small transformer decoder.
 
-MaskFormer's "transformer predictor" without its class and mask heads (supplement 5.1; spec, section 3).
+MaskFormer's "transformer predictor" without its class and mask heads (supplement 5.1; spec fra.md, section 3).
 """
 
 import math
@@ -27,7 +27,7 @@ class DecoderConfig:
     """In attention and feed-forward network (MaskFormer)."""
     content: Literal["zeros", "queries"] = "zeros"
     """What the decoder starts from: zeros (released code) leave all K outputs nearly equal; the queries themselves
-    make regions differ from the first step (ours, docs/how_fra_works.md)."""
+    make regions differ from the first step (ours, docs/explain/how_fra_works.md)."""
     mask_mlp: Literal["default", "orthogonal"] = "default"
     """First weights of the mask MLP: torch's default (released code), or orthogonal, gain 1.4, no biases (ours)."""
 

@@ -1,4 +1,4 @@
-"""From an encoder's maps to facial regions: scores, heatmaps and one vector per region (spec, section 2)."""
+"""From an encoder's maps to facial regions: scores, heatmaps and one vector per region (spec fra.md, section 2)."""
 
 from dataclasses import dataclass, field
 
@@ -93,7 +93,7 @@ class RegionHead(nn.Module):
 
     @torch.no_grad()
     def remember(self, embeddings: Float[Tensor, "K D"], *, momentum: float = 0.9) -> None:
-        """Move the running mask embeddings towards this step's; the first call sets them (spec, section 5)."""
+        """Move the running mask embeddings towards this step's; the first call sets them (spec fra.md, section 5)."""
         self.prototypes.lerp_(embeddings, 1.0 if int(self.updates) == 0 else 1 - momentum)
         self.updates += 1
 

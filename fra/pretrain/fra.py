@@ -277,7 +277,7 @@ def region_distance(
 ) -> Float[Tensor, ""]:
     """2 - 2 * mean cosine of region q with region q, plus the squared cosines of different regions of one face.
 
-    The negative term is divided by K, not K - 1 (released code; spec, section 4).
+    The negative term is divided by K, not K - 1 (released code; spec fra.md, section 4).
     """
     found = cosines(predictions, targets)
     same = found.diagonal(dim1=1, dim2=2)

@@ -25,7 +25,7 @@ class HeadConfig:
     """Embedding dimension D (supplement 5.1)."""
     normalised: bool = False
     """Batch norm, without weights, at the end of the projectors whose embeddings are compared (ours, as in SimSiam and
-    MoCo v3: what all faces share is no longer a cheap way to agree, docs/log.md)."""
+    MoCo v3: what all faces share is no longer a cheap way to agree, docs/dev/log.md)."""
 
     def projector(self, channels: int, *, bias: bool = False) -> MLPHead:
         """From `channels` to embeddings."""

@@ -30,7 +30,7 @@ CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, bl
 
 @dataclass(frozen=True)
 class CommonViewConfig:
-    """What all views of a face share, in the order of the steps (FRA's released code; spec, section 8)."""
+    """What all views of a face share, in the order of the steps (FRA's released code; spec fra.md, section 8)."""
 
     size: int = 224
     """Side of the view in pixels."""

@@ -1,4 +1,4 @@
-"""The region score: what heatmaps are worth, as numbers (docs/regions.md, "The score").
+"""The region score: what heatmaps are worth, as numbers (docs/explain/region_score.md).
 
 N faces, K regions, h x w positions of a heatmap, T the side of a true map of regions. Landmarks are read off the
 heatmaps themselves; what is about decisions (who owns a position, how surely) off `heatmaps.assignment`, the heatmaps
@@ -117,7 +117,7 @@ def centroids(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
 
     Of the map at its own size: a position stands for the middle of its share of the image, and upsampling would only
     move weight around the same means. Soft heatmaps pull all centroids to the middle, which a regression undoes; read
-    off sharper maps landmarks came out the same or worse (docs/log.md).
+    off sharper maps landmarks came out the same or worse (docs/dev/log.md).
     """
     height, width = maps.shape[2:]
     rows, columns = ((2 * torch.arange(length, dtype=maps.dtype) + 1) / length - 1 for length in (height, width))

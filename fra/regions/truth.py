@@ -83,8 +83,8 @@ def read_scored_faces(folder: Path, *, size: int, quiet: bool = True) -> ScoredF
 def as_cropped(points: Float[Tensor, "N 68 2"]) -> Float[Tensor, "N 4"]:
     """The boxes that `fra crop` would cut, from the landmarks: regions are measured on faces framed as in pre-training.
 
-    Landmarks leave out the forehead. Measured on 165 pictures (docs/log.md): RetinaFace's box is 1.25 times the longer
-    side of the landmarks' box, and its centre lies higher by .13 of its own side. `fra crop` adds a quarter to it.
+    Landmarks leave out the forehead. Measured on 165 pictures (docs/dev/log.md): RetinaFace's box is 1.25 times the
+    longer side of the landmarks' box, and its centre lies higher by .13 of its own side. `fra crop` adds a quarter.
     The crops of `fra transfer` show a face 1.3 times smaller, in which regions have little room.
     """
     boxes = torch.stack([square_box(box, DETECTED * (1 + MARGIN) - 1) for box in tight_boxes(points)])

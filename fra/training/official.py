@@ -1,4 +1,4 @@
-"""The layout of the released FRA's checkpoints, name by name (spec, section 10), used in both directions.
+"""The layout of the released FRA's checkpoints, name by name (spec fra.md, section 10), used in both directions.
 
 K facial regions. One table says what each tensor of ours is called there; reading turns it round.
 """

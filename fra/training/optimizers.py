@@ -29,7 +29,7 @@ class OptimizerConfig:
     """The rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and in LARC."""
     predictor_rate: float = 1.0
     """Factor on the rate of predictors. Above 1 they keep up with features that move fast, which then stay in more
-    directions (ours, for short runs: docs/log.md; BYOL's appendix notes the same without a slow teacher)."""
+    directions (ours, for short runs: docs/dev/log.md; BYOL's appendix notes the same without a slow teacher)."""
 
     def __post_init__(self) -> None:
         if self.name == "larc" and self.predictor_rate != 1:

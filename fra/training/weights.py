@@ -57,7 +57,7 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
     `what` is one of
     - a run folder of `fra pretrain`, or its `encoder.safetensors`;
     - a foreign checkpoint: the released FRA, LEWEL, Bulat et al., SwAV, MoCo, torchvision and others
-      (docs/foreign_weights.md); unless `quiet`, one line on stderr says what was read and what was skipped;
+      (docs/guides/foreign_weights.md); unless `quiet`, one line on stderr says what was read and what was skipped;
     - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
     - `timm:NAME`, timm's pre-trained weights, which timm downloads;
     - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or

@@ -14,7 +14,7 @@ from torch import Tensor
 from fra.faces.colour import brighten, change_contrast, saturate
 
 JITTER, SHIFT, TURN = 0.5, 0.2, 10.0
-"""Colour factors are uniform in 1 -+ .5, shifts in -+ .2 of the side, turns in -+ 10 degrees (spec, section 2)."""
+"""Colour factors uniform in 1 -+ .5, shifts in -+ .2 of the side, turns in -+ 10 degrees (spec expression.md, 2)."""
 ASPECT = (0.3, 3.3)
 """Height over width of what is erased (torchvision's RandomErasing)."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Normaliser = Literal["inter-ocular", "inter-pupil", "diag", "box"]
-"""Distance of the outer eye corners, of the pupils; diagonal of the face box, root of its area (spec, section 9)."""
+"""Distance of outer eye corners, of pupils; diagonal of the face box, root of its area (spec alignment.md, 9)."""
 EDGE = 1e-4
 """The star crop ends at the highest and the lowest landmark: rounding must not push these out."""
 

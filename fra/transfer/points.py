@@ -29,9 +29,9 @@ class PointTable:
     flip: tuple[int, ...]
     """For each landmark the one whose place it takes in the mirrored image (`fra.faces.geometry.flip_points`)."""
     eye_corners: tuple[int, int]
-    """The outer corners, whose distance is called inter-ocular (spec, section 9)."""
+    """The outer corners, whose distance is called inter-ocular (spec alignment.md, section 9)."""
     pupils: tuple[tuple[int, ...], tuple[int, ...]]
-    """Landmarks whose means are the pupils, whose distance is called inter-pupil (spec, section 9)."""
+    """Landmarks whose means are the pupils, whose distance is called inter-pupil (spec alignment.md, section 9)."""
 
 
 def _open(first: int, last: int) -> Edge:
