@@ -1,9 +1,15 @@
 """Self-supervised facial representations with facial region awareness.
 
+Importing it switches off what packages below it would report to their makers (`fra.telemetry`).
+
 The public door: `load_encoder`, `load_region_model`, `load_task_model`. Everything else may move between versions.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from fra.telemetry import switch_off
+
+switch_off()  # before torch, onnxruntime and the rest
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load_encoder", "load_region_model", "load_task_model"]

@@ -4,7 +4,6 @@ Photos and output lie on a file system that all machines see under the same path
 """
 
 import logging
-import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ def joined(address: str) -> Iterator[Any]:
     `address` is Ray's: `HOST:6379`, `ray://HOST:10001`, `auto` for the cluster that this machine is in, or `local` for
     one of its own. ValueError in one line when there is no Ray or no cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported: nothing is reported
     try:
         import ray
     except ImportError as error:
