@@ -14,22 +14,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.paired import Row, Work, compare
 from benchmarks.peers import LightlyBYOL, LightlySwAV, pil_views
 from fra.crop.detectors import RetinaFace
+from fra.data.unlabelled import FolderPool
+from fra.drawing.drawn_face import draw_face
 from fra.faces.image import image_from_bytes, jpeg_bytes
-from fra.faces.pool import FolderPool
-from fra.faces.synthetic import draw_face
-from fra.parts.encoder import Encoder, EncoderConfig
-from fra.parts.mask_decoder import DecoderConfig
+from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.mask_decoder import DecoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
+from fra.pretrain.loader import EpochBatches, FaceLoader
 from fra.pretrain.method import HeadConfig, Method
 from fra.pretrain.plan import multiply_adds_per_pair
-from fra.pretrain.pool import EpochBatches, FaceLoader
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.tasks.expression import Expression
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.trainable import Progress
-from fra.transfer.expression import Expression
 from fra.transfer.linear import TrainingViews, train_head
 from fra.transfer.run import load_transfer_recipe
 

@@ -9,8 +9,8 @@ fewer, the same number of epochs. Transfers are repeated with three seeds unless
 
 from experiments.judge import LAPTOP, Score, make, parser
 from experiments.regions import FAITHFUL
-from fra.paper.runs import Pretraining, Timing, Transfer
-from fra.paper.tables import Cell, Part, Row, Table
+from fra.reproduce.runs import Pretraining, Timing, Transfer
+from fra.reproduce.supplement.tables import Cell, Part, Row, Table
 
 ENCODERS = {
     "BYOL": LAPTOP.encoder("byol"),

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fra.files import MARK, atomic, claim_folder, read_rows
-from fra.paper.reproduce import do_runs
-from fra.paper.runs import Place, Pretraining, Run, Source, Value
-from fra.paper.scales import SCALES
-from fra.paper.tables import Table
-from fra.paper.write import write_table
 from fra.pretrain.health import pair_auc, read_pairs
 from fra.regions.score import write_score
-from fra.training.weights import load_encoder
+from fra.reproduce.run import do_runs
+from fra.reproduce.runs import Place, Pretraining, Run, Source, Value
+from fra.reproduce.supplement.scales import SCALES
+from fra.reproduce.supplement.tables import Table
+from fra.reproduce.write import write_table
+from fra.weights.load import load_encoder
 
 LAPTOP = SCALES["laptop"]
 ASLEEP = 0.9

@@ -9,8 +9,8 @@ variants, `--seeds 2` repeats them with other first weights and orders. The tabl
 """
 
 from experiments.judge import Diary, Score, make, parser
-from fra.paper.runs import Pretraining, Transfer
-from fra.paper.tables import Cell, Part, Row, Table
+from fra.reproduce.runs import Pretraining, Transfer
+from fra.reproduce.supplement.tables import Cell, Part, Row, Table
 
 BASE = "laptop/resnet10_half.fra"
 EQUAL = ["method.face_weight=0.5", "method.region_weight=0.5"]

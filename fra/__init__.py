@@ -15,13 +15,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load_encoder", "load_region_model", "load_task_model"]
 
 if TYPE_CHECKING:
-    from fra.training.weights import load_encoder, load_region_model
-    from fra.transfer.run import load_task_model
+    from fra.predict.task_model import load_task_model
+    from fra.weights.load import load_encoder, load_region_model
 
 _HOMES = {
-    "load_encoder": "fra.training.weights",
-    "load_region_model": "fra.training.weights",
-    "load_task_model": "fra.transfer.run",
+    "load_encoder": "fra.weights.load",
+    "load_region_model": "fra.weights.load",
+    "load_task_model": "fra.predict.task_model",
 }
 
 

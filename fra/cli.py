@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fra import __version__
 from fra.faces import MARGIN
-from fra.paper import NAMES
+from fra.reproduce import NAMES
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
@@ -365,7 +365,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _predict(options: Arguments) -> None:
-    from fra.predict import predict
+    from fra.predict.predictor import predict
 
     predict(
         options.photos,
@@ -398,7 +398,7 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _synthetic(options: Arguments) -> None:
-    from fra.transfer.datasets.synthetic import write
+    from fra.data.datasets.synthetic import write
 
     write(
         options.out,
@@ -413,14 +413,14 @@ def _synthetic(options: Arguments) -> None:
 
 
 def _layout(options: Arguments) -> None:
-    from fra.transfer.datasets import find_dataset
+    from fra.data.datasets import find_dataset
 
     print(find_dataset(options.name).layout.strip())
 
 
 def _check(options: Arguments) -> int:
     """1 when anything is wrong."""
-    from fra.transfer.check import check, print_verdict
+    from fra.data.check import check, print_verdict
 
     faces, faults = check(options.name, options.folder, workers=options.workers or 0, quiet=options.quiet)
     print_verdict(options.name, options.folder, faces, faults, all=options.all)
@@ -458,7 +458,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _reproduce(options: Arguments) -> None:
-    from fra.paper.reproduce import reproduce
+    from fra.reproduce.run import reproduce
 
     reproduce(
         NAMES if "all" in options.names else options.names,
@@ -503,11 +503,11 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _export(options: Arguments) -> None:
     if options.format == "official":
-        from fra.training.export import export_official
+        from fra.weights.export import export_official
 
         export_official(Path(options.source), options.out, resume=options.resume, quiet=options.quiet)
         return
-    from fra.training.portable import export_portable
+    from fra.weights.portable import export_portable
 
     export_portable(options.source, options.out, options.format, resume=options.resume, quiet=options.quiet)
 
@@ -532,7 +532,7 @@ def _recipes(options: Arguments) -> None:
         for name, path in recipes.items():
             headline = path.read_text().splitlines()[0].lstrip("# ").split("   fra ")[0].rstrip()
             print(f"  {name:<42} {headline}")
-    from fra.training.shipped import ENCODER, TASK, read_manifest, shipped_names
+    from fra.weights.bundled import ENCODER, TASK, read_manifest, shipped_names
 
     for file, title in (
         (ENCODER, "weights that come with fra (--encoder NAME, fra regions NAME)"),

@@ -9,12 +9,12 @@ from pathlib import Path
 import yaml
 
 from fra.crop.run import crop
+from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.faces.image import image_files
 from fra.files import MARK, claim_folder
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
-from fra.transfer.datasets.synthetic import write as write_drawn_faces
 from fra.transfer.run import load_transfer_recipe, transfer
 
 DRAWN_FACES = 4000

@@ -24,17 +24,18 @@ import torch
 from torch import Tensor, nn
 
 from fra import __version__
-from fra.faces.pool import FirstImages, Pool, open_pool
-from fra.faces.synthetic import draw_face
+from fra.data.datasets import find_dataset
+from fra.data.unlabelled import FirstImages, Pool, open_pool
+from fra.drawing.drawn_face import draw_face
 from fra.files import read_rows
-from fra.parts.encoder import Encoder
-from fra.pretrain.pool import face_batch
+from fra.models.encoder import Encoder
+from fra.predict.task_model import load_task_model
+from fra.pretrain.loader import face_batch
 from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watched_faces
 from fra.recipe import plain, recipe_hash
-from fra.training import shipped
-from fra.training.weights import load_encoder, load_region_model, read_weights, save_weights
-from fra.transfer.datasets import find_dataset
-from fra.transfer.run import load_task_model, load_transfer_recipe
+from fra.transfer.run import load_transfer_recipe
+from fra.weights import bundled
+from fra.weights.load import load_encoder, load_region_model, read_weights, save_weights
 
 ATTRIBUTION = (
     "Trained on images of FairFace (Kärkkäinen and Joo, FairFace: Face Attribute Dataset for Balanced Race, Gender, and"
@@ -74,21 +75,21 @@ LARGEST_CHANGE = (
 
 def ship(run: Path, *, name: str, faces: Path, results: list[Path]) -> Path:
     """Write fra/weights/NAME whole, in place of one that was there. ValueError says why a run cannot be shipped."""
-    shipped.SHIPPED.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=shipped.SHIPPED))
-    target, old = shipped.SHIPPED / name, shipped.SHIPPED / f".{name}-old"
+    bundled.SHIPPED.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=bundled.SHIPPED))
+    target, old = bundled.SHIPPED / name, bundled.SHIPPED / f".{name}-old"
     try:
         building.chmod(0o755)
-        build = build_task if (run / shipped.TASK).is_file() else build_weights
+        build = build_task if (run / bundled.TASK).is_file() else build_weights
         facts = build(run, building, faces)
         facts["results"] += [row for folder in results for row in read_results(folder)]
-        files = {path.name: shipped.file_facts(path) for path in sorted(building.glob("*.safetensors"))}
-        manifest = shipped.Manifest(name=name, licence="CC BY 4.0", attribution=ATTRIBUTION, files=files, **facts)
+        files = {path.name: bundled.file_facts(path) for path in sorted(building.glob("*.safetensors"))}
+        manifest = bundled.Manifest(name=name, licence="CC BY 4.0", attribution=ATTRIBUTION, files=files, **facts)
         write_manifest(building, manifest)
-        others = [path for path in shipped.SHIPPED.glob("[!.]*/*.safetensors") if path.parent != target]
+        others = [path for path in bundled.SHIPPED.glob("[!.]*/*.safetensors") if path.parent != target]
         total = sum(path.stat().st_size for path in [*others, *building.glob("*.safetensors")])
-        if total > shipped.MOST_BYTES:
-            raise ValueError(f"all shipped weights would take {total:,} bytes, more than {shipped.MOST_BYTES:,}")
+        if total > bundled.MOST_BYTES:
+            raise ValueError(f"all shipped weights would take {total:,} bytes, more than {bundled.MOST_BYTES:,}")
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
             os.replace(target, old)
@@ -108,12 +109,12 @@ def build_weights(run: Path, building: Path, faces: Path) -> dict[str, Any]:
     _, metadata = read_weights(run / "encoder.safetensors")
     data = training_data(run, recipe, metadata, faces)
     notes = {key: metadata[key] for key in ("encoder", "method", "recipe_hash", "faces", "library")}
-    save_half(building / shipped.ENCODER, load_encoder(run).backbone.float().state_dict(), notes)
+    save_half(building / bundled.ENCODER, load_encoder(run).backbone.float().state_dict(), notes)
     has_regions = "regions" in read_weights(run / "model.safetensors")[1]
     if has_regions:
         model = load_region_model(run)
         regions = {"regions": dataclasses.asdict(model.head.config)}
-        save_half(building / shipped.REGIONS, model.head.float().state_dict(), notes | regions)
+        save_half(building / bundled.REGIONS, model.head.float().state_dict(), notes | regions)
     kept = ("method", "encoder", "recipe", "recipe_hash", "library")
     return {key: metadata[key] for key in kept} | dict(
         training_data=data,
@@ -138,10 +139,10 @@ def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
     seen = json.loads((run / "settings.json").read_text())["data"]
     if seen != find_dataset("fairface")(faces).fingerprint(recipe.task):
         raise ValueError(f"the faces and labels that {run} was learned from are not those in {faces}")
-    tensors, notes = read_weights(run / shipped.TASK)
-    if notes["encoder"] not in shipped.shipped_names(shipped.ENCODER):
+    tensors, notes = read_weights(run / bundled.TASK)
+    if notes["encoder"] not in bundled.shipped_names(bundled.ENCODER):
         raise ValueError(f"{run} began with {notes['encoder']}: ship that first, and learn the task from its name")
-    save_half(building / shipped.TASK, tensors, notes)
+    save_half(building / bundled.TASK, tensors, notes)
     model, copy = load_task_model(run), load_task_model(building)
     images = drawn_faces(model.image_size)
     with torch.inference_mode():
@@ -167,9 +168,9 @@ def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
     )
 
 
-def write_manifest(folder: Path, manifest: shipped.Manifest) -> None:
-    (folder / "manifest.json").write_text(shipped.manifest_text(manifest))
-    (folder / "card.md").write_text(shipped.card(manifest))
+def write_manifest(folder: Path, manifest: bundled.Manifest) -> None:
+    (folder / "manifest.json").write_text(bundled.manifest_text(manifest))
+    (folder / "card.md").write_text(bundled.card(manifest))
 
 
 def training_data(run: Path, recipe: PretrainRecipe, metadata: dict[str, Any], faces: Path) -> dict[str, Any]:
@@ -258,11 +259,11 @@ def change(run: Path, building: Path, has_regions: bool) -> str:
     """How far half precision moves what the run says of drawn faces. ValueError when that is far."""
     encoder = load_encoder(run)
     images = drawn_faces(encoder.image_size)
-    copy: Encoder = load_encoder(building / shipped.ENCODER)
+    copy: Encoder = load_encoder(building / bundled.ENCODER)
     pairs = {"features": (encoder(images), copy(images))}
     if has_regions:
         model, other = load_region_model(run), load_region_model(run)
-        state, _ = read_weights(building / shipped.REGIONS)
+        state, _ = read_weights(building / bundled.REGIONS)
         other.head.load_state_dict(state)
         other.encoder = copy
         pairs["scores"] = (model(images).scores, other(images).scores)

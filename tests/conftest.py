@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
-from fra.faces.synthetic import draw_face
 
 if TYPE_CHECKING:
-    from fra.paper.scales import Scale
+    from fra.reproduce.supplement.scales import Scale
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def few_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `fra data synthetic` writes for 40 faces of 48 px: 32 to learn from (1 % are none, so one), 8 to test."""
-    from fra.transfer.datasets.synthetic import write
+    from fra.data.datasets.synthetic import write
 
     folder = tmp_path_factory.mktemp("few") / "faces"
     write(folder, 40, size=48)
@@ -38,7 +38,7 @@ def small_scale(monkeypatch: pytest.MonkeyPatch) -> "Scale":
     """The scale smoke of `fra reproduce`, for as long as the test lasts so small that a run takes about a second."""
     from small_paper import make_small
 
-    from fra.paper.scales import SCALES
+    from fra.reproduce.supplement.scales import SCALES
 
     monkeypatch.setitem(SCALES, "smoke", SCALES["smoke"])
     return make_small()

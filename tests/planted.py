@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from fra.data.datasets import DATASETS
+from fra.data.labelled import Dataset, Groups, LabelledFaces
 from fra.faces.image import read_image
-from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import Dataset, Groups, LabelledFaces
-from fra.transfer.datasets import DATASETS
-from fra.transfer.expression import Expression
-from fra.transfer.landmarks import Landmarks
+from fra.tasks.attributes import Attributes
+from fra.tasks.expression import Expression
+from fra.tasks.landmarks import Landmarks
 
 FILES = [f"{number:02d}.png" for number in range(60)]
 LABELS = torch.arange(60) % 3

@@ -5,9 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fra.paper.runs import Drawing
-from fra.paper.scales import SCALES, Scale
-from fra.paper.tables import TABLES, Table
+from fra.reproduce.runs import Drawing
+from fra.reproduce.supplement.scales import SCALES, Scale
+from fra.reproduce.supplement.tables import TABLES, Table
 
 TINY = ("method.head={hidden: 32, out: 16}", "encoder.image_size=32", "views.size=32", "schedule.epochs=4")
 TINY += ("schedule.warmup_epochs=0.5", "batch_size=8", "health_faces=8", "max_faces=16")
@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 tests, out, drawn, *names = sys.argv[1:]
 sys.path.insert(0, tests)
-from fra.paper.reproduce import reproduce
+from fra.reproduce.run import reproduce
 from small_paper import make_small, make_table2_short
 make_small()
 make_table2_short()

@@ -9,8 +9,8 @@ import pytest
 
 import fra
 from fra import demo
+from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
-from fra.faces.synthetic import draw_face
 from fra.files import MARK, claim_folder
 from fra.report.folders import read_runs
 

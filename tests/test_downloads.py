@@ -14,12 +14,12 @@ from PIL import Image
 from torch.testing import assert_close
 
 from fra import cli
+from fra.data import check as checking
+from fra.data.check import Fault, Survey, check
+from fra.data.datasets import DATASETS, affectnet, celeba, ferplus, lfwa
+from fra.data.labelled import LabelledFaces, Published
 from fra.faces.image import UnreadableImage
-from fra.transfer import check as checking
-from fra.transfer.check import Fault, Survey, check
-from fra.transfer.dataset import LabelledFaces, Published
-from fra.transfer.datasets import DATASETS, affectnet, celeba, ferplus, lfwa
-from fra.transfer.expression import Expression
+from fra.tasks.expression import Expression
 
 NAMES = tuple(name for name in DATASETS if name not in ("synthetic", "fairface"))
 

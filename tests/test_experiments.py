@@ -12,11 +12,11 @@ import pytest
 from experiments.comparison import comparison
 from experiments.judge import Diary, Score, waking_step
 from experiments.regions import BASE, SHORT, VARIANTS, study
-from fra.paper.runs import Place, Pretraining
-from fra.paper.scales import SCALES, Scale
-from fra.paper.tables import table1
 from fra.pretrain.run import load_pretrain_recipe
 from fra.recipe import plain
+from fra.reproduce.runs import Place, Pretraining
+from fra.reproduce.supplement.scales import SCALES, Scale
+from fra.reproduce.supplement.tables import table1
 
 
 def settings(name: str) -> dict[str, object]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fra import cli
+from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
-from fra.faces.synthetic import draw_face
 
 README = Path(__file__).parents[1] / "README.md"
 QUICKER = {

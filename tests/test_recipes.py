@@ -7,12 +7,12 @@ import torch
 import yaml
 
 import fra
-from fra.parts.encoder import build_backbone
+from fra.data.datasets import DATASETS
+from fra.models.encoder import build_backbone
 from fra.pretrain.run import METHODS, PretrainRecipe, build_method, faces_of, load_pretrain_recipe
 from fra.pretrain.views import ViewMaker
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, shipped_recipes
 from fra.training.optimizers import build_optimizer
-from fra.transfer.datasets import DATASETS
 from fra.transfer.protocol import TransferRecipe
 from fra.transfer.run import PROTOCOLS
 

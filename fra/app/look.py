@@ -11,17 +11,17 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
-from fra.faces.annotate import POINT_COLOUR as DOT
-from fra.faces.annotate import annotate
 from fra.faces.geometry import transform_points
 from fra.faces.image import UnreadableImage, read_image
-from fra.predict import Predictor, Seen, in_short, looks_like_a_crop, mark
+from fra.predict.annotate import POINT_COLOUR as DOT
+from fra.predict.annotate import annotate
+from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
-from fra.training.weights import load_region_model
-from fra.transfer.framing import CROPS, Whole
+from fra.weights.load import load_region_model
 
 DEFAULT_MODEL = "laptop_fine"  # of the weights that come with fra the one with the finest map
 MOST_PIXELS = 80_000_000  # ours: such a photo takes about 1 GB while it is looked at

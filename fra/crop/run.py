@@ -23,10 +23,10 @@ from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import available_cores, crop_in_order
+from fra.data.shards import Shards
 from fra.faces import MARGIN
 from fra.faces.image import endings, read_image, write_image
 from fra.faces.pictures import contact_sheet
-from fra.faces.shards import Shards
 from fra.files import atomic, claim_folder
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from fra.crop.cut import COLUMNS, POINT_COLUMNS, Made, Row
-from fra.faces.shards import index_file, scan, write_index
+from fra.data.shards import index_file, scan, write_index
 
 FOLDER = "shards"
 

@@ -11,10 +11,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.encoder import Encoder
-from fra.parts.heads import MLPHead
-from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
-from fra.parts.similarity import cosine_distance
+from fra.models.encoder import Encoder
+from fra.models.heads import MLPHead
+from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
+from fra.models.similarity import cosine_distance
 from fra.pretrain.method import HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 

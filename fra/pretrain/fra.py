@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.distributed import Gradients, mean_over_processes
-from fra.parts.encoder import Encoder
-from fra.parts.heads import MLPHead
-from fra.parts.mask_decoder import DecoderConfig
-from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
-from fra.parts.region_head import RegionHead, RegionHeadConfig, RegionModel
-from fra.parts.similarity import cosine_distance, cosines
-from fra.parts.sinkhorn import sinkhorn, sinkhorn_within
+from fra.models.distributed import Gradients, mean_over_processes
+from fra.models.encoder import Encoder
+from fra.models.heads import MLPHead
+from fra.models.mask_decoder import DecoderConfig
+from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
+from fra.models.region_head import RegionHead, RegionHeadConfig, RegionModel
+from fra.models.similarity import cosine_distance, cosines
+from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fra.faces.image import image_files, read_image
 from fra.faces.pictures import resize
-from fra.parts.encoder import Encoder
-from fra.parts.region_head import RegionModel, RegionOutput
-from fra.parts.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
+from fra.models.encoder import Encoder
+from fra.models.region_head import RegionModel, RegionOutput
+from fra.models.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
 
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.encoder import Encoder
-from fra.parts.heads import MLPHead
-from fra.parts.momentum_teacher import MomentumTeacher, rising_momentum
-from fra.parts.similarity import cosine_distance, mean_entropy, unit
+from fra.models.encoder import Encoder
+from fra.models.heads import MLPHead
+from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
+from fra.models.similarity import cosine_distance, mean_entropy, unit
 from fra.pretrain.method import HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.encoder import Encoder
-from fra.parts.heads import MLPHead
-from fra.parts.region_head import RegionModel
+from fra.models.encoder import Encoder
+from fra.models.heads import MLPHead
+from fra.models.region_head import RegionModel
 from fra.training.early_gradients import sum_of_parts
 from fra.training.trainable import Loss, Progress
 
@@ -42,7 +42,7 @@ class FramedViews(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """An encoder that is being pre-trained. Concrete methods compose `fra.parts`; none inherits from another."""
+    """An encoder that is being pre-trained. Concrete methods compose `fra.models`; none inherits from another."""
 
     online: nn.Module
     """The network that is trained and exported, without its predictors."""

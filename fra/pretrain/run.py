@@ -16,19 +16,18 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fra import __version__
+from fra.data.unlabelled import FirstImages, Pool, open_pool
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
-from fra.faces.pool import FirstImages, Pool, open_pool
 from fra.files import append_rows, atomic, claim_folder, read_rows, shortened
-from fra.parts.encoder import Encoder, EncoderConfig
+from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
-from fra.pretrain.card import write_card
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.lewel import LEWEL, LEWELConfig
+from fra.pretrain.loader import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
-from fra.pretrain.pool import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, require_positive
@@ -37,7 +36,8 @@ from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.schedules import ScheduleConfig
-from fra.training.weights import encoder_metadata, save_weights
+from fra.weights.card import write_card
+from fra.weights.load import encoder_metadata, save_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.parts.distributed import gather_from_processes, share_of_process
-from fra.parts.encoder import Encoder
-from fra.parts.similarity import mean_entropy, unit
-from fra.parts.sinkhorn import sinkhorn
+from fra.models.distributed import gather_from_processes, share_of_process
+from fra.models.encoder import Encoder
+from fra.models.similarity import mean_entropy, unit
+from fra.models.sinkhorn import sinkhorn
 from fra.pretrain.method import HeadConfig, Method
 from fra.training.trainable import Loss, Progress
 

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fra.data.unlabelled import Pool, open_pool
 from fra.faces import pictures
 from fra.faces.image import UnreadableImage, write_image
-from fra.faces.pool import Pool, open_pool
 from fra.files import atomic, claim_folder
-from fra.parts.region_head import RegionModel
+from fra.models.region_head import RegionModel
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
-from fra.training.weights import load_region_model
+from fra.weights.load import load_region_model
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.faces.landmarks import inter_ocular_error
 from fra.files import atomic, claim_folder
-from fra.parts.similarity import mean_pairwise_cosine
+from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
+from fra.models.similarity import mean_pairwise_cosine
 from fra.regions import heatmaps as measure
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
+from fra.tasks.metrics import inter_ocular_error
 from fra.training.devices import choose_device
-from fra.training.ridge import FOLDS, cross_validated, deviations, ridge
-from fra.training.weights import load_region_model
+from fra.weights.load import load_region_model
 
 BATCH = 64
 

@@ -14,12 +14,13 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from fra.data.datasets.w300 import picture_of, pts_files, read_pts
+from fra.data.layout import find_layout
+from fra.drawing.drawn_face import REGION_NAMES
 from fra.faces import MARGIN, pictures
 from fra.faces.geometry import crop_box, square_box
 from fra.faces.image import read_image
-from fra.faces.landmarks import picture_of, place_in, place_in_image, pts_files, read_pts, tight_boxes
-from fra.faces.layout import find_layout
-from fra.faces.synthetic import REGION_NAMES
+from fra.faces.points import place_in, place_in_image, tight_boxes
 from fra.files import read_rows
 
 DETECTED, HIGHER = 1.25, 0.13

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fra.parts.encoder import Encoder
+from fra.models.encoder import Encoder
+from fra.tasks.expression import Expression
+from fra.tasks.task import Task
 from fra.training.trainable import Loss
 from fra.transfer.augment import erase
-from fra.transfer.expression import Expression
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
-from fra.transfer.task import Task
 
 ERASED = (0.02, 0.25)
 """Share of the image that random erasing covers (EAC's released code; spec expression.md, section 5)."""

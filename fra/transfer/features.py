@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.images import Unreadable, read_images
+from fra.data.labelled import LabelledFaces
+from fra.data.read import Unreadable, read_images
 
 
 @dataclass(frozen=True)

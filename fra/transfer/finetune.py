@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from fra.parts.encoder import Encoder
+from fra.models.encoder import Encoder
+from fra.tasks.task import Task
 from fra.training.trainable import Loss
 from fra.transfer.augment import erase, vary
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
-from fra.transfer.task import Task
 
 ERASED = (0.02, 0.33)
 """Share of the image that random erasing covers (spec expression.md, section 2)."""

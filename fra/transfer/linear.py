@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fra.training.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
-from fra.transfer.dataset import LabelledFaces
+from fra.data.labelled import LabelledFaces
+from fra.models.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
+from fra.tasks.task import Task
 from fra.transfer.features import Features, compute_features
 from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
 from fra.transfer.sampling import class_balance
-from fra.transfer.task import Task
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

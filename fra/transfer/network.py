@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fra.data.labelled import LabelledFaces
+from fra.data.read import BATCH, FaceImages
 from fra.files import append_rows, atomic, read_rows, shortened
-from fra.parts.encoder import Encoder
+from fra.models.encoder import Encoder
+from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
-from fra.training.rebuild import below
 from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.images import BATCH, FaceImages
 from fra.transfer.protocol import (
     Fitted,
     LabelledBatch,
@@ -32,7 +32,7 @@ from fra.transfer.protocol import (
     first_head,
 )
 from fra.transfer.sampling import Part, TrainingBatches, class_balance
-from fra.transfer.task import Task
+from fra.weights.rebuild import below
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

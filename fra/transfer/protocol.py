@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.parts.encoder import Encoder
+from fra.data.crops import CropRule
+from fra.models.encoder import Encoder
 from fra.recipe import require_positive
+from fra.tasks.task import Task
 from fra.training.trainable import Loss, Progress
-from fra.transfer.alignment import AlignmentConfig
-from fra.transfer.crops import CropRule
+from fra.transfer.alignment.network import AlignmentConfig
 from fra.transfer.subsets import SubsetRule
-from fra.transfer.task import Task
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TransferRecipe:
     dataset: str
     """Row in DATASETS."""
     crop: CropRule | None = None
-    """How faces are cut out, where the dataset leaves it open (`fra.transfer.crops`); None is the dataset's own way."""
+    """How faces are cut out, where the dataset leaves it open (`fra.data.crops`); None is the dataset's own way."""
     protocol: Literal["linear", "finetune", "eac", "star"] = "linear"
     """Row in PROTOCOLS."""
     epochs: int = 100

@@ -13,13 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fra.data.labelled import LabelledFaces
 from fra.files import atomic, shortened, write_rows
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.landmarks import Landmarks
-from fra.transfer.metrics import wilson
+from fra.tasks.landmarks import Landmarks
+from fra.tasks.metrics import wilson
+from fra.tasks.task import Baseline, Task
 from fra.transfer.protocol import Fitted
 from fra.transfer.subsets import subset_hash
-from fra.transfer.task import Baseline, Task
 
 PICTURE_FACES = 8
 OPTIONAL = ("best_outputs", "averaged_outputs")

@@ -13,39 +13,28 @@ import torch
 import yaml
 from torch import nn
 
+from fra.data.datasets import find_dataset
+from fra.data.labelled import LabelledFaces
 from fra.files import atomic, claim_folder, write_rows
-from fra.parts.encoder import Encoder
+from fra.models.encoder import Encoder
 from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
+from fra.tasks.attributes import Attributes
+from fra.tasks.task import Task
 from fra.training.devices import choose_device, choose_precision, make_fabric
-from fra.training.weights import absolute, describe, load_encoder
-from fra.transfer.attributes import Attributes
-from fra.transfer.dataset import LabelledFaces
-from fra.transfer.datasets import find_dataset
+from fra.transfer.alignment.star import Star
 from fra.transfer.eac import EAC
 from fra.transfer.features import encoder_fingerprint
 from fra.transfer.finetune import FineTune
 from fra.transfer.linear import Linear
 from fra.transfer.network import WholeNetwork, epochs_for
-from fra.transfer.predict import TASKS, load_task_model
 from fra.transfer.protocol import Protocol, TransferRecipe, batch_for
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
-from fra.transfer.star import Star
 from fra.transfer.subsets import draw_subset, hold_out
-from fra.transfer.task import Task
+from fra.weights.load import absolute, describe, load_encoder
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from rich.console import Console
-
-__all__ = [
-    "PROTOCOLS",
-    "TASKS",
-    "TransferRecipe",
-    "load_task_model",
-    "load_transfer_recipe",
-    "transfer",
-    "transfer_network",
-]
 
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "linear": Linear,

@@ -1,0 +1,358 @@
+"""`fra data check`: is a downloaded dataset what its authors gave out? N images.
+
+Counts, labels, split sizes, missing and damaged pictures, and faces that are in the training and the test images.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from fra.data.datasets import DATASETS, find_dataset
+from fra.data.labelled import LabelledFaces, Published
+from fra.data.read import reading_threads
+from fra.faces.image import UnreadableImage
+from fra.faces.points import place_out_of
+from fra.tasks.expression import Expression
+from fra.tasks.landmarks import Landmarks
+
+SIDE = 32  # of the small grey pictures that are compared
+# Two pictures show the same when both of these are exceeded. Looked at: of all pairs within and between 13,805 aligned
+# faces of RAF-DB (95 million), 7,000 of CelebA (24) and 24,000 of FairFace (288), those above are the same photo
+# (recoloured, cut or compressed again) or the next of a series. The first pair of different people has 0.827 for
+# the slopes; brightness alone takes dark profiles before bright walls for the same up to 0.975.
+ALIKE_BRIGHTNESS = 0.92
+"""Correlation of brightness at 16 x 16 pixels; quick, so it goes first."""
+ALIKE_SLOPES = 0.85
+"""Cosine of the brightness differences between neighbours at 32 x 32 pixels."""
+CALLED = {"train": "training", "val": "validation", "test": "test"}
+SHOWN = 5
+READ_AT_ONCE = 1024
+DAMAGED = (ValueError, LookupError, EOFError, csv.Error, BadZipFile)
+"""What readers raise at lists that are not as they should be."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong with a dataset on disk."""
+
+    what: str
+    fix: str
+    """One line: what to do about it."""
+    where: tuple[str, ...] = ()
+    """The files or pairs of files, where it is about some."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What reading every picture once has shown."""
+
+    small: UInt8[Tensor, "N 32 32"]
+    """The images in grey; black where one could not be read."""
+    digests: Sequence[bytes | None]
+    """A hash of an image's pixels, None where it could not be read."""
+    sizes: Int[Tensor, "N 2"]
+    """Width and height of the pictures, 0 where one could not be read."""
+    unreadable: dict[int, str]
+    """Position → reason."""
+
+
+def check(
+    name: str, folder: Path, *, workers: int = 0, quiet: bool = False
+) -> tuple[LabelledFaces | None, list[Fault]]:
+    """What was found in a folder (None when it cannot be understood), and what is wrong with it, in reading order.
+
+    Raises ValueError for an unknown dataset or a folder that is not there.
+    """
+    dataset = find_dataset(name)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: give the one that the dataset was unpacked to")
+    try:
+        faces = dataset.read(folder)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return None, [Fault(what, f"complete the download; `fra data layout {name}` shows the tree")]
+    except DAMAGED as error:
+        clear = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
+        what = str(error) if clear else f"a list cannot be understood ({type(error).__name__}: {error})"
+        return None, [Fault(what, f"take the original file again; `fra data layout {name}` shows the tree")]
+    missing = set(faces.missing())
+    faults = [
+        *count_faults(faces, dataset.published),
+        *group_faults(faces, dataset.published),
+        *label_faults(faces),
+        *list_faults(faces),
+        *missing_faults(faces, missing),
+    ]
+    there = torch.tensor([place for place, file in enumerate(faces.files) if file not in missing], dtype=torch.long)
+    survey = look_at_pictures(faces, there, workers=workers, quiet=quiet)
+    faults += [*picture_faults(faces, survey, dataset.published), *place_faults(faces, survey)]
+    return faces, [*faults, *leak_faults(faces, survey)]
+
+
+def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: Sequence[Fault], *, all: bool) -> None:
+    """What is there, two lines for each fault with the first few files (or `all`), and how it ended."""
+    if faces:
+        parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
+        print(f"{name} in {folder}: {len(faces.files):,} images ({parts})")
+    for fault in faults:
+        print(f"wrong: {' '.join(fault.what.split())}")
+        shown = fault.where if all else fault.where[:SHOWN]
+        for line in shown:
+            print(f"       {line}")
+        if len(shown) < len(fault.where):
+            print(f"       and {len(fault.where) - len(shown):,} more, which --all shows")
+        print(f"  fix: {fault.fix}")
+    if not faults:
+        known = "counts as published, " if DATASETS[name].published.images else ""
+        print(f"nothing is wrong: {known}labels in range, every picture readable, no test face among the others")
+
+
+def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
+    """Splits, and where these are complete the classes in them, that are smaller or larger than published."""
+    for split, expected in published.images.items():
+        images = faces.splits[split]
+        total, count, called = published.total(split), len(images), CALLED[split]
+        if count < total:
+            yield Fault(
+                f"{count:,} of {total:,} {called} images",
+                "download the rest, or use what is there knowing that its scores are not those of published work",
+            )
+        elif count > total:
+            yield Fault(
+                f"{count:,} {called} images where {total:,} were published",
+                "take the original lists: these have lines that were added",
+            )
+        elif not isinstance(expected, int):
+            task = faces.tasks["expression"]
+            assert isinstance(task, Expression)  # only such are published by class
+            found = torch.bincount(faces.targets["expression"][images], minlength=len(task.labels)).tolist()
+            wrong = [
+                f"{label} {have:,}, published {want:,}"
+                for label, have, want in zip(task.labels, found, expected, strict=True)
+                if have != want
+            ]
+            if wrong:
+                yield Fault(
+                    f"the {called} images are spread over the classes in another way than published",
+                    "take the original labels: some of these were changed",
+                    tuple(wrong),
+                )
+
+
+def group_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
+    """Groups of a complete test split that are smaller or larger than published."""
+    test = faces.splits["test"]
+    if not published.groups or len(test) != published.total("test"):
+        return
+    wrong = []
+    for kind, expected in published.groups.items():
+        if kind not in faces.groups:
+            yield Fault(
+                f"nothing says which test images belong to which {kind}",
+                "add the lists of subsets, or expect scores on all test images only",
+            )
+            continue
+        groups = faces.groups[kind]
+        for group, want in expected.items():
+            have = int((groups.of[test] == groups.names.index(group)).sum())
+            if have != want:
+                wrong.append(f"{kind} {group} {have:,}, published {want:,}")
+    if wrong:
+        yield Fault(
+            "the test images are spread over the groups in another way than published",
+            "take the original lists: some of these were changed",
+            tuple(wrong),
+        )
+
+
+def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
+    """Classes without an image, faces without a size. That labels are in range has been seen by the reader."""
+    for split in ("train", "test"):
+        if not len(faces.splits[split]):
+            yield Fault(
+                f"there are no {CALLED[split]} images", "complete the download: without them nothing can be judged"
+            )
+            continue
+        for word, task in faces.tasks.items():
+            if isinstance(task, Expression):
+                count = torch.bincount(faces.targets[word][faces.splits[split]], minlength=len(task.labels)).tolist()
+                never = [label for label, images in zip(task.labels, count, strict=True) if not images]
+                if never:
+                    yield Fault(
+                        f"no {CALLED[split]} image has the {word} {' or '.join(never)}",
+                        "complete the download, or expect scores that say nothing about it",
+                    )
+    for word, task in faces.tasks.items():
+        if isinstance(task, Landmarks):
+            flat = (~(task.length(faces.targets[word], task.normaliser) > 0)).nonzero().flatten().tolist()
+            if flat:
+                yield Fault(
+                    f"the {task.normaliser} length of {len(flat):,} faces is 0, by which their errors would be divided",
+                    "take the original annotation: these lines were changed, or take them out of the list",
+                    tuple(faces.files[face] for face in flat),
+                )
+
+
+def list_faults(faces: LabelledFaces) -> Iterator[Fault]:
+    """Pictures that are listed twice, and images of two splits."""
+    # Several faces may be cut from one photo, but not the same twice.
+    boxes = [()] * len(faces.files) if faces.boxes is None else [tuple(box) for box in faces.boxes.tolist()]
+    twice = [file for (file, _), count in Counter(zip(faces.files, boxes, strict=True)).items() if count > 1]
+    if twice:
+        yield Fault(
+            f"{len(twice):,} of {len(faces.files):,} {'pictures' if faces.boxes is None else 'faces'} are listed more "
+            "than once",
+            "take the original list",
+            tuple(sorted(twice)),
+        )
+    places = torch.cat(list(faces.splits.values()))
+    shared = [faces.files[place] for place, count in Counter(places.tolist()).items() if count > 1]
+    if shared:
+        yield Fault(
+            f"{len(shared):,} images are in more than one split", "take the original list of splits", tuple(shared)
+        )
+
+
+def missing_faults(faces: LabelledFaces, missing: set[str]) -> Iterator[Fault]:
+    if missing:
+        yield Fault(
+            f"{len(missing):,} of {len(faces.files):,} listed pictures are not in {faces.root}",
+            "unpack all parts of the download there, or take their lines out of the list",
+            tuple(sorted(missing)),
+        )
+
+
+def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], *, workers: int, quiet: bool) -> Survey:
+    """Read these pictures, with threads."""
+    from rich.progress import track
+
+    count = len(faces.files)
+    small = torch.zeros(count, SIDE, SIDE, dtype=torch.uint8)
+    sizes = torch.zeros(count, 2, dtype=torch.long)
+    digests: list[bytes | None] = [None] * count
+    unreadable = {}
+
+    def read(place: int) -> tuple[Tensor, Tensor, bytes] | str:
+        try:
+            picture = faces.picture(place)
+        except (UnreadableImage, OSError) as error:
+            return error.reason if isinstance(error, UnreadableImage) else str(error)
+        digest = hashlib.blake2b(picture.numpy().tobytes(), digest_size=16)
+        if faces.boxes is not None:
+            digest.update(faces.boxes[place].numpy().tobytes())
+        grey = rgb_to_grayscale(faces.cut(place, picture, size=SIDE))[0]
+        return grey, torch.tensor([picture.shape[2], picture.shape[1]]), digest.digest()
+
+    parts = images.split(READ_AT_ONCE) if len(images) else ()
+    with reading_threads(workers) as pool:
+        for part in track(parts, description=f"reading {len(images):,} pictures", disable=quiet or not len(images)):
+            for place, found in zip(part.tolist(), pool.map(read, part.tolist()), strict=True):
+                if isinstance(found, str):
+                    unreadable[place] = found
+                else:
+                    small[place], sizes[place], digests[place] = found
+    return Survey(small, digests, sizes, unreadable)
+
+
+def picture_faults(faces: LabelledFaces, survey: Survey, published: Published) -> Iterator[Fault]:
+    """Pictures that cannot be decoded, and of another size than published."""
+    if survey.unreadable:
+        yield Fault(
+            f"{len(survey.unreadable):,} of {len(faces.files):,} pictures cannot be read",
+            "unpack them from the download again; `fra transfer` leaves training images out and stops at test images",
+            tuple(f"{faces.files[place]}: {reason}" for place, reason in survey.unreadable.items()),
+        )
+    if published.size:
+        width, height = published.size
+        read = survey.sizes.any(1)
+        other = (read & (survey.sizes != torch.tensor(published.size)).any(1)).nonzero().flatten().tolist()
+        if other:
+            yield Fault(
+                f"{len(other):,} of {len(faces.files):,} pictures are not {width} x {height} as published",
+                "take the pictures of the download as they are: others may be cut in another way",
+                tuple(f"{faces.files[place]}: {' x '.join(map(str, survey.sizes[place].tolist()))}" for place in other),
+            )
+
+
+def place_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
+    """Faces whose landmarks are for the most part not in their picture. A few beyond its border are usual."""
+    for word, task in faces.tasks.items():
+        if not isinstance(task, Landmarks) or faces.boxes is None:
+            continue
+        points = place_out_of(faces.boxes, task.places(faces.targets[word]))
+        beyond = ((points < -0.5) | (points > survey.sizes[:, None] - 0.5)).any(2) & survey.sizes.any(1)[:, None]
+        lost = (beyond.sum(1) > task.points / 2).nonzero().flatten().tolist()
+        if lost:
+            yield Fault(
+                f"{len(lost):,} faces have most of their landmarks outside of the picture "
+                f"({int(beyond.sum()):,} of all landmarks are outside)",
+                "take pictures and landmarks of the same download: these pictures may have been resized or exchanged",
+                tuple(faces.files[face] for face in lost),
+            )
+
+
+def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
+    """Test images that are training or validation images too, pixel by pixel or to the eye."""
+    test = faces.splits["test"]
+    others = torch.cat([faces.splits["train"], faces.splits["val"]])
+    exact = same_pixels(survey.digests, test.tolist(), others.tolist())
+    if exact:
+        leaked = len({a for a, _ in exact})
+        yield Fault(
+            f"{leaked:,} of {len(test):,} test images are training or validation images, pixel by pixel",
+            "take the lines of these training images out of the list, or say so beside the score",
+            tuple(f"{faces.files[a]} = {faces.files[b]}" for a, b in exact),
+        )
+    known = set(exact)
+    near = [pair for pair in look_alikes(survey.small, test, others) if (pair[0], pair[1]) not in known]
+    if near:
+        yield Fault(
+            f"{len({pair[0] for pair in near}):,} of {len(test):,} test images look like training or validation images "
+            f"({len(near):,} pairs: the same photo edited, or the next of a series)",
+            "look at the pairs; take the lines of these training images out of the list, or say so beside the score",
+            tuple(f"{faces.files[a]} ~ {faces.files[b]} ({alike:.3f})" for a, b, alike in near),
+        )
+
+
+def same_pixels(digests: Sequence[bytes | None], test: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs (test, other) of equal digests."""
+    places: dict[bytes | None, list[int]] = {}
+    for place in others:
+        places.setdefault(digests[place], []).append(place)
+    return [(a, b) for a in test if digests[a] is not None for b in places.get(digests[a], [])]
+
+
+def look_alikes(
+    small: UInt8[Tensor, "N 32 32"], test: Int[Tensor, "n"], others: Int[Tensor, "m"]
+) -> list[tuple[int, int, float]]:
+    """Pairs (test, other) that look the same with the cosine of their slopes, most alike first."""
+    wanted, found = brightness(small[test]), []
+    for part in others.split(READ_AT_ONCE):
+        rows, columns = (wanted @ brightness(small[part]).T > ALIKE_BRIGHTNESS).nonzero(as_tuple=True)
+        for pairs in torch.stack((test[rows], part[columns]), 1).split(READ_AT_ONCE):
+            alike = (slopes(small[pairs[:, 0]]) * slopes(small[pairs[:, 1]])).sum(1)
+            found += [(a, b, value) for (a, b), value in zip(pairs.tolist(), alike.tolist(), strict=True)]
+    return sorted((pair for pair in found if pair[2] > ALIKE_SLOPES), key=lambda pair: -pair[2])
+
+
+def brightness(small: UInt8[Tensor, "N 32 32"]) -> Float[Tensor, "N 256"]:
+    """Unit vectors whose products are correlations; zero for a picture of one colour."""
+    values = F.avg_pool2d(small[:, None].float(), 2).flatten(1)
+    return F.normalize(values - values.mean(1, keepdim=True), eps=1e-3)
+
+
+def slopes(small: UInt8[Tensor, "N 32 32"]) -> Float[Tensor, "N 1800"]:
+    """Unit vectors of the differences across each inner pixel, from left to right and from top to bottom."""
+    values = small.float()
+    across, down = values[:, 1:-1, 2:] - values[:, 1:-1, :-2], values[:, 2:, 1:-1] - values[:, :-2, 1:-1]
+    return F.normalize(torch.cat((across.flatten(1), down.flatten(1)), 1), eps=1e-3)

@@ -1,0 +1,101 @@
+"""AFLW-19: 19 landmarks, all annotated also where hidden, and a face box (Zhu et al., CVPR 2016, on AFLW's photos).
+
+aflw/AFLWinfo_release.mat          nameList, bbox (left, right, top, bottom), data (19 x, 19 y), mask_new, ra; MATLAB 5
+aflw/data/flickr/0/image00002.jpg ..., and the same in 2/ and 3/; also flickr/ or images/ instead of data/flickr/
+
+The first 20,000 of the order `ra` train, the other 4,386 test; `frontal` are the 1,314 whose 19 landmarks are visible.
+Without that file, HRNet's lists for the same pictures:
+
+aflw/[annotations/]face_landmarks_aflw_train.csv       aflw/[annotations/]face_landmarks_aflw_test.csv
+aflw/[annotations/]face_landmarks_aflw_test_frontal.csv
+
+Give aflw/ or the folder that holds it. There is no validation split.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from fra.data.crops import AnnotatedFaces, CropRule, label_faces
+from fra.data.labelled import Dataset, Groups, LabelledFaces, Published
+from fra.data.landmark_lists import hrnet_lists, lines_also_in, on_disk, read_hrnet_csv
+from fra.data.layout import find_layout
+from fra.tasks.landmarks import Landmarks
+
+TABLE = "AFLWinfo_release.mat"
+LISTS = ("face_landmarks_aflw_train.csv", "annotations/face_landmarks_aflw_train.csv")
+SHAPES = {"nameList": (), "bbox": (4,), "data": (38,), "mask_new": (19,), "ra": ()}
+"""Of the variables, after the number of faces."""
+TRAINING_FACES = 20_000
+TASK = Landmarks(19, normaliser="diag", thresholds=(7.0,))
+"""As FaRL judges AFLW; by the box's area too, in results.json (spec alignment.md, section 9)."""
+
+
+def read(folder: Path, crop: CropRule = "hrnet") -> LabelledFaces:
+    """Read one of the layouts above; the image of a face is a square (see fra.data.crops).
+
+    HRNet's lists have only one length of the face box: it counts as a square there. Raises ValueError when a file is
+    missing or cannot be understood.
+    """
+    root = find_layout(folder, holds=(TABLE, *LISTS), below="aflw", name="aflw")
+    if (root / TABLE).exists():
+        parts, frontal = read_table(root / TABLE)
+    else:
+        lists = hrnet_lists(root, "aflw", ["train", "test", "test_frontal"])
+        if lists is None:
+            raise ValueError(
+                f"{root} has not all of face_landmarks_aflw_train.csv, ..._test.csv and ..._test_frontal.csv"
+            )
+        parts = {split: read_hrnet_csv(path, 19) for split, path in zip(("train", "test"), lists, strict=False)}
+        if any(faces.rectangles is None for faces in parts.values()):
+            raise ValueError(f"{lists[0]} or {lists[1].name} has no column box_size: take HRNet's lists of AFLW")
+        frontal = lines_also_in(lists[2], lists[1])
+    parts, pictures = on_disk(root, parts)
+    subset = torch.full((len(parts["train"].files) + len(frontal),), -1)
+    subset[len(parts["train"].files) :] = torch.where(frontal, 0, 1)
+    groups = {"subset": Groups(("frontal", "other"), subset)}
+    return label_faces(parts, TASK, crop, name="aflw", root=pictures, groups=groups, face_boxes=True)
+
+
+def read_table(path: Path) -> tuple[dict[str, AnnotatedFaces], Bool[Tensor, "N"]]:
+    """The faces of both splits, and which of the test faces are frontal. Raises ValueError when they do not fit."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content = loadmat(path, squeeze_me=True, variable_names=list(SHAPES))
+    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path} is not a whole file of MATLAB 5: {' '.join(str(error).split())}") from error
+    absent = [name for name in SHAPES if name not in content]
+    if absent:
+        raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
+    count = len(content["nameList"])
+    wrong = [f"{name} {content[name].shape}" for name, rest in SHAPES.items() if content[name].shape != (count, *rest)]
+    if wrong:
+        raise ValueError(f"{path} has {count} names but {', '.join(wrong)}: take the original file")
+    order = content["ra"].astype(np.int64) - 1  # counted from 1
+    if sorted(order.tolist()) != list(range(count)):
+        raise ValueError(f"{path}: ra is not an order of the {count} faces, counted from 1")
+    values = torch.from_numpy(content["data"].astype(np.float64)).float()
+    boxes = torch.from_numpy(content["bbox"].astype(np.float64)).float()[:, [0, 2, 1, 3]]  # left, right, top, bottom
+    if not (values.isfinite().all() and boxes.isfinite().all()):
+        raise ValueError(f"{path} has landmarks or boxes that are no numbers: take the original file")
+    points = torch.stack((values[:, :19], values[:, 19:]), 2)
+    parts = {
+        split: AnnotatedFaces([str(content["nameList"][face]) for face in chosen], points[chosen], boxes[chosen])
+        for split, chosen in (("train", order[:TRAINING_FACES]), ("test", order[TRAINING_FACES:]))
+    }
+    visible = torch.from_numpy(content["mask_new"] != 0).all(1)
+    return parts, visible[order[TRAINING_FACES:]]
+
+
+DATASET = Dataset(
+    read,
+    layout=__doc__ or "",
+    # As FaRL's logs have it (spec alignment.md, section 6).
+    published=Published({"train": 20_000, "test": 4_386}, groups={"subset": {"frontal": 1_314}}),
+    crops=("hrnet", "star", "rect", "square"),
+)

@@ -1,0 +1,150 @@
+"""Labelled faces: what a reader in `datasets/` gives. N images."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize
+
+from fra.faces.geometry import Padding, crop_box
+from fra.faces.image import read_image
+from fra.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group of a kind each image belongs to, as annotators saw it."""
+
+    names: tuple[str, ...]
+    of: Int[Tensor, "N"]
+    """Index into `names`; -1 for an image in none of them."""
+
+
+PictureReader = Callable[[int], UInt8[Tensor, "3 H W"]]
+"""Gives the picture at a position. Raises UnreadableImage or OSError."""
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """A dataset: pictures on disk, their splits, and the tasks it has targets for."""
+
+    name: str
+    """Its row in DATASETS."""
+    root: Path
+    """The folder that `files` are relative to."""
+    files: Sequence[str]
+    """One picture per image; the names that `predictions.csv` shows."""
+    splits: dict[str, Int[Tensor, "_"]]
+    """Positions of the images of "train", "val" (may be empty) and "test". The test split never selects anything."""
+    tasks: dict[str, Task]
+    """What it can be asked, by the word a recipe uses."""
+    targets: dict[str, Tensor]
+    """Per task, the targets of all N images."""
+    boxes: Float[Tensor, "N 4"] | None = None
+    """The square part of each picture that is the image; without it the whole picture is, squeezed to a square."""
+    padding: Padding = "edge"
+    """What an image shows where its box leaves the picture."""
+    crop: str = ""
+    """The name of the rule that `boxes` follow, where the dataset is read with one or another."""
+    groups: dict[str, Groups] = field(default_factory=dict)
+    """Kinds of groups (age, gender, race) for which results are told apart, where the dataset knows them."""
+    read: PictureReader | None = None
+    """Where pictures are no files of their own and `files` only names them."""
+
+    def image(self, index: int, *, size: int) -> UInt8[Tensor, "3 size size"]:
+        """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing."""
+        return self.cut(index, self.picture(index), size=size)
+
+    def picture(self, index: int) -> UInt8[Tensor, "3 H W"]:
+        """What `image` is cut from, with the same errors."""
+        return self.read(index) if self.read else read_image(self.root / self.files[index])
+
+    def cut(self, index: int, picture: UInt8[Tensor, "3 H W"], *, size: int) -> UInt8[Tensor, "3 size size"]:
+        """The image in its picture."""
+        if self.boxes is None:
+            return resize(picture, [size, size], antialias=True)
+        return crop_box(picture, self.boxes[index], size, self.padding)
+
+    def missing(self) -> list[str]:
+        """The `files` that are not there. Every folder is listed once: seconds for 300,000 files."""
+        if self.read:
+            return []
+        there: dict[str, set[str]] = {}
+        for folder in {os.path.dirname(file) for file in self.files}:
+            there[folder] = set()
+            with suppress(OSError):
+                there[folder].update(os.listdir(self.root / folder))
+        return [file for file in self.files if os.path.basename(file) not in there[os.path.dirname(file)]]
+
+    def fingerprint(self, task: str) -> str:
+        """A hash of file names, splits and the task's targets: the same data, the same hash."""
+        digest = hashlib.sha256("\n".join(self.files).encode())
+        for tensor in (*self.splits.values(), self.targets[task]):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the complete download holds, as its authors or the paper say."""
+
+    images: Mapping[str, int | tuple[int, ...]]
+    """Images of a split, or of each class in it."""
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of some kinds, test images in some of their groups."""
+    size: tuple[int, int] | None = None
+    """Width and height of every picture, where they are all alike."""
+
+    def total(self, split: str) -> int:
+        count = self.images[split]
+        return count if isinstance(count, int) else sum(count)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A row of DATASETS. Calling it reads a folder for a run."""
+
+    read: Callable[..., LabelledFaces]
+    """From a folder and, where there are `crops`, one of them as `crop`. Raises ValueError when the folder does not
+    hold the dataset, or a line of its lists cannot be understood."""
+    layout: str
+    """The trees that `read` accepts, for `fra data layout`."""
+    published: Published = field(default_factory=lambda: Published({}))
+    crops: tuple[str, ...] = ()
+    """Ways to cut its faces; the first is taken when none is asked for."""
+
+    def __call__(self, folder: Path, *, crop: str | None = None) -> LabelledFaces:
+        """`read`, and a ValueError as well for pictures that its lists name but are not there, and an unknown crop."""
+        if crop is None:
+            faces = self.read(folder)
+        elif crop in self.crops:
+            faces = self.read(folder, crop=crop)
+        else:
+            ways = f"is cut as {', '.join(self.crops)}" if self.crops else "is cut in one way: leave crop out"
+            raise ValueError(f"there is no crop '{crop}' of this dataset, which {ways}")
+        missing = faces.missing()
+        if missing:
+            raise ValueError(
+                f"{len(missing):,} of {len(faces.files):,} listed pictures are missing, the first is "
+                f"{faces.root / missing[0]}: complete the download (`fra data check {faces.name} {folder}` names all)"
+            )
+        return faces
+
+
+def splits_of(words: Sequence[str]) -> dict[str, Int[Tensor, "_"]]:
+    """The positions of the images of each split, from each image's "train", "val" or "test"."""
+    return {
+        split: torch.tensor([word == split for word in words], dtype=torch.bool).nonzero().flatten()
+        for split in ("train", "val", "test")
+    }
+
+
+def first_there(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of several places below `root` that exists."""
+    return next((root / name for name in names if (root / name).exists()), None)

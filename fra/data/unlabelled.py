@@ -1,0 +1,189 @@
+"""Pools: any number of images that are asked for by index, in a folder tree, in a list, or in shards."""
+
+import os
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jaxtyping import UInt8
+from torch import Tensor
+
+from fra.data.shards import Shards
+from fra.faces.image import EXTENSIONS, UnreadableImage, image_names, listed_names, named, read_image
+
+UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
+SHARD = ".tar"
+
+
+class Pool(ABC):
+    """Images by index, from 0 to len - 1, the same at every start. Labels are never seen."""
+
+    crop_settings: dict[str, Any] | None = None
+    """The content of `crop.yaml` where `fra crop` made the pool."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def index_bytes(self) -> int:
+        """Memory that the index of images takes, once for all processes of a machine that share it."""
+
+    @abstractmethod
+    def path(self, index: int) -> Path:
+        """Where the image with this index is; in a shard, as if the shard were a folder."""
+
+    @abstractmethod
+    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
+        """The image with this index. Raises UnreadableImage."""
+
+    def read(self, index: int) -> tuple[UInt8[Tensor, "3 _ _"], list[int]]:
+        """The image at `index`, or the next readable one after it, and the indices that could not be read.
+
+        Which image replaces an unreadable one depends on the pool alone. ValueError when very many in a row are
+        unreadable.
+        """
+        unreadable: list[int] = []
+        for step in range(min(len(self), UNREADABLE_IN_A_ROW)):
+            candidate = (index + step) % len(self)
+            try:
+                return self.image(candidate), unreadable
+            except UnreadableImage as error:
+                unreadable.append(candidate)
+                reason = error
+        raise ValueError(f"{len(unreadable)} images in a row cannot be read, the last: {reason}")
+
+
+class FolderPool(Pool):
+    """The images of a folder tree, of a folder made by `fra crop`, or of a .txt list of paths.
+
+    Raises ValueError when there are none.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        self.crop_settings = _crop_settings(path)
+        self.root, names = image_names(path)
+        # All names in one piece of memory: a list of objects would be copied, page by page, into every worker. Tensors,
+        # because PyTorch hands them to spawned workers as shared memory.
+        text, ends = bytearray(), array("q")
+        try:
+            for name in names:
+                text += os.fsencode(name)
+                ends.append(len(text))
+        except ValueError as error:
+            if not path.is_dir():
+                raise
+            hint = f"no faces found in {path}: expected .jpg, .png or .tar in it; did you run `fra crop` first?"
+            raise ValueError(hint) from error
+        self._text = torch.frombuffer(text, dtype=torch.uint8).clone()
+        self._ends = torch.frombuffer(ends, dtype=torch.int64).clone()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def index_bytes(self) -> int:
+        return self._text.nbytes + self._ends.nbytes
+
+    def path(self, index: int) -> Path:
+        start = int(self._ends[index - 1]) if index else 0
+        name = self._text[start : int(self._ends[index])].numpy().tobytes()
+        return named(self.root, os.fsdecode(name))
+
+    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
+        return read_image(self.path(index))
+
+
+class ShardPool(Pool):
+    """The images in .tar shards; `crop_settings` where `fra crop --shards` made them."""
+
+    def __init__(self, files: Iterable[Path], *, crop_settings: dict[str, Any] | None = None) -> None:
+        self.shards = Shards(list(files))
+        self.crop_settings = crop_settings
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @property
+    def index_bytes(self) -> int:
+        return self.shards.index_bytes
+
+    def path(self, index: int) -> Path:
+        return self.shards.path(index)
+
+    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
+        return self.shards.image(index)
+
+
+class FirstImages(Pool):
+    """The first `count` images of another pool, or all where it has fewer."""
+
+    def __init__(self, pool: Pool, count: int) -> None:
+        self.pool, self.count = pool, count
+        self.crop_settings = pool.crop_settings
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.pool))
+
+    @property
+    def index_bytes(self) -> int:
+        return self.pool.index_bytes
+
+    def path(self, index: int) -> Path:
+        return self.pool.path(index)
+
+    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
+        return self.pool.image(index)
+
+
+def open_pool(path: Path | str) -> Pool:
+    """The pool at `path`: what `fra crop` made, a folder tree of images, a folder of .tar shards, one shard, one image,
+    or a .txt list of images or of shards.
+
+    Raises ValueError when there is no image, or when images and shards lie side by side.
+    """
+    path = Path(path)
+    if path.suffix.lower() == SHARD and path.is_file():
+        return ShardPool([path])
+    if path.suffix.lower() == ".txt" and path.is_file() and any(map(_is_shard, islice(listed_names(path), 1))):
+        files = [named(str(path.parent), name) for name in listed_names(path)]
+        other = next((file for file in files if not _is_shard(file.name)), None)
+        if other is not None:
+            raise ValueError(f"{path} lists shards, but also {other}: list either images or .tar files")
+        return ShardPool(files)
+    if not path.is_dir():
+        return FolderPool(path)
+    settings = _crop_settings(path)
+    packed = settings is not None and (path / "shards").is_dir()
+    files = _shards_in(path / "shards" if packed else path)
+    if packed and not files:
+        raise ValueError(f"no faces found in {path}: `fra crop --shards` found none, or was interrupted (use --resume)")
+    return ShardPool(files, crop_settings=settings) if files else FolderPool(path)
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """The shards in a folder (not below it), in sorted order."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    shards = sorted(name for name in names if _is_shard(name))
+    image = next((name for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS), None)
+    if shards and image is not None:
+        raise ValueError(
+            f"{folder} holds shards ({shards[0]}) and images ({image}): separate them, or list one kind in a .txt file"
+        )
+    return [folder / name for name in shards]
+
+
+def _is_shard(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() == SHARD
+
+
+def _crop_settings(path: Path) -> dict[str, Any] | None:
+    settings = path / "crop.yaml"
+    return yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else None

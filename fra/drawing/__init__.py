@@ -1,0 +1,1 @@
+"""How `fra.drawing.drawn_face` draws: person → shape → canvas, skin, features, hair, extras, scene."""

@@ -1,1 +1,0 @@
-"""How `fra.faces.synthetic` draws: person → shape → canvas, skin, features, hair, extras, scene."""

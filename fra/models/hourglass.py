@@ -1,0 +1,68 @@
+"""The hourglass network (Newell et al., ECCV 2016) as STAR has it: the face alignment that the paper's ResNet replaces.
+
+B images, D channels, n x n positions. Its first layers serve as an encoder (`random:hourglass`), the hourglasses
+themselves as the head of `fra.transfer.alignment.network`, because each is taught and gives its maps to the next.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+WIDTH, LEVELS = 256, 4
+"""Channels, and how often a hourglass halves its maps (STAR, released code)."""
+
+
+class Residual(nn.Module):
+    """1 x 1, 3 x 3 and 1 x 1 convolution beside a shortcut, batch norm before each (Newell et al., Fig. 4)."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        half = out // 2
+        self.layers = nn.Sequential(
+            *[nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, half, 1)],
+            *[nn.BatchNorm2d(half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1)],
+            *[nn.BatchNorm2d(half), nn.ReLU(), nn.Conv2d(half, out, 1)],
+        )
+        self.shortcut = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Float[Tensor, "B C n n"]) -> Float[Tensor, "B D n n"]:
+        return self.shortcut(x) + self.layers(x)
+
+
+class Hourglass(nn.Module):
+    """Down `levels` times by max pooling and up again, with a branch that stays at each resolution.
+
+    A map too small to be halved again goes through without.
+    """
+
+    def __init__(self, channels: int = WIDTH, levels: int = LEVELS) -> None:
+        super().__init__()
+        self.beside, self.before, self.after = (Residual(channels, channels) for _ in range(3))
+        self.inside = Hourglass(channels, levels - 1) if levels > 1 else Residual(channels, channels)
+
+    def forward(self, x: Float[Tensor, "B D n n"]) -> Float[Tensor, "B D n n"]:
+        small = F.max_pool2d(x, 2) if x.shape[-1] > 1 else x
+        small = self.after(self.inside(self.before(small)))
+        return self.beside(x) + F.interpolate(small, size=x.shape[-2:])
+
+
+class HourglassStem(nn.Module):
+    """Images to the maps, a quarter as high and wide, that the first hourglass gets.
+
+    The first convolution also sees where it is: x, y and the distance from the middle, all up to about 1 (CoordConv,
+    Liu et al., 2018; STAR, released code).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_features = WIDTH
+        self.first = nn.Sequential(nn.Conv2d(6, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU())
+        self.wider = Residual(64, 128)
+        self.last = nn.Sequential(Residual(128, 128), Residual(128, WIDTH))
+
+    def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        y, x = (torch.linspace(-1, 1, side, device=images.device, dtype=images.dtype) for side in images.shape[-2:])
+        y, x = y[:, None].expand(images.shape[-2:]), x.expand(images.shape[-2:])
+        where = torch.stack([x, y, torch.hypot(x, y) / 2**0.5]).expand(len(images), -1, -1, -1)
+        return self.last(F.max_pool2d(self.wider(self.first(torch.cat([images, where], 1))), 2))

@@ -1,0 +1,434 @@
+"""`fra predict`: the faces in photos, and what learned tasks say about them."""
+
+import glob
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+import fra
+from fra.crop.cut import Photo
+from fra.crop.detectors import Face, make_detector
+from fra.crop.photos import PhotoList
+from fra.data.framing import Framing, Whole, framing_of
+from fra.faces.geometry import invert_matrix, transform_points
+from fra.faces.image import UnreadableImage, image_names, read_image, write_image
+from fra.files import atomic, claim_folder
+from fra.predict.annotate import Mark, annotate
+from fra.predict.task_model import TaskModel, load_task_model
+from fra.training.devices import choose_device
+from fra.transfer.features import encoder_fingerprint
+
+PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
+FACES_AT_ONCE = 64
+SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
+LARGEST_CROP, FLATTEST_CROP = 320, 0.75  # ours: datasets give crops of 48 to 256 pixels, square or like 178 x 218
+JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
+
+Answer = dict[str, Any]
+"""What `Task.answer` gives, with its points in pixels of the photo."""
+Entry = dict[str, Any]
+"""A photo in `predictions.json`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A face in a photo, and by each task's name its answer."""
+
+    face: Face
+    answers: dict[str, Answer]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tasks that see the same pixels through the same encoder, which therefore runs once for all of them."""
+
+    framing: Framing
+    size: int
+    models: dict[str, TaskModel]
+
+
+class Predictor:
+    """A detector and tasks, ready for photos."""
+
+    def __init__(
+        self, tasks: Sequence[str | Path], *, detector: str = "retinaface", min_score: float = 0.6, device: str = "auto"
+    ) -> None:
+        """`tasks` are run folders of `fra transfer`, `detector` is a name in DETECTORS.
+
+        With the detector `none` a photo is one face, framed as the tasks' training images were. Otherwise faces are
+        cut out as `fra.data.framing` says for the dataset of each task. Raises ValueError for unusable ones.
+        """
+        if not 0 < min_score <= 1:
+            raise ValueError(f"min-score is {min_score}: it must be above 0 and at most 1")
+        self.detector = make_detector(detector, min_score=min_score)
+        self.device = choose_device(device)
+        self.models = {name: load_task_model(path) for name, path in name_tasks(tasks).items()}
+        groups: dict[Any, Group] = {}
+        for name, model in self.models.items():
+            framing = Whole() if detector == "none" else framing_of(model.dataset, model.crop)
+            key = (encoder_fingerprint(model.encoder), framing, model.image_size, model.reads_maps)
+            group = groups.setdefault(key, Group(framing, model.image_size, {}))
+            model.encoder = next(iter(group.models.values()), model).encoder
+            group.models[name] = model.to(self.device)
+        self.groups = list(groups.values())
+
+    @torch.inference_mode()
+    def __call__(self, photos: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[list[Seen]]:
+        """For each photo its faces, the surest first; photos and faces may have any sizes."""
+        faces = [self.detector.find_faces(photo) for photo in photos]
+        seen = [[Seen(face, {}) for face in found] for found in faces]
+        every = [(photo, one) for photo, ones in zip(photos, seen, strict=True) for one in ones]
+        for start in range(0, len(every), FACES_AT_ONCE):
+            for group in self.groups:
+                self._answer(group, every[start : start + FACES_AT_ONCE])
+        return seen
+
+    def _answer(self, group: Group, faces: Sequence[tuple[Tensor, Seen]]) -> None:
+        cuts = [group.framing.cut(photo, one.face.box, one.face.five_points, group.size) for photo, one in faces]
+        crops = torch.stack([crop for crop, _ in cuts]).to(self.device) / 255
+        features = next(iter(group.models.values())).features(crops).float()
+        for name, model in group.models.items():
+            for output, (_, matrix), (_, one) in zip(model.from_features(features).cpu(), cuts, faces, strict=True):
+                answer = model.task.answer(output, width=group.size, height=group.size)
+                if "landmarks" in answer:
+                    points = torch.tensor(answer["landmarks"])
+                    answer["landmarks"] = transform_points(points, invert_matrix(matrix)).tolist()
+                one.answers[name] = answer
+
+
+def name_tasks(tasks: Sequence[str | Path]) -> dict[str, Path]:
+    """Each run under a name: its own or its folder's, or the whole path where two folders are called alike."""
+    paths = list({Path(task).resolve(): Path(task) for task in tasks}.values())
+    names = [(path.resolve().parent if path.is_file() else path.resolve()).name for path in paths]
+    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
+
+
+def predict(
+    photos: Sequence[str | Path],
+    tasks: Sequence[str | Path],
+    out: Path | None = None,
+    *,
+    detector: str = "retinaface",
+    min_score: float = 0.6,
+    resume: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Find all faces in photos, ask the tasks about each, print a table, and write into `out` if it is given.
+
+    `photos` are images, folders, .txt lists or patterns such as `*.jpg`. `out` then holds `predictions.json` and an
+    annotated picture of every photo with a face. A photo that cannot be read is one line on stderr. With `resume` the
+    answers that `out` has are kept and the other photos are looked at. Raises ValueError when no photo can be read, a
+    task or detector cannot be used, or `out` was begun with other photos, tasks, detector or min-score.
+    """
+    began = time.monotonic()
+    sources, complaints = usable(photos)
+    for complaint in complaints:
+        print(f"fra: {complaint}", file=sys.stderr)
+    if not sources:
+        raise ValueError("there is no photo to look at: give photos, folders of them, or .txt lists")
+    for source in sources:
+        if out is not None and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise ValueError(f"{out} lies inside the photos {source}: choose another --out")
+    found = PhotoList(*sources)
+    _require_readable(found)
+    predictor = Predictor(tasks, detector=detector, min_score=min_score, device=device)
+    question = _question(found, predictor, detector, min_score)
+    summary = Summary(list(predictor.models))
+    if out is not None and claim_folder(out, command="predict", resume=resume):
+        for entry in _answered(out, question):
+            summary.add(entry)
+    kept = summary.photos
+    with _record(out, question) as write:
+        for photo, image, seen in _look(found, predictor, kept, quiet):
+            if out is not None and isinstance(image, Tensor) and seen:
+                write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
+            entry = _short(_entry(photo, image, seen, pictures=out is not None))
+            summary.add(entry)
+            write(entry)
+    for name, reason in summary.unreadable:
+        print(f"fra: {UnreadableImage(found.root / name, reason)}", file=sys.stderr)
+    if not quiet:
+        summary.show(time.monotonic() - began, out, kept)
+
+
+def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """What `image_files` can read, with patterns resolved; and a line for each of the others."""
+    sources: list[Path] = []
+    complaints = []
+    for given in photos:
+        matches = [Path(given)] if Path(given).exists() else [Path(name) for name in sorted(glob.glob(str(given)))]
+        for path in matches or [Path(given)]:
+            try:
+                next(image_names(path)[1])
+                sources.append(path)
+            except ValueError as error:
+                complaints.append(str(error))
+    return sources, complaints
+
+
+def _require_readable(found: PhotoList) -> None:
+    """Raises ValueError when no photo can be read, after a line for each."""
+    problems = []
+    for [photo] in found.chunks(0, 1):
+        try:
+            read_image(photo.path)
+            return
+        except UnreadableImage as error:
+            problems.append(error)
+    for problem in problems:
+        print(f"fra: {problem}", file=sys.stderr)
+    raise ValueError(f"nothing to look at: of {_count(len(problems), 'photo')} none can be read")
+
+
+Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
+
+
+def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> Iterator[Looked]:
+    """The photos from number `start` on, in order, with their faces; as many at once as fit."""
+    from rich.progress import track
+
+    waiting: list[tuple[Photo, UInt8[Tensor, "3 H W"]]] = []
+
+    def ready() -> Iterator[Looked]:
+        for (photo, image), seen in zip(waiting, predictor([image for _, image in waiting]), strict=True):
+            yield photo, image, seen
+        waiting.clear()
+
+    photos = (photo for chunk in found.chunks(start, 1) for photo in chunk)
+    total = len(found) - start
+    for photo in track(photos, description="looking at photos", total=total, disable=quiet, transient=True):
+        try:
+            waiting.append((photo, read_image(photo.path)))
+        except UnreadableImage as error:
+            yield from ready()
+            yield photo, error, []
+        if len(waiting) == PHOTOS_AT_ONCE or sum(image.numel() for _, image in waiting) > BYTES_AT_ONCE:
+            yield from ready()
+    yield from ready()
+
+
+# --- words and files
+
+
+def words(answer: Answer) -> tuple[str, list[str]]:
+    """An answer for people: the class with its confidence (or nothing), and what else there is to list."""
+    title, details = "", []
+    for asked, said in answer.items():
+        if isinstance(said, str):
+            about = "" if asked == "expression" else f"{asked} "
+            title = f"{about}{said} {100 * answer['probabilities'][said]:.0f} %"
+    if "attributes" in answer:
+        surest = sorted(answer["attributes"], key=lambda name: -answer["probabilities"][name])
+        details = [name.replace("_", " ") for name in surest] or ["none of the attributes"]
+    return title, details
+
+
+def mark(one: Seen) -> Mark:
+    """A face as `annotate` draws it: the first class at its box, everything else beside the photo."""
+    titles, details, points = [], [], []
+    for answer in one.answers.values():
+        title, more = words(answer)
+        titles += [title] if title else []
+        details += [", ".join(more)] if more else []
+        points += answer.get("landmarks", [])
+    return Mark(
+        box=one.face.box,
+        title=titles[0] if titles else "",
+        details=(*titles[1:], *details),
+        points=torch.tensor(points) if points else None,
+    )
+
+
+def _picture(photo: Photo) -> str:
+    return f"pictures/{photo.stem}.jpg"
+
+
+def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], *, pictures: bool) -> Entry:
+    if isinstance(image, UnreadableImage):
+        return {"photo": photo.name, "unreadable": image.reason, "faces": []}
+    entry: Entry = {"photo": photo.name, "width": image.shape[2], "height": image.shape[1]}
+    if pictures and seen:
+        entry["picture"] = _picture(photo)
+    entry["faces"] = [
+        {
+            "box": one.face.box.tolist(),
+            "score": one.face.score,
+            "five_points": None if one.face.five_points is None else one.face.five_points.tolist(),
+            "answers": one.answers,
+        }
+        for one in seen
+    ]
+    return entry
+
+
+def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: float) -> dict[str, Any]:
+    """What the answers depend on; of the photos a hash of where they are."""
+    places = b"\0".join(os.fsencode(os.path.abspath(file)) for file in found.files)
+    return {
+        "fra": fra.__version__,
+        "detector": detector,
+        "min_score": min_score,
+        "tasks": {
+            name: {
+                "task": model.task.name,
+                "dataset": model.dataset,
+                "image_size": model.image_size,
+                "framing": str(group.framing),
+                "weights": encoder_fingerprint(model),  # with those of the head
+            }
+            for group in predictor.groups
+            for name, model in group.models.items()
+        },
+        "photos": hashlib.blake2b(places, digest_size=8).hexdigest(),
+    }
+
+
+def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
+    """The entries of an earlier run in `out`; an unfinished last line is cut off. ValueError for another question."""
+    if not (out / JOURNAL).exists():
+        return
+    size = 0
+    with open(out / JOURNAL, "rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            content = json.loads(line)
+            if size:
+                yield content
+            elif changed := [name for name in question if name != "fra" and question[name] != content.get(name)]:
+                different = " and ".join(changed).replace("_", "-")
+                raise ValueError(f"{out} was begun with other {different}: give the same, or choose another --out")
+            size += len(line)
+    os.truncate(out / JOURNAL, size)
+
+
+@contextmanager
+def _record(out: Path | None, question: dict[str, Any]) -> Iterator[Callable[[Entry], None]]:
+    """The journal, to which one line per photo is added, and from it in the end `predictions.json`.
+
+    No number of photos fills the memory, and whatever ends the run, the photos before are answered.
+    """
+    if out is None:
+        yield lambda entry: None
+        return
+    with open(out / JOURNAL, "a", encoding="utf-8") as stream:
+
+        def write(line: dict[str, Any]) -> None:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+
+        if stream.tell() == 0:
+            write(question)
+        yield write
+    head = json.dumps({name: value for name, value in question.items() if name != "photos"})
+    with (
+        open(out / JOURNAL, encoding="utf-8") as journal,
+        atomic(out / "predictions.json") as temporary,
+        open(temporary, "w", encoding="utf-8") as whole,
+    ):
+        next(journal)
+        whole.write(head[:-1] + ', "photos": [')
+        for number, line in enumerate(journal):
+            whole.write((",\n" if number else "\n") + line.rstrip("\n"))
+        whole.write("\n]}\n")
+
+
+def _short(value: Any) -> Any:
+    """Floats with six digits: a hundredth of a pixel in the largest photo."""
+    if isinstance(value, dict):
+        return {name: _short(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+class Summary:
+    """What the screen shows at the end: the first faces, and counts of all."""
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tasks
+        self.photos = self.faces = self.without = 0
+        self.cropped: list[str] = []
+        self.unreadable: list[tuple[str, str]] = []
+        self.rows: list[tuple[str, ...]] = []
+
+    def add(self, entry: Entry) -> None:
+        name, faces = entry["photo"], entry["faces"]
+        shown = os.fsencode(name).decode("utf-8", "replace")
+        self.photos += 1
+        self.faces += len(faces)
+        if "unreadable" in entry:
+            self.unreadable.append((name, entry["unreadable"]))
+            return
+        if not faces:
+            self.without += 1
+            self.rows.append((shown, "", "no face", *[""] * len(self.tasks)))
+            if _sized_like_a_crop(entry["height"], entry["width"]):
+                self.cropped.append(shown)
+        for number, face in enumerate(faces, 1):
+            cells = [in_short(face["answers"][task]) for task in self.tasks]
+            self.rows.append((shown if number == 1 else "", str(number), f"{face['score']:.2f}", *cells))
+        del self.rows[SHOWN_ROWS:]
+
+    def show(self, seconds: float, out: Path | None, kept: int) -> None:
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table()
+        for column in ("photo", "face", "score", *self.tasks):
+            table.add_column(escape(column), overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        console = Console()
+        console.print(table)
+        hidden = self.faces + self.without - len(self.rows)
+        if hidden > 0:
+            console.print(f"{hidden:,} more rows are not shown")
+        found = f"{_count(self.faces, 'face')} in {_count(self.photos, 'photo')}"
+        parts = [f"{found}, {(self.photos - kept) / seconds:.1f} photos a second"]
+        parts += [f"{kept:,} answered before"] if kept else []
+        parts += [f"{self.without:,} without a face"] if self.without else []
+        parts += [f"{len(self.unreadable):,} unreadable"] if self.unreadable else []
+        console.print("; ".join(parts))
+        if self.cropped:
+            first, others = escape(self.cropped[0]), len(self.cropped) - 1
+            who = f"{first} and {others:,} more look like crops" if others else f"{first} looks like a crop"
+            console.print(f"{who} of a face already: for such pictures add --detector none")
+        where = f"all of it is in {out}" if out else "add --out DIR to keep predictions.json and annotated pictures"
+        console.print(escape(where))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:
+    """Small, and square or nearly so."""
+    return _sized_like_a_crop(*image.shape[1:])
+
+
+def _sized_like_a_crop(height: int, width: int) -> bool:
+    short, long = sorted((height, width))
+    return long <= LARGEST_CROP and short >= FLATTEST_CROP * long
+
+
+def in_short(answer: Answer) -> str:
+    """An answer as one line: the class, the surest attributes, or the number of points."""
+    title, details = words(answer)
+    if "landmarks" in answer:
+        return f"{len(answer['landmarks'])} points"
+    more = [f"+{len(details) - SHOWN_ATTRIBUTES}"] if len(details) > SHOWN_ATTRIBUTES else []
+    return title or ", ".join(details[:SHOWN_ATTRIBUTES] + more)

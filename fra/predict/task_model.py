@@ -1,0 +1,135 @@
+"""A learned task as one network: images to answers. B images, C channels, T outputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from fra.models.encoder import Encoder
+from fra.tasks import TASKS
+from fra.tasks.task import Task
+from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
+from fra.transfer.features import encoder_fingerprint
+from fra.transfer.linear import Standardiser
+from fra.weights.bundled import TASK, shipped_file, shipped_names
+from fra.weights.rebuild import below, encoder_config, fill
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
+
+AT_ONCE = 64  # images through the encoder
+
+
+class TaskModel(nn.Module):
+    """Encoder, standardisation (of the linear protocol) and head of a `fra transfer` run."""
+
+    def __init__(
+        self,
+        task: Task,
+        encoder: nn.Module,
+        standardise: Standardiser | nn.Identity,
+        head: nn.Module,
+        *,
+        size: int,
+        dataset: str = "",
+        crop: str = "",
+    ) -> None:
+        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out."""
+        super().__init__()
+        self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
+        self.dataset, self.crop = dataset, crop
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
+        """The head's outputs for face crops in [0, 1], of the size it was trained at."""
+        return self.from_features(self.features(images))
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether the head reads the encoder's last map, or only its mean."""
+        return isinstance(self.head, AlignmentHead)
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C *hw"]:
+        """What the head reads: of the encoder alone, so that several tasks may share it."""
+        return self.encoder.maps(images) if self.reads_maps else self.encoder(images)  # type: ignore[operator]
+
+    def from_features(self, features: Float[Tensor, "B C *hw"]) -> Float[Tensor, "B T"]:
+        """The head's outputs from `features`."""
+        return self.head(self.standardise(features))
+
+    @overload
+    def predict(self, image: "OneImage") -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, image: "Sequence[OneImage]") -> list[dict[str, Any]]: ...
+
+    @torch.inference_mode()
+    def predict(self, image: Any) -> Any:
+        """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1].
+
+        For a sequence of such, of any sizes, or a tensor of several, a list. Points are in pixels of the image given.
+        """
+        if isinstance(image, Tensor) and image.ndim == 4:
+            image = list(image)
+        if isinstance(image, Tensor) or not isinstance(image, Sequence):
+            return self.predict([image])[0]
+        answers = []
+        for start in range(0, len(image), AT_ONCE):
+            crops = [_as_bytes(one) for one in image[start : start + AT_ONCE]]
+            side = [self.image_size, self.image_size]
+            outputs = self(torch.stack([resize(crop, side, antialias=True) for crop in crops]) / 255)
+            for crop, output in zip(crops, outputs, strict=True):
+                answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
+        return answers
+
+
+def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
+    if not isinstance(image, Tensor):
+        image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if image.is_floating_point():
+        image = (image * 255).round().to(torch.uint8)
+    return image
+
+
+def load_task_model(run: str | Path) -> TaskModel:
+    """The task model of a `fra transfer` run folder, its `task.safetensors`, or that comes with fra, on the CPU.
+
+    An encoder that has learned with the head is in that file; any other is loaded from where it was then. Raises
+    ValueError when it or the run is not there, or the encoder's weights have changed since.
+    """
+    from fra.weights.load import load_encoder, read_weights
+
+    path = shipped_file(str(run), TASK) or (Path(run) / TASK if Path(run).is_dir() else Path(run))
+    if not path.exists():
+        names = ", ".join(shipped_names(TASK)) or "this version has none"
+        raise ValueError(
+            f"there is no {path}: give a finished run folder of `fra transfer`, or a task that comes with fra ({names})"
+        )
+    tensors, notes = read_weights(path)
+    if notes.get("task") not in TASKS:
+        raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
+    task = TASKS[notes["task"]](**settings)
+    standardise: Standardiser | nn.Identity = nn.Identity()
+    if "encoder_config" in notes:
+        encoder = Encoder(encoder_config(notes["encoder_config"], path))
+        fill(encoder.backbone, below("encoder.", tensors), f"{path} does not fit its own description")
+    else:
+        encoder = load_encoder(notes["encoder"], quiet=True)
+        if encoder_fingerprint(encoder) != notes["encoder_hash"]:
+            raise ValueError(
+                f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again"
+            )
+        standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
+    head = task.head(encoder.channels)
+    if "alignment" in notes:
+        head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
+    head.load_state_dict(below("head.", tensors))
+    where_from = {"dataset": notes["dataset"], "crop": notes.get("crop", "")}
+    return TaskModel(task, encoder, standardise, head, size=notes["image_size"], **where_from).eval()

@@ -1,0 +1,177 @@
+"""Unlabelled faces as batches of views: in which order the images of a pool come, and who loads them.
+
+B images per batch and process, S view size.
+"""
+
+import atexit
+import gc
+import os
+import signal
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fra.data.unlabelled import Pool
+from fra.pretrain.views import ViewMaker, random_bits
+
+
+class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
+    """The endless batches of one process, as (epoch, indices), from batch `first_batch` on.
+
+    An epoch is a permutation of the pool, a function of (seed, epoch). It is cut into steps of batch_size *
+    accumulate * world images, the rest is left out; process r takes the r-th slice of every step and cuts it into
+    `accumulate` batches. So a step holds the same images whatever the number of processes.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        first_batch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        per_step = batch_size * accumulate * world
+        if count < per_step:
+            raise ValueError(
+                f"{count} faces are fewer than the {per_step} of one step (batch_size {batch_size} x accumulate "
+                f"{accumulate} x processes {world}): give more faces or a smaller batch_size"
+            )
+        self.count, self.batch_size, self.seed, self.first_batch = count, batch_size, seed, first_batch
+        self.rank, self.world, self.accumulate = rank, world, accumulate
+        self.steps_per_epoch = count // per_step
+        self.batches_per_epoch = self.steps_per_epoch * accumulate
+
+    def epoch(self, epoch: int) -> Int[Tensor, "N B"]:
+        """All batches of this process in one epoch."""
+        order = random_bits(self.seed, epoch, indices=np.arange(self.count), count=1)[:, 0].argsort(kind="stable")
+        used = self.batches_per_epoch * self.batch_size * self.world
+        steps = order[:used].reshape(self.steps_per_epoch, self.world, self.accumulate * self.batch_size)
+        return torch.from_numpy(steps[:, self.rank].reshape(-1, self.batch_size).copy())
+
+    def __iter__(self) -> Iterator[tuple[int, Int[Tensor, "B"]]]:
+        epoch, skip = divmod(self.first_batch, self.batches_per_epoch)
+        while True:
+            batches = self.epoch(epoch)
+            for number in range(skip, len(batches)):  # not all views at once: a million faces have very many
+                yield epoch, batches[number].clone()  # a view would take the whole epoch along to the worker
+            epoch, skip = epoch + 1, 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views of B faces."""
+
+    views: list[UInt8[Tensor, "B 3 _ _"]]
+    """One tensor per view, RGB."""
+    frames: list[Float[Tensor, "B 4"]]
+    """Where each lies in its image (`ViewParameters.frames`)."""
+    indices: Int[Tensor, "B"]
+    """Places in the pool, as asked for."""
+    unreadable: list[int]
+    """Places whose images could not be read; the next readable ones stand in for them."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by DataLoader: copies to a GPU are then faster."""
+        return replace(self, views=[view.pin_memory() for view in self.views])
+
+    def views_on(self, device: torch.device) -> list[Float[Tensor, "B 3 _ _"]]:
+        """The views as methods take them: RGB in [0, 1]. They travel as bytes."""
+        return [view.to(device, non_blocking=True).float().div_(255) for view in self.views]
+
+
+class ViewBatches(Dataset[Batch]):
+    """From (epoch, indices) to a batch: what a worker does."""
+
+    def __init__(self, pool: Pool, maker: ViewMaker) -> None:
+        self.pool, self.maker = pool, maker
+
+    def __getitem__(self, which: tuple[int, Int[Tensor, "B"]]) -> Batch:
+        epoch, indices = which
+        images, missing = zip(*(self.pool.read(index) for index in indices.tolist()), strict=True)
+        unreadable = sorted({index for each in missing for index in each})
+        views = self.maker.make(images, indices, epoch=epoch)
+        return Batch(views, self.maker.frames(images, indices, epoch=epoch), indices, unreadable)
+
+
+class FaceLoader:
+    """The endless batches of `order`, one after the other, made by workers that live as long as this object.
+
+    With 0 workers the batches are made here. The same batches come in the same order whatever the number.
+    """
+
+    def __init__(self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int) -> None:
+        self.pool = pool
+        self.unreadable: dict[int, Path] = {}
+        """The images met so far that could not be read, by index."""
+        self._loader = DataLoader(
+            ViewBatches(pool, maker),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_prepare_worker,
+        )
+        self._running: list[Iterator[Batch]] = []
+        # Workers are told to stop before multiprocessing, at exit, waits for them: they ignore its signal.
+        weakref.finalize(self, self._running.clear)
+        atexit.register(self._running.clear)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._running:
+            self._running.append(iter(self._loader))
+        batch = next(self._running[0])
+        for index in batch.unreadable:
+            self.unreadable.setdefault(index, self.pool.path(index))
+        return batch
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _prepare_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    gc.freeze()  # garbage collection would touch all objects of the main process, and so copy them
+    # Ctrl-C and SLURM's signals reach workers too, but the main process decides when to stop; workers end with it.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def default_workers(*, on_gpu: bool, processes: int = 1) -> int:
+    """Workers for each of the processes on this machine (ours).
+
+    Beside a GPU the processor has nothing else to do: one worker per core, less one for the main process. Without
+    one, training itself needs the cores and is slow enough for a single worker.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, max(1, available // processes - 1)) if on_gpu else 1
+
+
+def face_batch(pool: Pool, indices: Int[Tensor, "B"], *, size: int) -> Float[Tensor, "B 3 S S"]:
+    """Faces without augmentation: the central square, resized; RGB in [0, 1]. For measuring and for pictures."""
+    faces = []
+    for index in indices.tolist():
+        image, _ = pool.read(index)
+        height, width = image.shape[1:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        square = image[None, :, top : top + side, left : left + side]
+        faces.append(F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0])
+    return torch.stack(faces) / 255

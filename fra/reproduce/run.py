@@ -1,0 +1,146 @@
+"""`fra reproduce`: from the wanted tables to runs, from finished runs to tables."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fra.data.unlabelled import open_pool
+from fra.files import atomic, claim_folder
+from fra.reproduce import NAMES
+from fra.reproduce.claims import claim, holder
+from fra.reproduce.plan import print_plan
+from fra.reproduce.runs import Place, Run, Transfer, costed
+from fra.reproduce.supplement.figure import write_figure
+from fra.reproduce.supplement.scales import SCALES, Scale
+from fra.reproduce.supplement.tables import TABLES, in_order
+from fra.reproduce.write import write_table
+from fra.training.devices import choose_device
+from fra.transfer.run import read_dataset
+
+FIGURE = "figure1"
+POLL = 5.0
+"""Seconds between two looks at runs that other processes have."""
+
+
+def reproduce(
+    names: Sequence[str],
+    *,
+    scale: str,
+    out: Path,
+    faces: Path | None = None,
+    data: Path | None = None,
+    seeds: int | None = None,
+    plan: bool = False,
+    wait: bool = True,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    quiet: bool = False,
+) -> list[Path]:
+    """Make the wanted of NAMES in `out`: do the runs that are missing, then write tables and figure; their paths.
+
+    Called again, after any interruption, in several processes or on several machines with the same `out`, it goes on
+    where runs are missing. `seeds` replaces the scale's numbers of seeds. `plan` prints what it would take and does
+    nothing. Without `wait` it returns when what is left is done by others; then tables may be missing. Raises
+    ValueError for anything that is wrong with faces, data or a run.
+    """
+    used = SCALES[scale]
+    if faces is not None and data is not None:
+        used = dataclasses.replace(used, drawing=None)
+    tables = [TABLES[name](used, seeds) for name in NAMES if name in names and name != FIGURE]
+    runs = [run for table in tables for run in table.runs()]
+    figure = used.encoder("fra") if FIGURE in names else None
+    runs = in_order([*runs, figure] if figure else runs)
+    place = _place(used, out, faces, data, needed=bool(runs) and not plan)
+    place = dataclasses.replace(place, device=device, precision=precision, workers=workers, quiet=quiet)
+    if plan:
+        print_plan(runs, used, place)
+        return []
+    claim_folder(out, command="reproduce", resume=True)
+    if not do_runs(runs, used, place, wait=wait):
+        return []
+    written = [write_table(table, used, place) for table in tables]
+    if figure:
+        written.append(out / f"{FIGURE}.png")
+        write_figure(written[-1], figure.folder(place), open_pool(place.faces), device=choose_device(device))
+    if not quiet:
+        print(f"{', '.join(map(str, written))}: done; `fra report {out}` tells the whole story")
+    return written
+
+
+def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, needed: bool) -> Place:
+    """Drawn faces where none are given and the scale allows it. ValueError where it does not."""
+    if scale.drawing:
+        drawn = scale.drawing.folder(Place(out, out, out))
+        return Place(out, faces or drawn / "images", data or drawn)
+    if needed and (faces is None or data is None):
+        missing = "--faces (a folder of face crops)" if faces is None else "--data (a folder of data sets)"
+        raise ValueError(
+            f"{missing} is missing: only --scale smoke draws its own; docs/guides/reproduce.md says what to download"
+        )
+    return Place(out, faces or Path("FACES"), data or Path("DATA"))
+
+
+def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = True) -> bool:
+    """Do what is missing and not done by somebody else, each run after what it needs; whether all is finished.
+
+    `place.out` is a folder claimed for `reproduce`. Without `wait` it returns when what is left is done by others.
+    Raises ValueError for anything that is wrong with faces, data or a run.
+    """
+    checked, waiting = False, ""
+    while missing := [run for run in runs if not run.finished(place)]:
+        did = False
+        for run in missing:
+            if not all(need.finished(place) for need in run.needs):
+                continue
+            if not checked and run is not scale.drawing:
+                _check(runs, scale, place)
+                checked = True
+            did = _do_one(run, place, f"{len(runs) - len(missing)} of {len(runs)} runs are finished") or did
+        if did:
+            continue
+        held = [f"{run.name} ({who})" for run in missing if (who := holder(place.out / "claims", run.name))]
+        if not wait:
+            if not place.quiet:
+                print(f"left to others: {', '.join(held)}; the last of them writes the tables")
+            return False
+        if not place.quiet and waiting != (waiting := ", ".join(held)):
+            print(f"waiting for {waiting}", flush=True)
+        time.sleep(POLL)
+    return True
+
+
+def _do_one(run: Run, place: Place, standing: str) -> bool:
+    """Whether the run could be had, and so is finished now."""
+    with claim(place.out / "claims", run.name) as mine:
+        if not mine:
+            return False
+        if run.finished(place):  # by somebody else, since we looked
+            return True
+        if not place.quiet:
+            print(f"\n== {standing}; now {run.name}", flush=True)
+        try:
+            with costed(run, place):
+                run.work(place)
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped in {run.name}; the same command goes on from there") from None
+    return True
+
+
+def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:
+    """What is given, before hours are spent on it; all who share a folder must be given the same."""
+    given = {"scale": scale.name, "faces": len(open_pool(place.faces))}
+    file = place.out / "reproduce.json"
+    before = json.loads(file.read_text()) if file.exists() else given
+    if before != given:
+        was, now = (f"{found['faces']:,} faces at scale {found['scale']}" for found in (before, given))
+        raise ValueError(f"{place.out} was begun with {was}, and this is {now}: choose another --out")
+    with atomic(file) as temporary:
+        temporary.write_text(json.dumps(given) + "\n")
+    recipes = {run.recipe.dataset: run.recipe for run in runs if isinstance(run, Transfer) and not run.finished(place)}
+    for name, recipe in recipes.items():
+        read_dataset(recipe, place.dataset(name))

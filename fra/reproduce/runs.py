@@ -1,0 +1,352 @@
+"""The runs that tables are made of. Each has a folder of its own, named by what it is and the hash of its recipe."""
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fra import __version__
+from fra.data.datasets.synthetic import write as write_drawn_faces
+from fra.files import MARK, atomic
+from fra.pretrain.run import PretrainRecipe, faces_of, load_pretrain_recipe, pretrain
+from fra.recipe import recipe_hash
+from fra.reproduce.timing import time_per_step
+from fra.tasks.metrics import wilson
+from fra.training.devices import choose_device
+from fra.transfer.protocol import TransferRecipe
+from fra.transfer.results import spread
+from fra.transfer.run import load_transfer_recipe, transfer
+
+FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
+"""Below --data, where it is not the dataset's own name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs lie, what they are given, and on what they compute."""
+
+    out: Path
+    faces: Path
+    data: Path
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+    quiet: bool = False
+
+    @property
+    def runs(self) -> Path:
+        return self.out / "runs"
+
+    def dataset(self, name: str) -> Path:
+        """The dataset's folder: below --data, or --data itself where only one dataset was downloaded."""
+        below = self.data / FOLDERS.get(name, name)
+        return below if below.is_dir() else self.data
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number in a table: mean over seeds, and how sure it is."""
+
+    mean: float
+    std: float | None = None
+    """Over seeds (n - 1); None for one seed."""
+    low: float | None = None
+    """95 % interval over the test images, where the metric is a share of decisions."""
+    high: float | None = None
+    seeds: int = 1
+    train_images: int = 0
+    test_images: int = 0
+
+
+class Source(ABC):
+    """Abstract: what a cell of a table shows."""
+
+    @abstractmethod
+    def value(self, place: Place, metric: str) -> Value | None:
+        """None while it is not there yet."""
+
+
+class Run(ABC):
+    """Abstract: work that is done once for all tables, in the folder `name` below `runs/`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Folder; two runs with the same name are the same run."""
+
+    @property
+    def needs(self) -> tuple["Run", ...]:
+        """Runs that must be finished before."""
+        return ()
+
+    @abstractmethod
+    def finished(self, place: Place) -> bool: ...
+
+    @abstractmethod
+    def work(self, place: Place) -> None:
+        """Begin, or go on from wherever a killed run was."""
+
+    @abstractmethod
+    def command(self, place: Place) -> str:
+        """The same for a person who wants to start it elsewhere, on more devices; empty when there is none."""
+
+    def folder(self, place: Place) -> Path:
+        return place.runs / self.name
+
+
+@dataclass(frozen=True)
+class Drawing(Run):
+    """Drawn faces, when no others are given."""
+
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"drawn_faces-{self.count}"
+
+    def finished(self, place: Place) -> bool:
+        return (self.folder(place) / "labels.csv").exists()
+
+    def work(self, place: Place) -> None:
+        write_drawn_faces(self.folder(place), self.count, workers=place.workers)
+
+    def command(self, place: Place) -> str:
+        return _words("data", "synthetic", "--count", self.count, "--out", self.folder(place))
+
+
+@dataclass(frozen=True)
+class Pretraining(Run):
+    """An encoder."""
+
+    recipe_name: str
+    overrides: tuple[str, ...] = ()
+    drawing: Drawing | None = None
+
+    @property
+    def recipe(self) -> PretrainRecipe:
+        return _pretrain_recipe(self.recipe_name, self.overrides)
+
+    @property
+    def name(self) -> str:
+        recipe = self.recipe
+        return f"{recipe.encoder.name}.{recipe.method.name}_{recipe.schedule.epochs}ep-{recipe_hash(recipe)}"
+
+    @property
+    def needs(self) -> tuple[Run, ...]:
+        return (self.drawing,) if self.drawing else ()
+
+    def finished(self, place: Place) -> bool:
+        return (self.folder(place) / "card.md").exists()  # what a run writes last
+
+    def work(self, place: Place) -> None:
+        folder = self.folder(place)
+        pretrain(
+            self.recipe,
+            place.faces,
+            folder,
+            resume=(folder / MARK).exists(),
+            device=place.device,
+            precision=place.precision,
+            workers=place.workers,
+            quiet=place.quiet,
+        )
+
+    def command(self, place: Place) -> str:
+        settings = (word for setting in self.overrides for word in ("--set", setting))
+        return _words("pretrain", self.recipe_name, *settings, "--faces", place.faces, "--out", self.folder(place))
+
+
+@dataclass(frozen=True)
+class Transfer(Run, Source):
+    """An encoder judged on a task."""
+
+    recipe_name: str
+    encoder: Pretraining
+    fraction: float = 1.0
+    seeds: int = 1
+    random: bool = False
+    """The encoder's network with random weights instead."""
+
+    @property
+    def recipe(self) -> TransferRecipe:
+        return _transfer_recipe(self.recipe_name, self.fraction)
+
+    @property
+    def name(self) -> str:
+        """Without the number of seeds, so that asking for more of them keeps those that are there."""
+        who = "random" if self.random else self.encoder.name.rpartition("-")[0]
+        parts = [recipe_hash(self.recipe), recipe_hash(self.encoder.recipe), str(self.random)]
+        return f"{self.recipe.name}_{100 * self.fraction:g}pc.{who}-{_digest(parts)}"
+
+    @property
+    def needs(self) -> tuple[Run, ...]:
+        return (self.encoder,)
+
+    def finished(self, place: Place) -> bool:
+        results = self._results(place)
+        return results is not None and len(results["seeds"]) >= self.seeds
+
+    def work(self, place: Place) -> None:
+        folder = self.folder(place)
+        transfer(
+            self.recipe,
+            encoder=self.source(place),
+            data=place.dataset(self.recipe.dataset),
+            out=folder,
+            seeds=self.seeds,
+            resume=(folder / MARK).exists(),
+            device=place.device,
+            precision=place.precision,
+            workers=place.workers or 0,
+            quiet=place.quiet,
+        )
+
+    def command(self, place: Place) -> str:
+        data = place.dataset(self.recipe.dataset)
+        more = ("--fraction", self.fraction, "--seeds", self.seeds, "--out", self.folder(place))
+        return _words("transfer", self.recipe_name, "--encoder", self.source(place), "--data", data, *more)
+
+    def source(self, place: Place) -> str:
+        return f"{'random:' if self.random else ''}{self.encoder.folder(place)}"
+
+    def value(self, place: Place, metric: str) -> Value | None:
+        results = self._results(place)
+        if results is None:
+            return None
+        # Another table may have asked for more seeds; its numbers must not change ours.
+        found = spread(results["metrics"][metric]["values"][: self.seeds])
+        mean, seeds, test_images = found["mean"], len(found["values"]), results["test_images"]
+        std = found["std"] if seeds > 1 else None
+        low, high = astuple(wilson(mean, test_images)) if metric in results["confidence"] else (None, None)
+        return Value(mean, std, low, high, seeds, results["train_images"], test_images)
+
+    def _results(self, place: Place) -> dict[str, Any] | None:
+        file = self.folder(place) / "results.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+@dataclass(frozen=True)
+class Timing(Run, Source):
+    """Seconds per step of several methods, measured in turn."""
+
+    encoders: tuple[Pretraining, ...]
+
+    @property
+    def name(self) -> str:
+        methods = "_".join(encoder.recipe.method.name for encoder in self.encoders)
+        return f"time_per_step.{methods}-{_digest([recipe_hash(encoder.recipe) for encoder in self.encoders])}"
+
+    @property
+    def needs(self) -> tuple[Run, ...]:
+        return tuple({need: None for encoder in self.encoders for need in encoder.needs})
+
+    def finished(self, place: Place) -> bool:
+        return (self.folder(place) / "timing.json").exists()
+
+    def work(self, place: Place) -> None:
+        recipes = {encoder.recipe.method.name: encoder.recipe for encoder in self.encoders}
+        measured = time_per_step(
+            recipes,
+            faces_of(self.encoders[0].recipe, place.faces),
+            device=choose_device(place.device),
+            precision=place.precision,
+            workers=place.workers,
+        )
+        with atomic(self.folder(place) / "timing.json") as temporary:
+            temporary.write_text(json.dumps(measured, indent=1) + "\n")
+
+    def command(self, place: Place) -> str:
+        return ""
+
+    def value(self, place: Place, metric: str) -> Value | None:
+        """`metric` is METHOD.with_loading or .without_loading: time relative to the first method, with quartiles."""
+        if not self.finished(place):
+            return None
+        method, _, kind = metric.partition(".")
+        found = json.loads((self.folder(place) / "timing.json").read_text())[kind][method]
+        return Value(found["ratio"], low=found["low"], high=found["high"])
+
+
+@dataclass(frozen=True)
+class Setting(Source):
+    """A learning rate of a transfer recipe; nothing has to run for it."""
+
+    recipe_name: str
+
+    def value(self, place: Place, metric: str) -> Value:
+        """`metric` is `backbone` or `head`."""
+        recipe = _transfer_recipe(self.recipe_name, 1.0)
+        backbone = recipe.learning_rate if recipe.backbone_rate is None else recipe.backbone_rate
+        return Value(backbone if metric == "backbone" else recipe.learning_rate)
+
+
+@contextmanager
+def costed(run: Run, place: Place) -> Iterator[None]:
+    """Leave `cost.json` in a run's folder when it ends well: seconds of this sitting, date, machine, version."""
+    started = time.monotonic()
+    yield
+    record = {"seconds": round(time.monotonic() - started, 1), "finished": f"{datetime.now(UTC):%Y-%m-%d}"}
+    with atomic(run.folder(place) / "cost.json") as temporary:
+        temporary.write_text(json.dumps(record | about(place)) + "\n")
+
+
+def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
+    """What `costed` left; None for a run that was made by hand."""
+    file = run.folder(place) / "cost.json"
+    if not file.exists():
+        return None
+    cost = json.loads(file.read_text())
+    summary = run.folder(place) / "summary.json"
+    if summary.exists():  # of all sittings
+        cost["seconds"] = max(cost["seconds"], json.loads(summary.read_text())["seconds"])
+    return cost
+
+
+def about(place: Place) -> dict[str, str]:
+    """Version and machine, without names."""
+    if choose_device(place.device) == "cuda":
+        machine = torch.cuda.get_device_name()
+    else:
+        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    return {"version": f"fra {__version__}{_commit()}", "machine": f"{machine}, torch {torch.__version__}"}
+
+
+@cache
+def _commit() -> str:
+    """`, commit abc1234` when this is a checkout, `+` behind it for one with changes."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return f", commit {found.stdout.strip()}" if found.returncode == 0 else ""
+
+
+@cache
+def _pretrain_recipe(name: str, overrides: tuple[str, ...]) -> PretrainRecipe:
+    return load_pretrain_recipe(name, list(overrides))
+
+
+@cache
+def _transfer_recipe(name: str, fraction: float) -> TransferRecipe:
+    return load_transfer_recipe(name, [f"fraction={fraction}"])
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
+
+
+def _words(*words: object) -> str:
+    return shlex.join(["fra", *map(str, words)])

@@ -1,0 +1,9 @@
+"""What an encoder is evaluated on: one file per task (head, loss, metrics), one row here."""
+
+from fra.tasks.attributes import Attributes
+from fra.tasks.expression import Expression
+from fra.tasks.landmarks import Landmarks
+from fra.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attributes, "landmarks": Landmarks}
+"""`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""

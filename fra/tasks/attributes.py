@@ -1,0 +1,114 @@
+"""Facial attribute recognition: many yes-or-no questions per face. N images, A attributes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from fra.tasks.metrics import attribute_accuracies, attribute_accuracy, balanced_attribute_accuracy
+from fra.tasks.task import Baseline, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+NECK = (512, 256)
+"""Widths of the neck's hidden layers (released code; spec attributes.md, section 3)."""
+
+
+@dataclass(frozen=True)
+class Attributes(Task):
+    """Targets are booleans (N, A), outputs logits (N, A); a logit of 0 or more says yes."""
+
+    names: tuple[str, ...]
+    """Names of the attributes in the dataset's order."""
+    neck: bool = False
+    """The head is the released code's of three layers, not the supplement's of one."""
+
+    name: ClassVar[str] = "attributes"
+    selects: ClassVar[str] = "attribute_accuracy"
+    proportions: ClassVar[tuple[str, ...]] = ("attribute_accuracy",)
+
+    def head(self, channels: int) -> nn.Module:
+        """One linear layer (supplement 5.3.2), N(0, 0.01), bias 0; with `neck` behind two hidden ones."""
+        last = nn.Linear(NECK[-1] if self.neck else channels, len(self.names))
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
+        if not self.neck:
+            return last
+        layers: list[nn.Module] = []
+        for width, next_width in pairwise((channels, *NECK)):
+            layers += [nn.Linear(width, next_width), nn.BatchNorm1d(next_width), nn.Dropout(0.2), nn.ReLU()]
+        return nn.Sequential(*layers, last)
+
+    def criterion(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> Float[Tensor, ""]:
+        """Binary cross-entropy, mean over images and attributes (spec attributes.md, section 3)."""
+        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+
+    def metrics(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, float]:
+        return {
+            "attribute_accuracy": attribute_accuracy(outputs, targets),
+            "balanced_attribute_accuracy": balanced_attribute_accuracy(outputs, targets),
+        }
+
+    def baseline(self, train_targets: Bool[Tensor, "M A"], test_targets: Bool[Tensor, "N A"]) -> Baseline:
+        majority = train_targets.float().mean(0) - 0.5
+        return Baseline(
+            "majority of each attribute", self.metrics(majority.expand(len(test_targets), -1), test_targets)
+        )
+
+    def mirror(self, targets: Bool[Tensor, "N A"]) -> Bool[Tensor, "N A"]:
+        """None of CelebA's attributes has a side."""
+        return targets
+
+    def answer(self, output: Float[Tensor, "A"], *, width: int, height: int) -> dict[str, Any]:
+        """`attributes` that are there, and `probabilities` of all by name."""
+        chances = output.sigmoid().tolist()
+        return {
+            "attributes": [name for name, logit in zip(self.names, output.tolist(), strict=True) if logit >= 0],
+            "probabilities": dict(zip(self.names, chances, strict=True)),
+        }
+
+    def columns(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, list[Any]]:
+        """Per attribute the truth (0 or 1) under its name and the logit's probability under `p_` + name."""
+        table: dict[str, list[Any]] = {}
+        shares = outputs.double().sigmoid()
+        for number, name in enumerate(self.names):
+            table[name] = targets[:, number].int().tolist()
+            # Nine digits: a share that is just below one half must not be rounded up to it.
+            table[f"p_{name}"] = [f"{p:.9g}" for p in shares[:, number].tolist()]
+        return table
+
+    def details(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, Any]:
+        """`per_attribute`: accuracy and the share of images that have it, percent."""
+        right, share = attribute_accuracies(outputs, targets).tolist(), (100 * targets.double().mean(0)).tolist()
+        return {
+            "labels": list(self.names),
+            "per_attribute": {
+                name: {"accuracy": right[number], "share": share[number]} for number, name in enumerate(self.names)
+            },
+        }
+
+    def picture(
+        self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"], images: Sequence[UInt8[Tensor, "3 S S"]]
+    ) -> "Figure":
+        """Bars of accuracy per attribute, each with a mark at what the commoner answer alone would reach."""
+        from matplotlib.figure import Figure
+
+        right, share = attribute_accuracies(outputs, targets), 100 * targets.double().mean(0)
+        order = right.argsort(descending=True).tolist()
+        figure = Figure(figsize=(6.4, 1.2 + 0.22 * len(order)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(range(len(order)), right[order].tolist(), color="#4878a8")
+        axes.plot(
+            share.maximum(100 - share)[order].tolist(), range(len(order)), "k|", markersize=9, label="commoner answer"
+        )
+        axes.set_yticks(range(len(order)), [self.names[number].replace("_", " ") for number in order], fontsize=7)
+        axes.set(xlim=(0, 100), xlabel="accuracy, percent")
+        axes.invert_yaxis()
+        axes.legend(loc="lower left")
+        return figure

@@ -1,0 +1,150 @@
+"""Networks for face alignment: from an encoder's last map to a heatmap per landmark.
+
+B images, C channels and h x w positions of the encoder's map, P landmarks, E edges of a face, n x n heatmap positions.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fra.models.encoder import HOURGLASS, Encoder
+from fra.models.hourglass import WIDTH, Hourglass, Residual
+from fra.tasks.landmarks import Landmarks
+from fra.tasks.point_tables import POINT_TABLES, PointTable
+from fra.tasks.task import Task
+from fra.transfer.alignment.maps import edges_of
+from fra.transfer.alignment.star_loss import Distance, Form, soft_argmax
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Settings of the star protocol's network and loss."""
+
+    width: int = 256
+    """Channels of the three deconvolutions (Xiao et al., ECCV 2018; supplement 5.3.3 gives only their number)."""
+    stacks: int = 4
+    """Hourglasses one after another, where the encoder is `hourglass` (STAR, Sec. 4.1)."""
+    form: Form = "v2"
+    """Of the STAR loss: distance over deviation (v2, STAR's released code), or distance of their ratio (v1, before)."""
+    distance: Distance = "smooth_l1"
+    """In the STAR loss (STAR, Sec. 4.1)."""
+    spread_weight: float = 1.0
+    """Of the heatmaps' variances in the STAR loss (STAR, eq. 8)."""
+    map_weight: float = 10.0
+    """Of the point maps' and of the edge maps' loss (STAR, released code)."""
+    consistent_grid: bool = False
+    """A heatmap's outer edges are the image's, as for landmarks; otherwise the middles of its first and last position
+    are, up to 1/n off (STAR, released code)."""
+    half_life: float = 10_000.0
+    """Images after which the network's average has forgotten half (STAR, released code: momentum .5^(batch/10000))."""
+
+
+class Maps(NamedTuple):
+    """What one stage says: three kinds of maps, all >= 0."""
+
+    fused: Float[Tensor, "B P n n"]
+    """Landmarks are read from these."""
+    points: Float[Tensor, "B P n n"]
+    """Near 1 at the landmark."""
+    edges: Float[Tensor, "B E n n"]
+    """Near 1 along the edge."""
+
+
+class Attention(nn.Module):
+    """Heatmaps that only count near their landmark and on its edges (AAM; Huang et al., ADNet, ICCV 2021, Sec. 3.3)."""
+
+    def __init__(self, channels: int, table: PointTable) -> None:
+        super().__init__()
+        self.heat = nn.Sequential(nn.Conv2d(channels, table.count, 1), nn.InstanceNorm2d(table.count), nn.ReLU())
+        self.point = nn.Sequential(nn.Conv2d(channels, table.count, 1), nn.Sigmoid())
+        self.edge = nn.Sequential(nn.Conv2d(channels, len(table.edges), 1), nn.Sigmoid())
+        self.register_buffer("on_edges", edges_of(table.count, table.edges), persistent=False)
+        self.on_edges: Float[Tensor, "P E"]
+
+    def forward(self, features: Float[Tensor, "B D n n"]) -> Maps:
+        points, edges = self.point(features), self.edge(features)
+        lines = torch.einsum("pe,behw->bphw", self.on_edges.to(edges.dtype), edges)
+        free = self.on_edges.sum(1) == 0  # on no edge: nothing but its point map limits it
+        return Maps((lines + free[:, None, None]) * points * self.heat(features), points, edges)
+
+
+class AlignmentHead(nn.Module, ABC):
+    """Abstract: from an encoder's map to one or several stages; the last one's answer counts."""
+
+    def __init__(self, *, consistent_grid: bool) -> None:
+        super().__init__()
+        self.consistent_grid = consistent_grid
+
+    @abstractmethod
+    def stages(self, maps: Float[Tensor, "B C h w"]) -> list[Maps]:
+        """Every stage's maps, in order."""
+
+    def forward(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P2"]:
+        """Landmarks, flat x, y in [-1, 1] of the image."""
+        return soft_argmax(self.stages(maps)[-1].fused, consistent=self.consistent_grid).flatten(1)
+
+
+class Deconvolutions(AlignmentHead):
+    """Three deconvolutions make the encoder's map eight times as high and wide (supplement 5.3.3; Xiao et al., 2018).
+
+    64 x 64 for ResNet-50 at 256 pixels; 32 x 32 where the encoder leaves 4 x 4.
+    """
+
+    def __init__(self, channels: int, table: PointTable, *, width: int, consistent_grid: bool) -> None:
+        super().__init__(consistent_grid=consistent_grid)
+        layers: list[nn.Module] = []
+        for before in (channels, width, width):
+            layer = nn.ConvTranspose2d(before, width, 4, 2, 1, bias=False)
+            nn.init.normal_(layer.weight, std=0.001)
+            layers += [layer, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.attention = Attention(width, table)
+        self.to(memory_format=torch.channels_last)
+
+    def stages(self, maps: Float[Tensor, "B C h w"]) -> list[Maps]:
+        return [self.attention(self.layers(maps))]
+
+
+class Hourglasses(AlignmentHead):
+    """STAR's own network: hourglasses one after another; each adds its features and maps to what the next one gets."""
+
+    def __init__(self, channels: int, table: PointTable, *, stacks: int, consistent_grid: bool) -> None:
+        super().__init__(consistent_grid=consistent_grid)
+        count = 2 * table.count + len(table.edges)
+        self.hourglasses = nn.ModuleList(Hourglass(channels) for _ in range(stacks))
+        self.features = nn.ModuleList(
+            nn.Sequential(
+                Residual(channels, channels), nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU()
+            )
+            for _ in range(stacks)
+        )
+        self.attentions = nn.ModuleList(Attention(channels, table) for _ in range(stacks))
+        self.merge_features = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(stacks - 1))
+        self.merge_maps = nn.ModuleList(nn.Conv2d(count, channels, 1) for _ in range(stacks - 1))
+
+    def stages(self, maps: Float[Tensor, "B C h w"]) -> list[Maps]:
+        found: list[Maps] = []
+        for number, (hourglass, features) in enumerate(zip(self.hourglasses, self.features, strict=True)):
+            here = features(hourglass(maps))
+            found.append(self.attentions[number](here))
+            if number < len(self.merge_maps):
+                maps = maps + self.merge_features[number](here) + self.merge_maps[number](torch.cat(found[-1], 1))
+        return found
+
+
+def alignment_head(config: AlignmentConfig, task: Task, encoder: Encoder) -> AlignmentHead:
+    """The head of the star protocol for an encoder, initialised from torch's global generator.
+
+    Raises ValueError for any task but landmarks.
+    """
+    if not isinstance(task, Landmarks):
+        raise ValueError(f"star is for landmarks, not for {task.name}: use finetune")
+    table = POINT_TABLES[task.points]
+    if encoder.config.name == HOURGLASS.name:
+        assert encoder.channels == WIDTH
+        return Hourglasses(WIDTH, table, stacks=config.stacks, consistent_grid=config.consistent_grid)
+    return Deconvolutions(encoder.channels, table, width=config.width, consistent_grid=config.consistent_grid)

@@ -1,0 +1,284 @@
+"""Weights that other programs wrote: how a file in one of `layouts` becomes our encoder or region model.
+
+A file is read as tensors only (`weights_only`): it cannot run code. Every tensor of the network must be in it with the
+right shape, nothing ever stays random, and the report says what was left aside.
+"""
+
+import pickle
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fra.models.encoder import Encoder
+from fra.models.region_head import RegionHead, RegionModel
+from fra.weights import released_fra
+from fra.weights.layouts import (
+    LAYOUTS,
+    PATTERN,
+    PLAIN,
+    RELEASED_FRA,
+    Layout,
+    Normalisation,
+    backbone_parts,
+    backbone_shapes,
+    foreign_config,
+    infer_architecture,
+    recognise,
+    timm_classifiers,
+    timm_config,
+)
+from fra.weights.rebuild import encoder_config, fill, region_head_config, shapes
+
+Model = TypeVar("Model", bound=nn.Module)
+
+HOLDERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
+"""Under which entry of a checkpoint its tensors may be; the first that is there counts."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put in front of every name."""
+OURS = "fra"
+"""Entry of a checkpoint in which `fra export` says what the released layout has no place for."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's tensors, without wrappers in their names, and what `fra export` noted beside them (or nothing)."""
+
+    path: Path
+    entry: str
+    """Which of HOLDERS the tensors are from, or nothing."""
+    tensors: dict[str, Tensor]
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was read from a foreign file, and what was left aside."""
+
+    file: str
+    entry: str
+    """Under which entry of the file its tensors were, or nothing."""
+    layout: str
+    network: str
+    normalisation: str
+    read: dict[str, int]
+    """Number of tensors per part of our model."""
+    counters: int
+    """Batch norm's counters of steps that the file lacks; they start at 0 and nothing uses them."""
+    skipped: dict[str, int]
+    """Number of entries left aside, per group of names."""
+
+    def __str__(self) -> str:
+        where = f"{self.file} ({self.entry})" if self.entry else self.file
+        read = " and ".join(f"{count} {part}" for part, count in self.read.items())
+        counters = f" ({self.counters} unused counters of batch norms set to 0)" if self.counters else ""
+        groups = ", ".join(f"{name} {count}" for name, count in self.skipped.items())
+        skipped = f"{sum(self.skipped.values())} entries skipped: {groups}" if groups else "nothing skipped"
+        return (
+            f"{where}: {self.layout} checkpoint of a {self.network}, {read} tensors read{counters}; images are"
+            f" normalised with statistics of {self.normalisation}; {skipped}"
+        )
+
+
+@dataclass(frozen=True)
+class Imported(Generic[Model]):
+    """A network whose weights all come from a foreign file, and the report."""
+
+    model: Model
+    report: ImportReport
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors of a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file.
+
+    They may be the whole file or one of HOLDERS. Raises ValueError with the way out when the file is unreadable, holds
+    pickled objects besides tensors and plain data, or has no tensors where they are looked for.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors: save a state_dict")
+    entry = next((name for name in HOLDERS if _has_tensors(content.get(name))), "")
+    state = content[entry] if entry else content
+    if not _has_tensors(state):
+        entries = ", ".join(str(name) for name in list(content)[:8]) or "nothing"
+        raise ValueError(f"{path} holds no tensors, neither by itself nor under {', '.join(HOLDERS)}; it has {entries}")
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(key, str) and isinstance(value, Tensor):
+            name = _unwrapped(key)
+            if name in tensors:
+                raise ValueError(f"{path} has {name} twice, with and without `module.`: save one of them")
+            tensors[name] = value
+    notes = content.get(OURS)
+    return Checkpoint(path, entry, tensors, notes if isinstance(notes, dict) else {})
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        objects = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
+        if objects is None:
+            raise ValueError(f"{path} is not a checkpoint that torch can read: is the file complete?") from error
+        raise ValueError(
+            f"{path} holds a pickled object ({objects[1] or objects[2]}), and reading such objects can run code, so fra"
+            " reads tensors and plain data only: in the program that wrote it, save its state_dict alone"
+        ) from error
+    except Exception as error:  # a damaged file fails in many ways, in zip, pickle and torch
+        raise ValueError(
+            f"{path} is not a checkpoint that torch can read ({type(error).__name__}): is the file complete?"
+        ) from error
+
+
+def _has_tensors(value: object) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+
+
+def _unwrapped(name: str) -> str:
+    while name.startswith(WRAPPERS):
+        name = name.partition(".")[2]
+    return name
+
+
+def import_encoder(path: Path, *, network: str | None = None) -> Imported[Encoder]:
+    """The encoder in a foreign file, in eval mode.
+
+    The network is one of ARCHITECTURES, found by its tensors, unless `network` names it (any of timm's). Raises
+    ValueError with one line when the layout is unknown or any tensor of the network is missing, misshapen or unknown.
+    """
+    checkpoint = read_checkpoint(path)
+    found = _encoder(checkpoint, network)
+    report = _report(checkpoint, found, read={"backbone": found.used}, counters=found.counters)
+    return Imported(found.encoder.eval(), report)
+
+
+def import_region_model(path: Path) -> Imported[RegionModel]:
+    """The online network's encoder and region head in a checkpoint of the released FRA, in eval mode.
+
+    Raises ValueError with one line when the file is of another method, or not complete.
+    """
+    checkpoint = read_checkpoint(path)
+    layout = recognise(checkpoint.tensors)
+    if layout is not RELEASED_FRA:
+        found = "no known layout" if layout is None else f"{layout.name} layout"
+        raise ValueError(
+            f"{path} has no facial regions ({found}): give a run of fra, or a checkpoint of the released FRA"
+        )
+    encoded = _encoder(checkpoint, None)
+    config = released_fra.read_region_head_sizes(checkpoint.tensors, path)
+    if "regions" in checkpoint.notes:
+        config = region_head_config(checkpoint.notes["regions"], path)
+    head = RegionHead(encoded.encoder.channels, config)
+    names = released_fra.region_head_entries(checkpoint.tensors, layers=config.decoder.layers)
+    state = {ours: released_fra.as_ours(name, checkpoint.tensors[name]) for name, ours in names.items()}
+    counters = fill(
+        head,
+        state | {"updates": torch.ones((), dtype=torch.long)},
+        f"{path} ({layout.name} layout) has no complete region head",
+        called=released_fra.region_head_names(config.decoder.layers, prefix=released_fra.ONLINE_NECK),
+    )
+    report = _report(
+        checkpoint,
+        encoded,
+        read={"backbone": encoded.used, "region head": list(names)},
+        counters=encoded.counters + counters,
+    )
+    return Imported(RegionModel(encoded.encoder, head).eval(), report)
+
+
+class _Found(NamedTuple):
+    encoder: Encoder
+    layout: Layout
+    counters: int
+    used: list[str]
+    """The entries it was read from."""
+
+
+def _encoder(checkpoint: Checkpoint, network: str | None) -> _Found:
+    layout, encoder = _empty_encoder(checkpoint, network)
+    wanted = shapes(encoder.backbone)
+    classifiers = timm_classifiers(network) if network else ("fc.",)
+    parts = backbone_parts(checkpoint.tensors, layout.backbone, like=wanted, classifiers=classifiers)
+    advice = "" if network else " (for another network than torchvision's ResNets give timm:NAME=FILE)"
+    counters = fill(
+        encoder.backbone,
+        {short: checkpoint.tensors[name] for short, name in parts.items()},
+        f"{checkpoint.path} ({layout.name} layout) is no complete {encoder.config.name}{advice}",
+        called={short: layout.backbone + short for short in [*wanted, *parts]},
+    )
+    return _Found(encoder, layout, counters, list(parts.values()))
+
+
+def _empty_encoder(checkpoint: Checkpoint, network: str | None) -> tuple[Layout, Encoder]:
+    """The file's layout, and the encoder that it will fill."""
+    tensors, layout = checkpoint.tensors, recognise(checkpoint.tensors)
+    if network is not None:
+        config = timm_config(network)
+        if layout is not None and layout is not PLAIN:
+            return layout, Encoder(foreign_config(network, layout.normalisation))
+        encoder = Encoder(config)
+        return _timm_layout(tensors, encoder), encoder
+    if layout is None:
+        raise ValueError(_unknown_layout(checkpoint))
+    if "encoder" in checkpoint.notes:
+        return layout, Encoder(encoder_config(checkpoint.notes["encoder"], checkpoint.path))
+    parts = backbone_parts(tensors, layout.backbone, like=backbone_shapes(PATTERN))
+    name = infer_architecture({short: tensors[name] for short, name in parts.items()})
+    return layout, Encoder(foreign_config(name, layout.normalisation))
+
+
+def _timm_layout(tensors: Mapping[str, Tensor], encoder: Encoder) -> Layout:
+    """The prefix below which most of the network's tensors are, with timm's own normalisation."""
+    wanted, config = shapes(encoder.backbone), encoder.config
+    best = max(reversed(LAYOUTS), key=lambda layout: sum(layout.backbone + name in tensors for name in wanted))
+    return Layout("timm", best.backbone, Normalisation(f"timm's {config.name}", config.mean, config.std))
+
+
+def _report(checkpoint: Checkpoint, found: _Found, *, read: dict[str, list[str]], counters: int) -> ImportReport:
+    used = {name for names in read.values() for name in names}
+    skipped = Counter(_group(name, found.layout.backbone) for name in checkpoint.tensors if name not in used)
+    own = "encoder" in checkpoint.notes
+    return ImportReport(
+        file=checkpoint.path.name,
+        entry=checkpoint.entry,
+        layout=found.layout.name,
+        network=found.encoder.config.name,
+        normalisation="its own run" if own else found.layout.normalisation.name,
+        read={part: len(names) for part, names in read.items()},
+        counters=counters,
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+def _group(name: str, backbone: str = "") -> str:
+    """Where an entry belongs, for a person: its network and that one's part."""
+    first, _, rest = name.partition(".")
+    second = rest.partition(".")[0]
+    deep = second in ("backbone", "neck") or (backbone != "" and name.startswith(backbone))
+    return f"{first}.{second}" if deep and rest else first
+
+
+def _unknown_layout(checkpoint: Checkpoint) -> str:
+    if any(name.startswith("online.encoder.") for name in checkpoint.tensors):
+        return f"{checkpoint.path} is a checkpoint of `fra pretrain`, to resume from: give the run folder instead"
+    groups = Counter(_group(name) for name in checkpoint.tensors).most_common()
+    found = ", ".join(f"{name} {count}" for name, count in groups[:8]) + ", ..." * (len(groups) > 8)
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    return (
+        f"{checkpoint.path} is in no layout that fra knows ({known}); of {len(checkpoint.tensors)} tensors there are"
+        f" {found}; for a network of timm give timm:NAME=FILE"
+    )

@@ -1,0 +1,230 @@
+"""Weights that explain themselves: safetensors with the encoder's description, and how to read them back.
+
+Files that other programs wrote are read by `fra.weights.foreign`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fra.files import atomic
+from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
+from fra.models.region_head import RegionHead, RegionModel
+from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
+from fra.weights.foreign import import_encoder, import_region_model
+from fra.weights.layouts import timm_config
+from fra.weights.rebuild import encoder_config, fill, region_head_config
+
+FOREIGN_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
+
+
+def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> None:
+    """Write a module's state with metadata (values become JSON), whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(state, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State and metadata of a safetensors file. ValueError when it is damaged or not ours."""
+    try:
+        with safe_open(path, "pt") as stream:
+            metadata = {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
+            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file of fra: {error}") from error
+    if "encoder" not in metadata:
+        raise ValueError(f"{path} does not say which encoder it holds: expected a file written by fra")
+    return state, metadata
+
+
+def encoder_metadata(encoder: Encoder) -> dict[str, Any]:
+    return {"encoder": dataclasses.asdict(encoder.config)}
+
+
+def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> Encoder:
+    """The encoder `what` names, in eval mode.
+
+    `what` is one of
+    - a run folder of `fra pretrain`, or its `encoder.safetensors`;
+    - a foreign checkpoint: the released FRA, LEWEL, Bulat et al., SwAV, MoCo, torchvision and others
+      (docs/guides/foreign_weights.md); unless `quiet`, one line on stderr says what was read and what was skipped;
+    - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
+    - `timm:NAME`, timm's pre-trained weights, which timm downloads;
+    - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
+      timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
+    Raises ValueError with the way out for anything else. Unless `random` is asked for, no weight is ever random.
+    """
+    text = str(what)
+    if text == "random" or text.startswith("random:"):
+        encoder = _random_encoder(text.partition(":")[2])
+    elif text.startswith("timm:") and "=" not in text:
+        encoder = _timm_encoder(text.removeprefix("timm:"))
+    else:
+        network, path = split_source(text)
+        path = shipped_file(text, ENCODER) or _weights_path(path, "encoder.safetensors")
+        if network is None and is_ours(path):
+            state, metadata = read_weights(path)
+            encoder = Encoder(encoder_config(metadata["encoder"], path))
+            fill(encoder.backbone, state, f"{path} does not fit its own description")
+        else:
+            imported = import_encoder(path, network=network)
+            _say(imported.report, quiet)
+            encoder = imported.model
+    if not all(bool(weights.isfinite().all()) for weights in encoder.parameters()):
+        raise ValueError(f"{what} holds weights that are not finite: it is of a run that failed, take another")
+    return encoder.to(device).eval()
+
+
+def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
+    """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or shipped weights.
+
+    In eval mode. Raises MissingPart, a ValueError, when the method has none. Of a foreign file one line on stderr says
+    what was read, unless `quiet`.
+    """
+    shipped = shipped_file(str(what), REGIONS)
+    if shipped:
+        return _shipped_region_model(str(what), shipped).to(device).eval()
+    path = _weights_path(Path(what), "model.safetensors")
+    if not is_ours(path):
+        imported = import_region_model(path)
+        _say(imported.report, quiet)
+        return imported.model.to(device).eval()
+    state, metadata = read_weights(path)
+    if "regions" not in metadata:
+        raise MissingPart(
+            f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
+        )
+    return rebuild_region_model(state, metadata, path).to(device).eval()
+
+
+def _shipped_region_model(name: str, path: Path) -> RegionModel:
+    """The shipped encoder with the region head in the file `path` beside it."""
+    encoder = load_encoder(name)
+    state, metadata = read_weights(path)
+    head = RegionHead(encoder.channels, region_head_config(metadata["regions"], path))
+    fill(head, state, f"{path} does not fit its own description")
+    return RegionModel(encoder, head)
+
+
+def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> RegionModel:
+    """The region model among the tensors of a whole online network, as `metadata` describes it."""
+    encoder = Encoder(encoder_config(metadata["encoder"], path))
+    model = RegionModel(encoder, RegionHead(encoder.channels, region_head_config(metadata["regions"], path)))
+    parts = {"encoder.": "encoder.", "region_head.": "head."}
+    wanted = {
+        ours + name.removeprefix(theirs): tensor
+        for theirs, ours in parts.items()
+        for name, tensor in state.items()
+        if name.startswith(theirs)
+    }
+    fill(model, wanted, f"{path} does not fit its own description")
+    return model
+
+
+def describe(what: str | Path) -> str:
+    """A short name for tables: `random`, `timm:NAME`, the run folder's name, or that of a foreign file."""
+    text = str(what)
+    if text.startswith("random"):
+        return "random"
+    network, path = split_source(text)
+    if text.startswith("timm:") and network is None:
+        return text
+    path = path.resolve()
+    if path.name in ("encoder.safetensors", "model.safetensors") and not path.is_dir():
+        path = path.parent
+    if path.is_dir():
+        return path.name
+    name = path.name
+    for suffix in FOREIGN_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def absolute(what: str) -> str:
+    """The same source, found also from another working directory; names (random, timm's, shipped) stay as they are."""
+    network, path = split_source(what)
+    if network is not None:
+        return f"timm:{network}={path.resolve()}"
+    prefix = "random:" if what.startswith("random:") else ""
+    path = Path(what.removeprefix(prefix))
+    if str(path) in shipped_names():
+        return what
+    return f"{prefix}{path.resolve()}" if path.exists() else what
+
+
+def split_source(text: str) -> tuple[str | None, Path]:
+    """`timm:NAME=FILE` as NAME and FILE; anything else is a path without a name."""
+    if text.startswith("timm:") and "=" in text:
+        network, _, file = text.removeprefix("timm:").partition("=")
+        return network, Path(file)
+    return None, Path(text)
+
+
+def is_ours(path: Path) -> bool:
+    """Is this a safetensors file that fra wrote? ValueError when it is a damaged one, or holds a task."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if "task" in metadata:
+        raise ValueError(
+            f"{path} holds a task of `fra transfer`, not an encoder: give the encoder that it was made with"
+        )
+    return "encoder" in metadata
+
+
+def _say(report: object, quiet: bool) -> None:
+    if not quiet:
+        print(report, file=sys.stderr)
+
+
+def _timm_encoder(name: str) -> Encoder:
+    """timm's network with its pre-trained weights, image size and normalisation."""
+    config = timm_config(name)
+    try:
+        return Encoder(config, pretrained=True)
+    except Exception as error:  # no network, no such weights: timm and its hub raise many kinds
+        raise ValueError(
+            f"timm has no pre-trained weights of {name} at hand ({type(error).__name__}): is there a network? With a"
+            f" file of them give timm:{name}=FILE; random:{name} starts from random weights"
+        ) from error
+
+
+def _random_encoder(like: str) -> Encoder:
+    """Always the same random weights for the same network, whatever was drawn before."""
+    config = RANDOM
+    if like and (like in shipped_names() or Path(like).exists()):
+        config = load_encoder(like, quiet=True).config
+    elif like:
+        config = HOURGLASS if like == HOURGLASS.name else EncoderConfig(name=like)
+    seed = int.from_bytes(hashlib.blake2b(config.name.encode(), digest_size=7).digest(), "big")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(config)
+
+
+def _weights_path(path: Path, name: str) -> Path:
+    if path.is_dir():
+        if not (path / name).exists():
+            raise MissingPart(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
+        return path / name
+    if not path.exists():
+        names = ", ".join(shipped_names(ENCODER)) or "this version has none"
+        raise ValueError(
+            f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME, timm:NAME=FILE, or the"
+            f" name of weights that come with fra ({names})"
+        )
+    return path

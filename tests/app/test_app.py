@@ -1,0 +1,329 @@
+"""`fra app`: what is seen in a photo, and the page that shows it on this machine and asks nothing of any other."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from planted_tasks import ATTRIBUTES, EXPRESSION, SIZE, Told, grey, plant, shape, upright_face
+from torch import nn
+
+from fra import cli
+from fra.app import look, serve
+from fra.app.look import TILE, FaceLook, Look, Looker, Said
+from fra.crop import detectors
+from fra.data.framing import CROPS
+from fra.drawing.drawn_face import draw_face
+from fra.faces import pictures
+from fra.faces.image import write_image
+from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.mask_decoder import DecoderConfig
+from fra.models.region_head import RegionHead, RegionHeadConfig
+from fra.tasks.landmarks import Landmarks
+from fra.weights.load import encoder_metadata, load_region_model, save_weights
+
+# Run by python before `fra`: whatever asks for another machine is said, and refused.
+GUARD = """
+import socket, sys
+def refuse(real, host):
+    def guarded(*given, **more):
+        if host(given) not in ("127.0.0.1", "localhost", "::1", None):
+            print("ASKED", given, file=sys.stderr, flush=True)
+            raise OSError("no network in this test")
+        return real(*given, **more)
+    return guarded
+address = lambda given: given[1][0] if isinstance(given[1], tuple) else None
+socket.socket.connect = refuse(socket.socket.connect, address)
+socket.socket.connect_ex = refuse(socket.socket.connect_ex, address)
+socket.getaddrinfo = refuse(socket.getaddrinfo, lambda given: given[0])
+from fra import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training run with four regions, untrained."""
+    torch.manual_seed(3)
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    encoder = Encoder(EncoderConfig(name="resnet10_quarter", image_size=SIZE, last_stride=1))
+    config = RegionHeadConfig(regions=4, hidden=32, out=16, decoder=DecoderConfig(width=32))
+    head = RegionHead(encoder.channels, config)
+    nn.init.normal_(head.prototypes)
+    out.mkdir()
+    save_weights(out / "encoder.safetensors", encoder.backbone, encoder_metadata(encoder))
+    online = nn.ModuleDict({"encoder": encoder, "region_head": head})
+    save_weights(out / "model.safetensors", online, encoder_metadata(encoder) | {"regions": asdict(config)})
+    return out
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory, run: Path) -> list[Path]:
+    """Three tasks that say the same of every face."""
+    out, encoder = tmp_path_factory.mktemp("tasks"), run / "encoder.safetensors"
+    says = shape([[0.5, -0.5]])
+    return [
+        plant(out / "feel", EXPRESSION, "synthetic", encoder, says=torch.tensor([0.25, 0.7, 0.05]).log()),
+        plant(out / "looks", ATTRIBUTES, "synthetic", encoder, says=torch.tensor([1.0, -1.0, 3.0])),
+        plant(out / "where", Landmarks(68), "synthetic", encoder, says=says),
+    ]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> type[Told]:
+    """A detector that finds two drawn faces in photos of 200 x 90."""
+    monkeypatch.setitem(detectors.DETECTORS, "told", Told)
+    faces = {(200, 90): [upright_face(5, 9, 48), upright_face(105, 20, 48, score=0.7)]}
+    monkeypatch.setattr(Told, "faces", faces, raising=False)
+    return Told
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    picture = grey(200, 90)
+    picture[:, 9:57, 5:53] = draw_face(1, size=48).image
+    picture[:, 20:68, 105:153] = draw_face(2, size=48).image
+    write_image(tmp_path / "photo.png", picture)
+    return tmp_path / "photo.png"
+
+
+# --- what is seen
+
+
+def test_each_face_has_its_crop_its_regions_and_what_the_tasks_say(
+    run: Path, tasks: list[Path], photo: Path, told: type[Told]
+) -> None:
+    seen = Looker(str(run), tasks, detector="told", device="cpu")(photo)
+    assert seen.sentence == "2 faces."
+    assert seen.photo is not None
+    assert seen.photo.shape == (3, 270, 600)  # small photos are enlarged by a whole factor
+    assert [face.score for face in seen.faces] == [0.9, 0.7]
+    for face in seen.faces:
+        feel, looks, where = face.said
+        assert (feel.task, feel.short) == ("feel", "glad 70 %")
+        assert feel.shares == [
+            (name, pytest.approx(share)) for name, share in [("glad", 0.7), ("sad", 0.25), ("calm", 0.05)]
+        ]
+        # 1 / (1 + exp(-3)) = 0.953, 1 / (1 + exp(-1)) = 0.731
+        assert [(name, round(share, 3)) for name, share in looks.shares] == [
+            ("Smiling", 0.953), ("Wearing Hat", 0.731), ("Bald", 0.269)
+        ]  # fmt: skip
+        assert looks.short == "Smiling, Wearing Hat"
+        assert (where.short, where.shares) == ("68 points", [])
+        # (0.5, -0.5) in [-1, 1] lies at three quarters of the crop from the left, and one from the top
+        crop = face.tiles[0][1]
+        assert crop[:, TILE // 4, 3 * TILE // 4].tolist() == list(look.DOT)
+
+
+def test_regions_are_the_models_and_the_most_structured_come_first(run: Path, photo: Path, told: type[Told]) -> None:
+    faces = Looker(str(run), detector="told", device="cpu")(photo).faces
+    picture = pictures.from_pillow(Image.open(photo))
+    boxes = [face.box for face in told.faces[(200, 90)]]
+    small = torch.stack([CROPS.cut(picture, box, None, SIZE)[0] for box in boxes]) / 255
+    maps = load_region_model(run)(small).heatmaps
+    order = maps.flatten(2).var(2).mean(0).argsort(descending=True).tolist()[:3]
+    for face, own in zip(faces, maps, strict=True):
+        captions = [caption for caption, _ in face.tiles]
+        assert captions == ["face", *(f"region {region + 1}" for region in order), "owner of each pixel"]
+        for region, (_, tile) in zip(order, face.tiles[1:4], strict=True):
+            expected = pictures.overlay(face.tiles[0][1], own[region])
+            assert (tile.int() - expected.int()).abs().max() <= 2
+        assert face.said == []
+
+
+def test_without_a_detector_the_whole_picture_is_the_face(run: Path, tmp_path: Path) -> None:
+    drawn = draw_face(3, size=TILE).image
+    write_image(tmp_path / "crop.png", drawn)
+    seen = Looker(str(run), detector="none", device="cpu")(tmp_path / "crop.png")
+    assert seen.sentence == "1 face."
+    assert torch.equal(seen.faces[0].tiles[0][1], drawn)
+
+
+def test_only_the_surest_of_many_faces_are_shown_in_detail(run: Path, photo: Path, told: type[Told]) -> None:
+    told.faces[(200, 90)] = [upright_face(5 * place, 9, 48) for place in range(30)]
+    seen = Looker(str(run), detector="told", device="cpu")(photo)
+    assert (seen.sentence, len(seen.faces)) == ("30 faces, the surest 24 in detail.", 24)
+
+
+def test_what_cannot_be_shown_is_one_plain_sentence(
+    run: Path, tmp_path: Path, told: type[Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looker = Looker(str(run), detector="told", device="cpu")
+
+    def said(name: str) -> str:
+        seen = looker(tmp_path / name)
+        assert seen.faces == []
+        return seen.sentence
+
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    assert said("broken.jpg") == "This file cannot be shown: not an image."
+    assert said("gone.jpg") == "This file cannot be shown: No such file or directory."
+    write_image(tmp_path / "half.jpg", draw_face(1, size=400).image)
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.jpg").read_bytes()[:300])
+    assert said("half.png").startswith("This file cannot be shown: ")
+    Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
+    assert said("huge.png") == "This file cannot be shown: it has 81 megapixels, and at most 80 are looked at."
+    Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")  # Pillow itself refuses it
+    assert said("bomb.png").startswith("This file cannot be shown: Image size (180000000 pixels) exceeds limit")
+    frames = [Image.new("RGB", (500, 80), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert said("moving.gif") == "The file holds several pictures; this is the first. No face was found."
+    write_image(tmp_path / "crop.png", draw_face(2, size=64).image)
+    assert said("crop.png").endswith("If it is a crop of a face already, start `fra app` with --detector none.")
+
+
+# --- what is started
+
+
+def test_without_model_and_tasks_weights_that_come_with_fra_are_shown() -> None:
+    looker = Looker(device="cpu", detector="none")
+    assert looker.regions is not None
+    found = looker.regions(torch.rand(1, 3, 64, 64))
+    assert found.heatmaps.shape == (1, 8, 8, 8)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert cli.main(["app", *map(str, arguments)]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_without_gradio_there_is_a_line_how_to_install_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert "pip install 'facial-region-awareness[app]'" in fails(capsys, "--model", run)
+
+
+def test_what_cannot_be_served_is_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "import_gradio", lambda uploads: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "give another --port" in fails(capsys, "--model", run, "--detector", "none", "--port", port)
+    assert "up to 65535" in fails(capsys, "--model", run, "--detector", "none", "--port", 99_999)
+    assert "holds no model.safetensors" in fails(capsys, "--model", tmp_path)
+    assert "finished run folder" in fails(capsys, "--task", tmp_path)
+
+
+# --- the page
+
+
+def test_the_answer_holds_its_pictures_and_names_are_only_text() -> None:
+    tile = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    said = [Said("<script>alert(1)</script>", "a & b", [(f"class {place}", 1 / 20) for place in range(20)])]
+    page = serve.html(Look("1 face.", tile, [FaceLook((1, 2, 3), 0.987, [("face", tile)], said)]))
+    assert page.count('src="data:image/jpeg;base64,') == page.count("src=") == 2
+    assert "http" not in page
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "background: rgb(1, 2, 3)" in page
+    assert "99 % sure" in page
+    assert "<summary>12 more</summary>" in page
+
+
+@dataclass(frozen=True)
+class Page:
+    url: str
+    process: "subprocess.Popen[str]"
+    temporary: Path
+    errors: Path
+
+
+@pytest.fixture(scope="module")
+def page(run: Path, tasks: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """`fra app` in a process of its own, where other machines are out of reach."""
+    pytest.importorskip("gradio")
+    folder = tmp_path_factory.mktemp("page")
+    words = ["app", "--model", str(run), "--detector", "none", "--port", "0", "--device", "cpu"]
+    words += [word for task in tasks for word in ("--task", str(task))]
+    environment = {**os.environ, "TMPDIR": str(folder), "http_proxy": "http://127.0.0.1:9"}
+    with open(folder / "errors.txt", "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", GUARD, *words], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found, (folder / "errors.txt").read_text()
+    yield Page(found[0], process, folder, folder / "errors.txt")
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def left_behind(page: Page) -> list[Path]:
+    return [
+        path for path in page.temporary.rglob("*") if path.is_file() and path != page.errors and path.stat().st_size
+    ]
+
+
+def test_the_page_answers_this_machine_only(page: Page) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(page.url, timeout=60) as answer:
+        text = answer.read().decode()
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "fonts.googleapis" not in text
+    assert '"analytics_enabled":false' in text.replace(" ", "")
+    with pytest.raises(urllib.error.HTTPError, match="400"):  # a name of elsewhere that leads here
+        direct.open(urllib.request.Request(page.url, headers={"Host": "elsewhere.example"}), timeout=60)
+    port = int(page.url.rsplit(":", 1)[1])
+    with pytest.raises(OSError):  # noqa: PT011 (refused, or unknown where 127.0.0.2 is no address)
+        socket.create_connection(("127.0.0.2", port), timeout=2).close()
+
+
+def test_a_photo_is_answered_in_a_browser_which_asks_nobody_else_and_none_is_kept(page: Page, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    write_image(tmp_path / "face.jpg", draw_face(1, size=64).image)
+    (tmp_path / "broken.heic").write_bytes(b"not a picture")
+    asked: list[str] = []
+    complaints: list[str] = []
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(
+            executable_path=browser, args=["--no-sandbox", "--disable-gpu", "--no-proxy-server"]
+        )
+        tab = chromium.new_page(viewport={"width": 390, "height": 800})  # a phone's
+        tab.set_default_timeout(120_000)
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(page.url)
+        drop = tab.locator("input[type=file]")
+        drop.set_input_files(tmp_path / "face.jpg")
+        tab.get_by_text("1 face.").wait_for()
+        for words in ("glad 70 %", "Smiling, Wearing Hat", "68 points", "owner of each pixel"):
+            assert tab.get_by_text(words).is_visible()
+        shown = "[...document.querySelectorAll('.look img')].map(image => image.complete && image.naturalWidth)"
+        assert tab.evaluate(shown)[1:] == [TILE] * 5
+        assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert left_behind(page) == []
+        drop.set_input_files(tmp_path / "broken.heic")
+        tab.get_by_text("This file cannot be shown: not an image.").wait_for()
+        assert tab.locator(".look img").count() == 0
+        assert left_behind(page) == []
+        chromium.close()
+    assert len(asked) > 5
+    assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+def test_interrupted_it_ends_in_peace_leaves_nothing_and_has_asked_nobody(page: Page) -> None:
+    page.process.send_signal(signal.SIGINT)
+    assert page.process.wait(timeout=60) == 0
+    assert page.errors.read_text() == ""
+    assert [path for path in page.temporary.iterdir() if path != page.errors] == []

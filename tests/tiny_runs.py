@@ -1,0 +1,45 @@
+"""Pre-training that takes a second."""
+
+from pathlib import Path
+
+import torch
+
+from fra.pretrain.run import load_pretrain_recipe, pretrain
+
+TINY = [
+    "method.head={hidden: 32, out: 16}",
+    "encoder.image_size=32",
+    "views.size=32",
+    "batch_size=8",
+    "health_faces=16",
+]
+
+
+FRA_TINY = [*TINY, "method.cluster_views=aligned", "method.decoder.width=16", "method.regions=4"]
+
+
+# A queue of two steps that begins to fill in the second epoch, and is used in it.
+SWAV_TINY = [*TINY, "views.small_size=16", "method.prototypes=6", "method.queue=16"]
+
+
+LEWEL_TINY = [*TINY, "method.heads=2"]
+
+
+SETTINGS = {"fra": FRA_TINY, "byol": TINY, "swav": SWAV_TINY, "lewel": LEWEL_TINY}
+
+
+METHODS = list(SETTINGS)
+
+
+def run(folder: Path, out: Path, *settings: str, name: str = "smoke/resnet10_half.fra", **options: object) -> Path:
+    recipe = load_pretrain_recipe(name, [*SETTINGS[name.split(".")[-1]], *settings])
+    return pretrain(recipe, folder, out, quiet=True, workers=0, device="cpu", precision="32", **options)
+
+
+def weights_of(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "last.ckpt", weights_only=True)["model"]
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    mine, theirs = weights_of(one), weights_of(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
