@@ -18,7 +18,7 @@ from fra.faces.geometry import whole_box
 YUNET_VARIABLE = "FRA_YUNET_MODEL"
 LONGER_SIDE = 640
 """Detectors see photos reduced to this longer side, in pixels: the size that RetinaFace with MobileNet was trained at
-(faces.md). On photos of 800 pixels it loses none of the annotated faces (tests/crop/test_crop.py), and is twice as fast."""
+(faces.md). On photos of 800 pixels it loses no annotated face (tests/crop/test_crop.py) and is twice as fast."""
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth of being equal

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from fra.report.folders import TransferRun
+from fra.weights.source import EncoderSource
 
 NAMES = {
     "accuracy": "accuracy",
@@ -85,9 +86,10 @@ def lower_is_better(metric: str) -> bool:
 
 
 def kind_of(encoder: str) -> str:
-    if encoder == "random" or encoder.startswith(("random:", "random weights")):
+    source = EncoderSource.parse(encoder)
+    if source.random:
         return "random"
-    return "other" if encoder.startswith("timm:") else "ours"
+    return "other" if source.network else "ours"
 
 
 def transfer_tables(runs: Sequence[TransferRun]) -> list[TransferTable]:

@@ -30,7 +30,8 @@ from fra.transfer.network import WholeNetwork, epochs_for
 from fra.transfer.protocol import Protocol, TransferRecipe, batch_for
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
 from fra.transfer.subsets import draw_subset, hold_out
-from fra.weights.load import absolute, describe, load_encoder
+from fra.weights.load import load_encoder
+from fra.weights.source import EncoderSource
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,11 +94,12 @@ def transfer(
     where = choose_device(device)
     if fraction is not None:
         recipe = dataclasses.replace(recipe, fraction=fraction)
+    source = EncoderSource.parse(encoder)
     return transfer_network(
         recipe,
-        load_encoder(encoder, device=where, quiet=quiet),
-        source=absolute(encoder),
-        label=describe(encoder),
+        load_encoder(source, device=where, quiet=quiet),
+        source=str(source),
+        label=source.label,
         data=data,
         out=out,
         seeds=seeds,

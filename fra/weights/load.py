@@ -22,8 +22,8 @@ from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shi
 from fra.weights.foreign import import_encoder, import_region_model
 from fra.weights.layouts import timm_config
 from fra.weights.rebuild import encoder_config, fill, region_head_config
+from fra.weights.source import EncoderSource
 
-FOREIGN_SUFFIXES = (".tar", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
 
 
@@ -51,7 +51,9 @@ def encoder_metadata(encoder: Encoder) -> dict[str, Any]:
     return {"encoder": dataclasses.asdict(encoder.config)}
 
 
-def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> Encoder:
+def load_encoder(
+    what: str | Path | EncoderSource, *, device: str | torch.device = "cpu", quiet: bool = False
+) -> Encoder:
     """The encoder `what` names, in eval mode.
 
     `what` is one of
@@ -64,20 +66,19 @@ def load_encoder(what: str | Path, *, device: str | torch.device = "cpu", quiet:
       timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
     Raises ValueError with the way out for anything else. Unless `random` is asked for, no weight is ever random.
     """
-    text = str(what)
-    if text == "random" or text.startswith("random:"):
-        encoder = _random_encoder(text.partition(":")[2])
-    elif text.startswith("timm:") and "=" not in text:
-        encoder = _timm_encoder(text.removeprefix("timm:"))
+    source = EncoderSource.parse(what)
+    if source.random:
+        encoder = _random_encoder(source)
+    elif source.network is not None and source.path is None:
+        encoder = _timm_encoder(source.network)
     else:
-        network, path = split_source(text)
-        path = shipped_file(text, ENCODER) or _weights_path(path, "encoder.safetensors")
-        if network is None and is_ours(path):
+        path = _file_of(source, ENCODER)
+        if source.network is None and is_ours(path):
             state, metadata = read_weights(path)
             encoder = Encoder(encoder_config(metadata["encoder"], path))
             fill(encoder.backbone, state, f"{path} does not fit its own description")
         else:
-            imported = import_encoder(path, network=network)
+            imported = import_encoder(path, network=source.network)
             _say(imported.report, quiet)
             encoder = imported.model
     if not all(bool(weights.isfinite().all()) for weights in encoder.parameters()):
@@ -131,45 +132,6 @@ def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], pat
     return model
 
 
-def describe(what: str | Path) -> str:
-    """A short name for tables: `random`, `timm:NAME`, the run folder's name, or that of a foreign file."""
-    text = str(what)
-    if text.startswith("random"):
-        return "random"
-    network, path = split_source(text)
-    if text.startswith("timm:") and network is None:
-        return text
-    path = path.resolve()
-    if path.name in ("encoder.safetensors", "model.safetensors") and not path.is_dir():
-        path = path.parent
-    if path.is_dir():
-        return path.name
-    name = path.name
-    for suffix in FOREIGN_SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
-
-
-def absolute(what: str) -> str:
-    """The same source, found also from another working directory; names (random, timm's, shipped) stay as they are."""
-    network, path = split_source(what)
-    if network is not None:
-        return f"timm:{network}={path.resolve()}"
-    prefix = "random:" if what.startswith("random:") else ""
-    path = Path(what.removeprefix(prefix))
-    if str(path) in shipped_names():
-        return what
-    return f"{prefix}{path.resolve()}" if path.exists() else what
-
-
-def split_source(text: str) -> tuple[str | None, Path]:
-    """`timm:NAME=FILE` as NAME and FILE; anything else is a path without a name."""
-    if text.startswith("timm:") and "=" in text:
-        network, _, file = text.removeprefix("timm:").partition("=")
-        return network, Path(file)
-    return None, Path(text)
-
-
 def is_ours(path: Path) -> bool:
     """Is this a safetensors file that fra wrote? ValueError when it is a damaged one, or holds a task."""
     if path.suffix != ".safetensors":
@@ -203,17 +165,25 @@ def _timm_encoder(name: str) -> Encoder:
         ) from error
 
 
-def _random_encoder(like: str) -> Encoder:
+def _random_encoder(source: EncoderSource) -> Encoder:
     """Always the same random weights for the same network, whatever was drawn before."""
     config = RANDOM
-    if like and (like in shipped_names() or Path(like).exists()):
-        config = load_encoder(like, quiet=True).config
-    elif like:
-        config = HOURGLASS if like == HOURGLASS.name else EncoderConfig(name=like)
+    if source.network is not None:
+        config = HOURGLASS if source.network == HOURGLASS.name else EncoderConfig(name=source.network)
+    elif source.bundled or source.path:
+        config = load_encoder(source.bundled or source.path or "", quiet=True).config
     seed = int.from_bytes(hashlib.blake2b(config.name.encode(), digest_size=7).digest(), "big")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(config)
+
+
+def _file_of(source: EncoderSource, name: str) -> Path:
+    """The file with the encoder's weights: `name` of bundled weights and in run folders."""
+    if source.bundled:
+        return shipped_file(source.bundled, name) or Path(name)
+    assert source.path is not None
+    return _weights_path(source.path, name)
 
 
 def _weights_path(path: Path, name: str) -> Path:

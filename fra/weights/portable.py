@@ -23,7 +23,8 @@ from fra.files import atomic, claim_folder
 from fra.models.encoder import SMALL_RESNETS, Encoder, make_stages_fine
 from fra.models.region_head import RegionHead
 from fra.weights.bundled import MissingPart
-from fra.weights.load import describe, load_encoder, load_region_model
+from fra.weights.load import load_encoder, load_region_model
+from fra.weights.source import EncoderSource
 
 LARGEST_DIFFERENCE = 1e-3
 """Of any feature or heatmap value, as a share of the largest (ours: float32 summed in another order stays below)."""
@@ -58,7 +59,7 @@ def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = Fal
     neither, the format cannot hold the network, or what was written computes something else.
     """
     model = portable(run)
-    out, name = Path(out), describe(run)
+    out, name = Path(out), EncoderSource.parse(run).label
     claim_folder(out, command="export", resume=resume)
     path, facts = WRITERS[kind](model, out, name)
     with atomic(out / "parity.json") as temporary:

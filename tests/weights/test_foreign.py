@@ -27,8 +27,9 @@ from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.method import HeadConfig
 from fra.weights.foreign import ImportReport, import_encoder, import_region_model
 from fra.weights.layouts import ARCHITECTURES, backbone_shapes, infer_architecture, timm_config
-from fra.weights.load import absolute, describe, load_encoder, load_region_model
+from fra.weights.load import load_encoder, load_region_model
 from fra.weights.released_fra import to_official
+from fra.weights.source import EncoderSource
 
 State = dict[str, Tensor]
 K, HIDDEN, OUT, WIDTH = 4, 24, 16, 20
@@ -640,12 +641,20 @@ def test_sources_have_short_names_and_are_found_from_anywhere(tmp_path: Path, mo
     (tmp_path / "resnet50.fra" / "encoder.safetensors").touch()
     (tmp_path / "swav.pth.tar").touch()
     monkeypatch.chdir(tmp_path)
-    assert [describe(what) for what in ("random", "random:resnet50", "timm:resnet50")] == ["random"] * 2 + [
-        "timm:resnet50"
-    ]
-    assert describe("resnet50.fra") == describe("resnet50.fra/encoder.safetensors") == "resnet50.fra"
-    assert describe("swav.pth.tar") == describe("timm:resnet50d=swav.pth.tar") == "swav"
-    assert absolute("timm:resnet50d=swav.pth.tar") == f"timm:resnet50d={tmp_path.resolve() / 'swav.pth.tar'}"
-    assert absolute("swav.pth.tar") == str(tmp_path.resolve() / "swav.pth.tar")
-    assert absolute("random:resnet50.fra") == f"random:{tmp_path.resolve() / 'resnet50.fra'}"
-    assert [absolute(what) for what in ("random", "timm:resnet50")] == ["random", "timm:resnet50"]
+    here = tmp_path.resolve()
+    for text, label, everywhere in [
+        ("random", "random", "random"),
+        ("random:resnet50", "random", "random:resnet50"),
+        ("random:laptop", "random", "random:laptop"),
+        ("random:resnet50.fra", "random", f"random:{here}/resnet50.fra"),
+        ("random_faces", "random_faces", f"{here}/random_faces"),
+        ("timm:resnet50", "timm:resnet50", "timm:resnet50"),
+        ("timm:resnet50d=swav.pth.tar", "swav", f"timm:resnet50d={here}/swav.pth.tar"),
+        ("laptop", "laptop", "laptop"),
+        ("resnet50.fra", "resnet50.fra", f"{here}/resnet50.fra"),
+        ("resnet50.fra/encoder.safetensors", "resnet50.fra", f"{here}/resnet50.fra/encoder.safetensors"),
+        ("swav.pth.tar", "swav", f"{here}/swav.pth.tar"),
+    ]:
+        source = EncoderSource.parse(text)
+        assert (source.label, str(source)) == (label, everywhere)
+        assert str(EncoderSource.parse(str(source))) == everywhere
