@@ -57,19 +57,23 @@ class LabelledFaces:
     read: PictureReader | None = None
     """Where pictures are no files of their own and `files` only names them."""
 
-    def image(self, index: int, *, size: int) -> UInt8[Tensor, "3 size size"]:
-        """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing."""
-        return self.cut(index, self.picture(index), size=size)
+    def image(self, index: int, *, size: int, margin: int = 0) -> UInt8[Tensor, "3 S S"]:
+        """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing.
+
+        It has `size` pixels a side, and `margin` more of its picture on every side.
+        """
+        return self.cut(index, self.picture(index), size=size, margin=margin)
 
     def picture(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """What `image` is cut from, with the same errors."""
         return self.read(index) if self.read else read_image(self.root / self.files[index])
 
-    def cut(self, index: int, picture: UInt8[Tensor, "3 H W"], *, size: int) -> UInt8[Tensor, "3 size size"]:
-        """The image in its picture."""
+    def cut(self, index: int, picture: UInt8[Tensor, "3 H W"], *, size: int, margin: int = 0) -> UInt8[Tensor, "3 S S"]:
+        """The image in its picture, `margin` as in `image`."""
         if self.boxes is None:
+            assert not margin, "an image that is the whole picture has nothing around it"
             return resize(picture, [size, size], antialias=True)
-        return crop_box(picture, self.boxes[index], size, self.padding)
+        return crop_box(picture, self.boxes[index], size, self.padding, margin=margin)
 
     def missing(self) -> list[str]:
         """The `files` that are not there. Every folder is listed once: seconds for 300,000 files."""

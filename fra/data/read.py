@@ -52,11 +52,12 @@ def read_images(
     *,
     split: str,
     size: int,
+    margin: int = 0,
     workers: int = 0,
     ahead: bool = False,
     what: str = "",
 ) -> Iterator[list[Read]]:
-    """Batches of images, as squares of `size`, in the order given; threads read.
+    """Batches of images, as squares of `size` and `margin` more on every side, in the order given; threads read.
 
     `ahead` reads the next batch while this one is used; `what` describes the progress bar, without it there is none.
     Raises ValueError for an unreadable image of the test split: on a smaller one the score would not be comparable.
@@ -65,7 +66,7 @@ def read_images(
 
     def read(image: int) -> Read:
         try:
-            return image, faces.image(image, size=size)
+            return image, faces.image(image, size=size, margin=margin)
         except (UnreadableImage, OSError) as error:
             return image, Unreadable(faces.files[image], split, str(error))
 
@@ -97,30 +98,41 @@ class FaceImages:
     """The images of a run, all of them read once when it starts, so that damaged ones are known before training.
 
     The first KEPT_BYTES of them stay in memory as bytes; the others are read again each time they are asked for.
+    Training images may be kept with a margin, for random changes that show more of the picture than the image does.
     """
 
     def __init__(
-        self, faces: LabelledFaces, splits: dict[str, Int[Tensor, "_"]], *, size: int, workers: int = 0, quiet: bool
+        self,
+        faces: LabelledFaces,
+        splits: dict[str, Int[Tensor, "_"]],
+        *,
+        size: int,
+        margin: int = 0,
+        workers: int = 0,
+        quiet: bool,
     ) -> None:
-        """`splits` in the order in which their images are kept. Raises ValueError as `read_images`."""
-        self.faces, self.size, self.workers = faces, size, workers
-        images = sum(map(len, splits.values()))
-        self._kept = torch.empty(min(images, KEPT_BYTES // (3 * size * size)), 3, size, size, dtype=torch.uint8)
-        self._row = torch.full((len(faces.files),), -1)
+        """`splits` in the order in which their images are kept; those of "train" have `margin` more pixels on every
+        side. Raises ValueError as `read_images`."""
+        self.faces, self.size, self.margin, self.workers = faces, size, margin, workers
+        self._margins = torch.zeros(len(faces.files), dtype=torch.long)
+        self._margins[splits.get("train", torch.empty(0, dtype=torch.long))] = margin
+        bytes_of = 3 * (size + 2 * self._margins) ** 2
+        wanted = int(sum(bytes_of[chosen].sum() for chosen in splits.values()))
+        self._kept = torch.empty(min(wanted, KEPT_BYTES), dtype=torch.uint8)
+        self._start = torch.full((len(faces.files),), -1)
         self._usable = torch.zeros(len(faces.files), dtype=torch.bool)
         unreadable: list[Unreadable] = []
-        row = 0
+        end = 0
         for split, chosen in splits.items():
             what = "" if quiet else f"reading {len(chosen):,} {split} images"
-            for found in read_images(faces, chosen, split=split, size=size, workers=workers, what=what):
-                for image, item in found:
-                    if isinstance(item, Unreadable):
-                        unreadable.append(item)
-                        continue
-                    self._usable[image] = True
-                    if row < len(self._kept):
-                        self._kept[row], self._row[image] = item, row
-                        row += 1
+            for image, item in self._read(chosen, split=split, what=what):
+                if isinstance(item, Unreadable):
+                    unreadable.append(item)
+                    continue
+                self._usable[image] = True
+                if end + item.numel() <= len(self._kept):
+                    self._kept[end : end + item.numel()] = item.flatten()
+                    self._start[image], end = end, end + item.numel()
         self.unreadable = tuple(unreadable)
 
     def usable(self, images: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
@@ -129,12 +141,40 @@ class FaceImages:
 
     def __getitem__(self, images: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 S S"]:
         """Usable images by their positions in the dataset. Raises ValueError when one has become unreadable since."""
-        rows = self._row[images]
-        batch = self._kept[rows.clamp(min=0)]
-        places = (rows < 0).nonzero().flatten()
-        found = read_images(self.faces, images[places], split="", size=self.size, workers=self.workers)
-        for place, (_, item) in zip(places.tolist(), chain.from_iterable(found), strict=True):
+        margins = self._margins[images].tolist()
+        inner = (
+            image[:, margin : margin + self.size, margin : margin + self.size]
+            for image, margin in zip(self._whole(images), margins, strict=True)
+        )
+        return torch.stack(list(inner))
+
+    def wide(self, images: Int[Tensor, "B"]) -> UInt8[Tensor, "B 3 W W"]:
+        """Training images with their margin; errors as above."""
+        return torch.stack(self._whole(images))
+
+    def _whole(self, images: Int[Tensor, "B"]) -> list[Tensor]:
+        """As they are kept, or read again."""
+        found: dict[int, Tensor] = {}
+        for image in images.tolist():
+            start, side = int(self._start[image]), self.size + 2 * int(self._margins[image])
+            if start >= 0:
+                found[image] = self._kept[start : start + 3 * side * side].view(3, side, side)
+        for image, item in self._read(images[self._start[images] < 0]):
             if isinstance(item, Unreadable):
                 raise ValueError(f"{self.faces.root / item.file} cannot be read any more ({item.reason})")
-            batch[place] = item
-        return batch
+            found[image] = item
+        return [found[image] for image in images.tolist()]
+
+    def _read(self, images: Int[Tensor, "n"], *, split: str = "", what: str = "") -> Iterator[Read]:
+        """Each image with the margin that it is to have."""
+        for margin in self._margins[images].unique().tolist():
+            parts = read_images(
+                self.faces,
+                images[self._margins[images] == margin],
+                split=split,
+                size=self.size,
+                margin=margin,
+                workers=self.workers,
+                what=what,
+            )
+            yield from chain.from_iterable(parts)

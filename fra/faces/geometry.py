@@ -121,25 +121,28 @@ def five_point_template(size: int, margin: float = 0.0) -> Float[Tensor, "5 2"]:
 
 
 def crop_box(
-    image: Num[Tensor, "C H W"], box: Float[Tensor, "4"], size: int, padding: Padding = "reflect"
+    image: Num[Tensor, "C H W"], box: Float[Tensor, "4"], size: int, padding: Padding = "reflect", *, margin: int = 0
 ) -> Num[Tensor, "C S S"]:
     """Cut `box` (also outside the image, also between pixels) and resize it to `size` x `size`, anti-aliased.
+
+    With a `margin` the result shows more of the image, so many pixels on every side; those in the middle are the same.
 
     The filter is the triangle of Pillow's BILINEAR, widened by the factor of shrinking; it is exact for boxes that
     do not fall on whole pixels.
     """
     x1, y1, x2, y2 = box.tolist()
-    rows, top = _resampling(y1, y2, size, image.shape[1], padding)
-    columns, left = _resampling(x1, x2, size, image.shape[2], padding)
+    rows, top = _resampling(y1, y2, size, image.shape[1], padding, margin)
+    columns, left = _resampling(x1, x2, size, image.shape[2], padding, margin)
     part = image[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()
     return _like(image, rows @ part @ columns.T)
 
 
-def _resampling(low: float, high: float, size: int, length: int, padding: Padding) -> tuple[Tensor, int]:
-    """Weights (size, n) for `size` samples of [low, high], and the first of the n pixels that they weigh."""
+def _resampling(low: float, high: float, size: int, length: int, padding: Padding, margin: int) -> tuple[Tensor, int]:
+    """Weights for `size` samples of [low, high] and `margin` more at either end, one row each, and the first of the
+    pixels that they weigh."""
     step = (high - low) / size
     reach = max(step, 1.0)  # half the width of the triangle
-    centres = low + (torch.arange(size, dtype=torch.float64) + 0.5) * step
+    centres = low + (torch.arange(-margin, size + margin, dtype=torch.float64) + 0.5) * step
     first = (centres - reach).ceil()
     taps = first[:, None] + torch.arange(math.floor(2 * reach) + 1)
     weights = (1 - (taps - centres[:, None]).abs() / reach).clamp(min=0)
@@ -152,7 +155,7 @@ def _resampling(low: float, high: float, size: int, length: int, padding: Paddin
         pixels = torch.minimum(pixels, 2 * length - 1 - pixels)
     pixels = pixels.clamp(0, length - 1)
     start = int(pixels.min())
-    table = torch.zeros(size, int(pixels.max()) - start + 1, dtype=torch.float64)
+    table = torch.zeros(len(pixels), int(pixels.max()) - start + 1, dtype=torch.float64)
     return table.scatter_add_(1, pixels - start, weights).float(), start
 
 

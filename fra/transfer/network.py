@@ -61,7 +61,9 @@ class WholeNetwork(Protocol):
         self._build(seed=0)  # what does not fit together is said before images are read
         self.targets, self.test = faces.targets[recipe.task], faces.splits["test"]
         splits = {"train": train, "val": faces.splits["val"], "test": self.test}
-        self.images = FaceImages(faces, splits, size=size, workers=workers, quiet=quiet)
+        # An image that is a whole picture has nothing around it.
+        margin = 0 if faces.boxes is None else math.ceil((learner.reach - 1) * size / 2)
+        self.images = FaceImages(faces, splits, size=size, margin=margin, workers=workers, quiet=quiet)
         self.unreadable = self.images.unreadable
 
     def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted | None:
@@ -126,7 +128,8 @@ class WholeNetwork(Protocol):
         device = self.fabric.device
 
         def batch(part: Part) -> LabelledBatch:
-            return LabelledBatch(self.images[part.images].to(device), self.targets[part.images].to(device), part.weight)
+            images, targets = self.images.wide(part.images).to(device), self.targets[part.images].to(device)
+            return LabelledBatch(images, targets, part.weight, self.images.margin)
 
         if device.type == "cpu":  # reading ahead would take the cores from the network
             yield from map(batch, parts)

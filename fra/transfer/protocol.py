@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -144,14 +144,20 @@ def first_head(build: Callable[[], nn.Module], *, seed: int) -> nn.Module:
 class LabelledBatch(NamedTuple):
     """What the loop hands to a Learner; B images."""
 
-    images: UInt8[Tensor, "B 3 S S"]
+    images: UInt8[Tensor, "B 3 W W"]
+    """S pixels a side and `margin` more of their photo on every side."""
     targets: Tensor
+    """Places in them are those in the S x S pixels in the middle."""
     weight: float = 1.0
     """Of the loss (`fra.transfer.sampling.Part`)."""
+    margin: int = 0
 
 
 class Learner(nn.Module, ABC):
     """Abstract: a Trainable made of the encoder and a task's head; a concrete one is final and adds the loss."""
+
+    reach: ClassVar[float] = 1.0
+    """Side of the square that its random changes may show, in sides of the image, where the photo goes on around it."""
 
     def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """Face alignment by heatmaps with the STAR loss (Zhou et al., CVPR 2023) on any encoder (supplement 5.3.3)."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import POINT_TABLES
 from fra.tasks.task import Task
 from fra.training.trainable import Loss, Progress
-from fra.transfer.alignment.augment import vary_landmarks
+from fra.transfer.alignment.augment import REACH, vary_landmarks
 from fra.transfer.alignment.maps import adaptive_wing, edge_maps, point_maps
 from fra.transfer.alignment.network import AlignmentHead, alignment_head
 from fra.transfer.alignment.star_loss import star_loss
@@ -32,6 +34,7 @@ class Network(nn.Module):
 class Star(Learner):
     """STAR loss of the landmarks, Adaptive Wing of point and edge maps; beside it a running average of the network."""
 
+    reach: ClassVar[float] = REACH
     task: Landmarks
     head: AlignmentHead
 
@@ -52,7 +55,8 @@ class Star(Learner):
     def judge(self, batch: LabelledBatch) -> Loss:
         self.images_per_step = len(batch.images) * processes()
         with torch.autocast(batch.images.device.type, enabled=False):
-            faces, points = vary_landmarks(batch.images, self.task.places(batch.targets), self.table)
+            points = self.task.places(batch.targets)
+            faces, points = vary_landmarks(batch.images, points, self.table, margin=batch.margin)
         return self.terms(faces, points)
 
     def terms(self, faces: Float[Tensor, "B 3 S S"], points: Float[Tensor, "B P 2"]) -> Loss:
