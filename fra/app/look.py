@@ -1,5 +1,6 @@
 """One photo as the page shows it: its faces, their regions, and what tasks say of them. No web in here."""
 
+import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
 from fra.faces.geometry import transform_points
-from fra.faces.image import UnreadableImage, read_image
+from fra.faces.image import UnreadableImage, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
 from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
@@ -84,10 +85,10 @@ class Looker:
         self.predictor = Predictor(tasks, detector=detector, device=device)
         self.framing = Whole() if detector == "none" else CROPS
 
-    def __call__(self, path: str | Path) -> Look:
-        """Look at one image file. One that cannot be used gives a sentence instead of an error."""
+    def __call__(self, content: bytes) -> Look:
+        """Look at the bytes of one image file. Those that cannot be used give a sentence instead of an error."""
         try:
-            photo, several = _read(path)
+            photo, several = _read(content)
         except UnreadableImage as error:
             return Look(f"This file cannot be shown: {error.reason.rstrip('.')}.")
         [seen] = self.predictor([photo])
@@ -125,17 +126,17 @@ class Looker:
         ]
 
 
-def _read(path: str | Path) -> tuple[UInt8[Tensor, "3 H W"], bool]:
+def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
     """The photo, and whether the file holds further ones. UnreadableImage also for one that is too large."""
     pixels, several = 0, False
-    # What is wrong with a file `read_image` says better; only the header is read here.
-    with suppress(Exception), Image.open(path) as picture:
+    # What is wrong with a file `image_from_bytes` says better; only the header is read here.
+    with suppress(Exception), Image.open(io.BytesIO(content)) as picture:
         pixels = picture.width * picture.height
         several = picture.format != "MPO" and getattr(picture, "is_animated", False)  # MPO is a phone's photo
     if pixels > MOST_PIXELS:
         reason = f"it has {pixels / 1e6:.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are looked at"
-        raise UnreadableImage(path, reason)
-    return read_image(path), several
+        raise UnreadableImage("the photo", reason)
+    return image_from_bytes(content, "the photo"), several
 
 
 def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:

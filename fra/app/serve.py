@@ -1,11 +1,16 @@
-"""The page: gradio takes the photo and shows the answer, to this machine alone and with nothing from elsewhere."""
+"""The page: a photo comes in one request and goes in its answer, so there is nothing to keep, to open or to clean up.
 
+A photo is never a file here, and no request can name one: what is looked at is the body of the request itself. Whatever
+ends the process, the photos end with its memory.
+"""
+
+import asyncio
 import base64
-import os
+import hashlib
 import socket
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +20,14 @@ from fra.faces.image import jpeg_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-LARGEST_FILE = "200mb"
-# Whatever a version of gradio would fetch from elsewhere, the browser refuses.
-POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
-SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_RUN_HISTORY": "False"}
-"""Before gradio is imported: it would report its use, and keep answers in the browser."""
-WORDS = (
-    "# fra\nDrop a photo. It is looked at on this machine and kept nowhere. What is said of a face is a small model's "
-    "guess in the words of its training labels, not a fact about a person."
-)
+MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_PHOTOS_AT_ONCE = 100_000_000, 200_000_000, 8  # held in memory; ours
+UPLOAD_SECONDS = 120.0  # a photo that has not arrived by then makes room; ours
+CLOSED = 499  # a status that nobody is there to read
+GOODBYE_SECONDS = 3  # for answers on their way when the page ends
 
 
 def app(
@@ -40,77 +42,200 @@ def app(
     """Show the page on 127.0.0.1 until interrupted; `port` 0 takes any that is free.
 
     `model`, `tasks`, `detector` and `device` as in Looker, whose ValueErrors come before the page is there. Raises
-    ValueError also when gradio is not installed, or the port is taken.
+    ValueError also when starlette or uvicorn is not installed, or the port is taken.
     """
     if port > 65535:
         raise ValueError(f"port {port} does not exist: give a --port up to 65535, or --port 0 for any that is free")
-    with tempfile.TemporaryDirectory(prefix="fra-app-") as uploads:
-        import_gradio(uploads)
-        import uvicorn
-
-        looker = Looker(model, tasks, detector=detector, device=device)
-        try:
-            listening = socket.create_server((HOST, port))
-        except OSError as error:
-            raise ValueError(
-                f"port {port} is taken or not allowed: give another --port, or --port 0 for any"
-            ) from error
-        settings = uvicorn.Config(web(looker), log_level="warning", headers=[("Content-Security-Policy", POLICY)])
-        if not quiet:
-            print(f"the page is http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
-        with listening, suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listening])
-
-
-def import_gradio(uploads: str) -> None:
-    """Import it with what it would send or keep switched off; photos go to the folder `uploads`.
-
-    ValueError when it is not installed.
-    """
-    os.environ.update(SETTINGS, GRADIO_TEMP_DIR=uploads)
     try:
-        import gradio  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'facial-region-awareness[app]'") from error
-
-
-def web(looker: Looker) -> Any:
-    """The page as an ASGI application that answers this machine's own names only, after `import_gradio`."""
-    import gradio
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    def answer(file: str) -> tuple[None, str]:
-        try:
-            return None, html(looker(file))
-        finally:
-            Path(file).unlink(missing_ok=True)
-
-    with gradio.Blocks(title="fra", analytics_enabled=False) as page:
-        gradio.Markdown(WORDS)
-        # Of any type: what gradio itself refused would not reach `answer`, which removes it.
-        photo = gradio.File(label="photo", height=140)
-        shown = gradio.HTML()
-        photo.upload(answer, photo, [photo, shown], api_visibility="private")
-    theme = gradio.themes.Default(font="system-ui", font_mono="monospace")  # the default's fonts come from the network
-    app = FastAPI(openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
-    return gradio.mount_gradio_app(
-        app, page, "/", server_name=HOST, theme=theme, footer_links=[], show_error=False, max_file_size=LARGEST_FILE
+    looker = Looker(model, tasks, detector=detector, device=device)
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        raise ValueError(f"port {port} is taken or not allowed: give another --port, or --port 0 for any") from error
+    settings = uvicorn.Config(
+        web(looker),
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
     )
+    if not quiet:
+        print(f"the page is http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+    with listening, suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def web(looker: Looker) -> "ASGIApp":
+    """The page as an ASGI application: `GET /` shows it, `POST /look` takes a photo as its body and answers in HTML.
+
+    There is no other address, and both answer this machine's own names and pages only.
+    """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Route
+
+    room = Room()
+    turn = asyncio.Lock()
+
+    async def page(request: "Request") -> HTMLResponse:
+        return HTMLResponse(_page())
+
+    async def look(request: "Request") -> HTMLResponse:
+        from starlette.concurrency import run_in_threadpool
+
+        with room.of(_declared(request)):
+            content = await _received(request)
+            async with turn:  # one photo takes all cores
+                if content is None or await request.is_disconnected():  # another one was chosen meanwhile
+                    return HTMLResponse(status_code=CLOSED)
+                return HTMLResponse(await run_in_threadpool(lambda: html(looker(content))))
+
+    return Starlette(
+        routes=[Route("/", page), Route("/look", look, methods=["POST"])],
+        middleware=[
+            Middleware(OwnPageOnly),
+            Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False),
+        ],
+    )
+
+
+class OwnPageOnly:
+    """Middleware: refuses what a page of elsewhere makes a browser ask, and lets our page ask nobody else."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        from starlette.datastructures import MutableHeaders
+        from starlette.requests import Request
+        from starlette.responses import PlainTextResponse
+
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_headers())
+            await send(message)
+
+        if scope["type"] == "http" and _foreign(Request(scope)):
+            refusal = PlainTextResponse("This page answers only itself, no page of elsewhere.", status_code=403)
+            await refusal(scope, receive, send_with_headers)
+            return
+        await self.app(scope, receive, send_with_headers)
+
+
+def _foreign(request: "Request") -> bool:
+    """Whether a page of another origin asks. Browsers say so; what is no browser says nothing, and may ask.
+
+    To follow a link to the page from elsewhere is allowed.
+    """
+    headers = request.headers
+    if any(origin != f"http://{headers.get('host')}" for origin in headers.getlist("origin")):
+        return True
+    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        return False
+    followed = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+    return not (followed and request.method in ("GET", "HEAD") and request.url.path == "/")
+
+
+@cache
+def _headers() -> dict[str, str]:
+    """Of every answer. The page's own script and pictures within answers are all that a browser may load."""
+    script = base64.b64encode(hashlib.sha256(_file("page.js").encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'unsafe-inline'; img-src data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-store",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+
+
+# --- photos that come in
+
+
+@dataclass
+class Room:
+    """How much is held at once: photos that arrive, wait, or are looked at."""
+
+    photos: int = 0
+    bytes: int = 0
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Room for a photo of `size` bytes. HTTPException when it is too large, or there is none left."""
+        from starlette.exceptions import HTTPException
+
+        if size > MOST_BYTES:
+            large = f"{size / 1e6:,.0f} MB are too many: a photo may have {MOST_BYTES / 1e6:,.0f} MB."
+            raise HTTPException(413, large)
+        if self.photos >= MOST_PHOTOS_AT_ONCE or self.bytes + size > MOST_BYTES_AT_ONCE:
+            raise HTTPException(503, "Too many photos wait at once: try again in a moment.", {"Retry-After": "5"})
+        self.photos, self.bytes = self.photos + 1, self.bytes + size
+        try:
+            yield
+        finally:
+            self.photos, self.bytes = self.photos - 1, self.bytes - size
+
+
+def _declared(request: "Request") -> int:
+    """The bytes that come; the server holds a sender to what it has said. HTTPException when it says nothing."""
+    from starlette.exceptions import HTTPException
+
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        raise HTTPException(411, "Say how large the photo is: Content-Length is missing.")
+    return int(length)
+
+
+async def _received(request: "Request") -> bytes | None:
+    """The photo; None when the sender went away. HTTPException when it takes too long."""
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+
+    try:
+        async with asyncio.timeout(UPLOAD_SECONDS):
+            return await request.body()
+    except ClientDisconnect:
+        return None
+    except TimeoutError:
+        raise HTTPException(408, f"The photo had not arrived after {UPLOAD_SECONDS:.0f} seconds.") from None
+
+
+# --- pages
 
 
 def html(look: Look) -> str:
     """What was seen as HTML that holds its pictures: no file is written for it."""
-    return _template().render(look=look)
+    return _template("faces.html.j2").render(look=look)
 
 
 @cache
-def _template() -> "Template":
+def _page() -> str:
+    return _template("page.html.j2").render(script=_file("page.js"), most_bytes=MOST_BYTES)
+
+
+@cache
+def _template(name: str) -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["picture"] = lambda image: (
         f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(image)).decode()}"
     )
-    return environment.from_string((Path(__file__).parent / "faces.html.j2").read_text(encoding="utf-8"))
+    return environment.from_string(_file(name))
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
