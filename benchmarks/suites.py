@@ -86,15 +86,17 @@ def bare_network(name: str, size: int, batch: int, *, bf16: bool, channels_last:
 
 def own_step(method: Method, views: list[Tensor] | Callable[[], list[Tensor]], *, bf16: bool = False) -> Work:
     """A whole training step: loss, gradients, LARS, teacher."""
-    method.early_gradients = True
     optimizer = build_optimizer(OptimizerConfig(), method)
     method.train()
 
     def work() -> float:
         batch = views() if callable(views) else views
         with precise(bf16):
-            loss = method.loss(batch, START)
-        loss.total.backward()
+            parts = method.parts(batch, START)
+        for part in parts:
+            with precise(bf16):
+                loss = part()
+            loss.total.backward()
         optimizer.step()
         optimizer.zero_grad()
         method.after_step(START)

@@ -16,7 +16,7 @@ from fra.models.heads import MLPHead
 from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.models.similarity import cosine_distance
 from fra.pretrain.method import HeadConfig, Method
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class BYOL(Method):
     def encoder(self) -> Encoder:
         return self.online.encoder
 
-    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+    def parts(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Sequence[Part]:
         targets = [self.teacher(view) for view in views]
         pairs = zip(views, targets[::-1], strict=True)
-        return self.sum_of([partial(self._distance, view, target) for view, target in pairs])
+        return [partial(self._distance, view, target) for view, target in pairs]
 
     def _distance(self, view: Float[Tensor, "B RGB S S"], target: Float[Tensor, "B D"]) -> Loss:
         same_face = cosine_distance(self.predictor(self.online(view)), target)

@@ -25,7 +25,7 @@ from fra.models.region_head import RegionHead, RegionHeadConfig, RegionModel
 from fra.models.similarity import cosine_distance, cosines
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class FRA(Method):
             self.teacher.network.region_head.decoder.eval()
         return self
 
-    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]] | FramedViews, progress: Progress) -> Loss:
+    def parts(self, views: Sequence[Float[Tensor, "B RGB S S"]] | FramedViews, progress: Progress) -> Sequence[Part]:
         """Without frames, which only aligned and matched clusters ask for, every view counts as the whole face."""
         if not isinstance(views, FramedViews):
             views = FramedViews(views, [WHOLE.to(view.device).expand(len(view), -1) for view in views])
@@ -171,7 +171,7 @@ class FRA(Method):
             pairs = zip(assignments, frames, frames[::-1], strict=True)
             assignments = [seen_from(rows, shape, *both) for rows, *both in pairs]
         triples = zip(views, targets[::-1], assignments, strict=True)
-        return self.sum_of([partial(self._loss_of_view, *triple) for triple in triples])
+        return [partial(self._loss_of_view, *triple) for triple in triples]
 
     def _loss_of_view(
         self, view: Float[Tensor, "B RGB S S"], target: FaceAndRegions, balanced: Float[Tensor, "R K"]

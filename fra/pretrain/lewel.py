@@ -19,7 +19,7 @@ from fra.models.heads import MLPHead
 from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.models.similarity import cosine_distance, mean_entropy, unit
 from fra.pretrain.method import HeadConfig, Method
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ class LEWEL(Method):
     def encoder(self) -> Encoder:
         return self.online.encoder
 
-    def loss(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Loss:
+    def parts(self, views: Sequence[Float[Tensor, "B RGB S S"]], progress: Progress) -> Sequence[Part]:
         targets = [self.teacher(view) for view in views]
         pairs = zip(views, targets[::-1], strict=True)
-        return self.sum_of([partial(self._distances, view, target) for view, target in pairs])
+        return [partial(self._distances, view, target) for view, target in pairs]
 
     def _distances(self, view: Float[Tensor, "B RGB S S"], target: FaceAndAligned) -> Loss:
         found = self.online(view)

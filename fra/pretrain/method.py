@@ -1,7 +1,7 @@
 """The contract of a pre-training method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from fra.models.encoder import Encoder
 from fra.models.heads import MLPHead
 from fra.models.region_head import RegionModel
-from fra.training.early_gradients import sum_of_parts
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress, together
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ class Method(nn.Module, ABC):
     multi_crop: ClassVar[bool] = False
     """More than two views, and small ones, make sense to it."""
     wants_frames: bool = False
-    """In training `loss` is given FramedViews instead of the views alone."""
-    early_gradients: bool = False
-    """Compute the gradients of each part of the loss at once, where `loss` has parts (see `sum_of_parts`)."""
+    """In training `parts` is given FramedViews instead of the views alone."""
 
     @property
     @abstractmethod
@@ -59,8 +56,15 @@ class Method(nn.Module, ABC):
         """The network that is trained and later exported."""
 
     @abstractmethod
-    def loss(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Loss:
-        """The loss of a batch: one tensor per view of the same faces, RGB in [0, 1], large views first."""
+    def parts(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Sequence[Part]:
+        """The loss of a batch as a sum of parts that need no activations of one another, to be called in their order.
+
+        One tensor per view of the same faces, RGB in [0, 1], large views first.
+        """
+
+    def loss(self, views: Any, progress: Progress) -> Loss:
+        """The sum of `parts`, which say what they take."""
+        return together([part() for part in self.parts(views, progress)])
 
     @abstractmethod
     def after_step(self, progress: Progress) -> None:
@@ -69,11 +73,6 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def projections(self, faces: Float[Tensor, "B RGB S S"]) -> Float[Tensor, "B D"]:
         """The online global embeddings of faces, for the health monitor."""
-
-    def sum_of(self, parts: Sequence[Callable[[], Loss]]) -> Loss:
-        """The sum of the parts of the loss that need no activations of one another."""
-        early = self.early_gradients and self.training
-        return sum_of_parts(parts, [weight for weight in self.parameters() if weight.requires_grad] if early else ())
 
     def teacher_encoder(self) -> Encoder | None:
         """The momentum teacher's encoder, to watch how far it lags behind, where the method has one."""

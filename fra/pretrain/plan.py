@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fra.pretrain.method import Method
-from fra.training.trainable import Progress
+from fra.training.trainable import Progress, backward
 
 # What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.
 GPUS = {"V100 (fp16)": (62.5e12, 0.9e12), "A100": (156e12, 2.0e12), "H100": (495e12, 3.35e12)}
@@ -86,7 +86,7 @@ def make_plan(
     activations = peak / small
     started, passes = time.perf_counter(), 0
     while not passes or (time.perf_counter() - started < seconds and passes < 20):
-        method.loss(views, progress).total.backward()
+        backward(method.parts(views, progress))
         passes += 1
     rate = passes * small / (time.perf_counter() - started)
     weight_bytes = sum(weight.numel() * weight.element_size() for weight in trained)
@@ -111,14 +111,14 @@ def multiply_adds_per_pair(method: Method, *, sizes: Sequence[int]) -> float:
     device = next(method.parameters()).device
     views = [torch.rand(2, 3, size, size, device=device) for size in sizes]
     with FlopCounterMode(display=False) as counter:
-        method.eval().loss(views, Progress(0, 1, 0, 1)).total.backward()
+        backward(method.eval().parts(views, Progress(0, 1, 0, 1)))
     method.zero_grad(set_to_none=True)
     method.train(was_training)
     return counter.get_total_flops() / 2 / 2
 
 
 def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) -> tuple[int, int]:
-    """Bytes kept for a backward pass: the most at any time during the forward pass, and all. Weights not counted."""
+    """Bytes kept for backward passes: the most at any time during a step, and all. Weights not counted."""
     known = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
     kept: Counter[tuple[int, int]] = Counter()  # by address and size, because a tensor may be saved more than once
     now = peak = total = 0
@@ -141,8 +141,7 @@ def _saved_bytes(method: Method, views: list[torch.Tensor], progress: Progress) 
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved.tensor):
-        loss = method.loss(views, progress)
-    del loss
+        backward(method.parts(views, progress))
     return peak, total
 
 

@@ -111,7 +111,6 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     pool = faces_of(recipe, faces)
     order = _batches(recipe, len(pool), world=devices)
     method = build_method(recipe).to(choose_device(device))
-    method.early_gradients = devices == 1
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
         method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
@@ -164,7 +163,6 @@ def pretrain(
         with atomic(out / "recipe.yaml") as temporary:
             temporary.write_text(recipe_text(recipe))
 
-    method.early_gradients = fabric.world_size == 1 and precision != "16"
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if compiled:

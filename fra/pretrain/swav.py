@@ -6,6 +6,7 @@ channels, S view size. Sections are those of the SwAV paper; "script" is its pub
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from fra.models.encoder import Encoder
 from fra.models.similarity import mean_entropy, unit
 from fra.models.sinkhorn import sinkhorn
 from fra.pretrain.method import HeadConfig, Method
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 
 ASSIGNED = 2  # the two large views, whose clusters all other views predict
 
@@ -95,7 +96,10 @@ class SwAV(Method):
     def encoder(self) -> Encoder:
         return self.online.encoder
 
-    def loss(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Loss:
+    def parts(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Sequence[Part]:
+        return [partial(self._swapped, views, progress)]
+
+    def _swapped(self, views: Sequence[Float[Tensor, "B RGB _ _"]], progress: Progress) -> Loss:
         count = len(views[0])
         embeddings = self.online.embeddings(views)
         prototypes = self.online.prototypes.weight

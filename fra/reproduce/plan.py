@@ -27,7 +27,7 @@ from fra.tasks.landmarks import Landmarks
 from fra.tasks.task import Task
 from fra.training.devices import choose_device
 from fra.training.schedules import ScheduleConfig
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Part, Progress
 from fra.transfer.network import epochs_for
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe, batch_for
 from fra.transfer.run import PROTOCOLS, read_dataset
@@ -110,9 +110,7 @@ class Planner:
         key = recipe_hash(replace(recipe, schedule=ScheduleConfig()))
 
         def build() -> Method:
-            method = build_method(recipe)
-            method.early_gradients = True
-            return method
+            return build_method(recipe)
 
         return self._measure(key, build, recipe.views.sizes, recipe.batch_size // recipe.accumulate)
 
@@ -189,9 +187,9 @@ class _AsMethod(Method):
     def encoder(self) -> Encoder:
         return self.learner.encoder
 
-    def loss(self, views: Sequence[Tensor], progress: Progress) -> Loss:
+    def parts(self, views: Sequence[Tensor], progress: Progress) -> Sequence[Part]:
         images = (views[0] * 255).byte()
-        return self.learner.loss(LabelledBatch(images, self.targets[: len(images)].to(images.device)), progress)
+        return self.learner.parts(LabelledBatch(images, self.targets[: len(images)].to(images.device)), progress)
 
     def after_step(self, progress: Progress) -> None:
         self.learner.after_step(progress)

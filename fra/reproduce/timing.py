@@ -13,6 +13,7 @@ from fra.pretrain.loader import Batch, EpochBatches, FaceLoader, default_workers
 from fra.pretrain.run import PretrainRecipe, build_method
 from fra.pretrain.views import ViewMaker
 from fra.training.devices import make_fabric
+from fra.training.loop import PartByPart, forward_and_backward
 from fra.training.optimizers import build_optimizer
 from fra.training.trainable import Progress
 
@@ -68,10 +69,8 @@ class _Trainer:
     def __init__(self, recipe: PretrainRecipe, batches: Iterator[Batch], device: str, precision: str) -> None:
         self.fabric = make_fabric(device, precision)
         method = build_method(recipe)
-        method.early_gradients = precision != "16"
         self.method, self.batches = method, batches
-        self.wrapped, self.optimizer = self.fabric.setup(method, build_optimizer(recipe.optimizer, method))
-        self.wrapped.mark_forward_method("loss")
+        self.wrapped, self.optimizer = self.fabric.setup(PartByPart(method), build_optimizer(recipe.optimizer, method))
         for group in self.optimizer.param_groups:
             group["lr"] = 0.0  # the same work, and the weights stay healthy however many steps are measured
         method.train()
@@ -80,9 +79,7 @@ class _Trainer:
         """Returns when the device has done them."""
         progress = Progress(0, 1, 0, 1)
         for _ in range(count):
-            with self.fabric.autocast():
-                loss = self.wrapped.loss(next(self.batches).views_on(self.fabric.device), progress)
-            self.fabric.backward(loss.total)
+            forward_and_backward(self.fabric, self.wrapped, next(self.batches).views_on(self.fabric.device), progress)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.method.after_step(progress)

@@ -16,7 +16,7 @@ from torch import nn
 from fra.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
 from fra.training.schedules import Schedule
-from fra.training.trainable import Progress
+from fra.training.trainable import Loss, Part, Progress, detached, together
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -72,8 +72,7 @@ def fit(
     when the loss is not finite and Interrupted after a stop signal.
     """
     fabric, path = how.fabric, how.folder / "last.ckpt"
-    wrapped, stepper = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("loss")
+    wrapped, stepper = fabric.setup(PartByPart(model), optimizer)
     step = 0
     if resume and path.exists():
         state = load_checkpoint(path, identity=how.identity)
@@ -144,15 +143,44 @@ def _forward_and_backward(
         waited += time.perf_counter() - before
         # After the batch has come: a loader that starts draws from torch's random state.
         torch.manual_seed(step_seed(how.seed, progress.step * how.accumulate + index, how.fabric.global_rank))
-        with how.fabric.no_backward_sync(wrapped, enabled=index < how.accumulate - 1):
-            with how.fabric.autocast():
-                loss = wrapped.loss(batch, progress)
-            how.fabric.backward(loss.total / how.accumulate)
-        collected.append({"loss": loss.total.detach(), **{name: term.detach() for name, term in loss.terms.items()}})
+        last = index == how.accumulate - 1
+        loss = forward_and_backward(how.fabric, wrapped, batch, progress, batches=how.accumulate, exchange=last)
+        collected.append({"loss": loss.total, **loss.terms})
     terms = {name: torch.stack([each[name] for each in collected]).mean() for name in collected[0]}
     if terms["loss"].device.type == "cpu" or (progress.step + 1) % how.log_every == 0:  # no GPU sync on other steps
         _stop_unless_finite(terms, how, progress)
     return terms, waited
+
+
+class PartByPart(nn.Module):
+    """What Fabric wraps: processes exchange gradients of what goes through `forward`: one part of a loss at a time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: Part) -> Loss:
+        return part()
+
+
+def forward_and_backward(
+    fabric: "Fabric", wrapped: Any, batch: Any, progress: Progress, *, batches: int = 1, exchange: bool = True
+) -> Loss:
+    """Add to the weights their gradients of the loss over `batches`, part by part; the loss itself, detached.
+
+    `wrapped` is a PartByPart that Fabric has set up. With `exchange` the last part's backward pass averages all
+    gradients that have come together over the processes.
+    """
+    done = []
+    with fabric.autocast():
+        parts = wrapped.module.model.parts(batch, progress)
+    for number, part in enumerate(parts, start=1):
+        with fabric.no_backward_sync(wrapped, enabled=not exchange or number < len(parts)):
+            with fabric.autocast():
+                loss = wrapped(part)
+            fabric.backward(loss.total / batches)
+        done.append(detached(loss))
+    return together(done)
 
 
 def _stop_unless_finite(terms: dict[str, torch.Tensor], how: Fit, progress: Progress) -> None:

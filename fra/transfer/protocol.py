@@ -4,6 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from fra.data.crops import CropRule
 from fra.models.encoder import Encoder
 from fra.recipe import require_positive
 from fra.tasks.task import Task
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 from fra.transfer.alignment.network import AlignmentConfig
 from fra.transfer.subsets import SubsetRule
 
@@ -173,6 +174,10 @@ class Learner(nn.Module, ABC):
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B T"]:
         """The head's T outputs for images in [0, 1]."""
         return self.head(self.encoder(images))
+
+    def parts(self, batch: LabelledBatch, progress: Progress) -> Sequence[Part]:
+        """The loss, which has one part."""
+        return [partial(self.loss, batch, progress)]
 
     def loss(self, batch: LabelledBatch, progress: Progress) -> Loss:
         """What is minimised, and its terms."""

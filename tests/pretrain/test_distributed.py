@@ -1,6 +1,7 @@
 """One process with the whole batch equals two gloo processes with half of it each: gradients to 1e-5 of the largest."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fra.pretrain.fra import FRA, DecoderConfig, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.pretrain.swav import SwAV, SwAVConfig
+from fra.training.loop import PartByPart
 from fra.training.trainable import Progress
 
 SMALL = HeadConfig(hidden=32, out=16)
@@ -107,17 +109,6 @@ def batch_for(method: Method, views: Sequence[Tensor], frames: Sequence[Tensor])
     return FramedViews(views, frames) if method.wants_frames else views
 
 
-class Forwarding(nn.Module):
-    """DDP averages gradients of what goes through forward."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.method.loss(batch_for(self.method, inputs[:2], inputs[2:]), START).total
-
-
 def found_by(method: Method) -> dict[str, Any]:
     """After a backward pass: gradients, and buffers as they are once the step is over."""
     gradients = {key: weight.grad for key, weight in method.named_parameters() if weight.requires_grad}
@@ -132,8 +123,11 @@ def one_of_two(rank: int, folder: str) -> None:
     for name, mode in product(METHODS, MODES):
         method = build(name, mode)
         # A name, or its hooks go before the backward pass. Buffers must stay equal by themselves.
-        together = DistributedDataParallel(Forwarding(method), broadcast_buffers=False)
-        together(*half).backward()
+        together = DistributedDataParallel(PartByPart(method), broadcast_buffers=False)
+        parts = method.parts(batch_for(method, half[:2], half[2:]), START)
+        for number, part in enumerate(parts, start=1):
+            with together.no_sync() if number < len(parts) else nullcontext():
+                together(part).total.backward()
         torch.save(found_by(method), f"{folder}/{name} {mode} {rank}.pt")
     dist.destroy_process_group()
 

@@ -28,7 +28,7 @@ from fra.pretrain.method import HeadConfig
 from fra.weights.foreign import ImportReport, import_encoder, import_region_model
 from fra.weights.layouts import ARCHITECTURES, backbone_shapes, infer_architecture, timm_config
 from fra.weights.load import load_encoder, load_region_model
-from fra.weights.released_fra import to_official
+from fra.weights.released_fra import method_names, to_official
 from fra.weights.source import EncoderSource
 
 State = dict[str, Tensor]
@@ -490,7 +490,7 @@ def test_our_fra_written_in_the_released_layout_has_its_names_shapes_and_values(
 
 def test_the_name_table_agrees_with_the_golden_tests_which_found_the_released_losses() -> None:
     method = small_fra(2)
-    table = released_fra.method_names(2)
+    table = method_names(2)
     ours = [name for name, _ in method.online.named_parameters() if not name.startswith("encoder.")]
     assert len(ours) == 69 - 1 - 3 * 3  # without proto, and three buffers of each of three batch norms
     for name in ours:
