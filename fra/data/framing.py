@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from fra.data.crops import PADDING, CropRule
 from fra.faces import MARGIN
@@ -22,6 +21,7 @@ from fra.faces.geometry import (
     warp,
     whole_box,
 )
+from fra.faces.image import to_input
 
 Crop = tuple[UInt8[Tensor, "3 S S"], Float[Tensor, "2 3"]]
 """A face as a task sees it, and the matrix from points of the photo to points of the crop."""
@@ -91,7 +91,7 @@ class Whole:
         five_points: Float[Tensor, "5 2"] | None,
         size: int,
     ) -> Crop:
-        return resize(image, [size, size], antialias=True), box_matrix(whole_box(*image.shape[1:]), size)
+        return to_input(image, size, fit="whole"), box_matrix(whole_box(*image.shape[1:]), size)
 
 
 Framing = Upright | Aligned | Whole

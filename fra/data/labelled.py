@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from fra.faces.geometry import Padding, crop_box
-from fra.faces.image import read_image
+from fra.faces.image import read_image, to_input
 from fra.tasks.task import Task
 
 
@@ -72,7 +71,7 @@ class LabelledFaces:
         """The image in its picture, `margin` as in `image`."""
         if self.boxes is None:
             assert not margin, "an image that is the whole picture has nothing around it"
-            return resize(picture, [size, size], antialias=True)
+            return to_input(picture, size, fit="whole")
         return crop_box(picture, self.boxes[index], size, self.padding, margin=margin)
 
     def missing(self) -> list[str]:

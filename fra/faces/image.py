@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -254,3 +256,22 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def endings() -> str:
     """The endings of image files, for messages."""
     return ", ".join(sorted(EXTENSIONS))
+
+
+def to_input(
+    image: UInt8[Tensor, "3 H W"], size: int, *, fit: Literal["middle", "whole"] = "middle"
+) -> UInt8[Tensor, "3 S S"]:
+    """A picture as a network sees it: `size` pixels a side, bilinear and anti-aliased as Pillow does it.
+
+    `fit` is what is shown of a picture that is not square: its middle square, or the whole, squeezed. The one way from
+    a picture to an input, so that training, evaluation and pictures of the same face have the same pixels; boxes around
+    faces are cut by `fra.faces.geometry.crop_box`.
+    """
+    if fit == "middle":
+        height, width = image.shape[1:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        image = image[:, top : top + side, left : left + side]
+    if image.shape[1:] == (size, size):
+        return image
+    return F.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True)[0]

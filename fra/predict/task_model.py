@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
+from fra.faces.image import to_input
 from fra.models.encoder import Encoder
 from fra.tasks import TASKS
 from fra.tasks.task import Task
@@ -82,8 +82,8 @@ class TaskModel(nn.Module):
         answers = []
         for start in range(0, len(image), AT_ONCE):
             crops = [_as_bytes(one) for one in image[start : start + AT_ONCE]]
-            side = [self.image_size, self.image_size]
-            outputs = self(torch.stack([resize(crop, side, antialias=True) for crop in crops]) / 255)
+            inputs = [to_input(crop, self.image_size, fit="whole") for crop in crops]
+            outputs = self(torch.stack(inputs) / 255)
             for crop, output in zip(crops, outputs, strict=True):
                 answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
         return answers

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fra.data.unlabelled import Pool
+from fra.faces.image import to_input
 from fra.pretrain.views import ViewMaker, random_bits
 
 
@@ -169,9 +169,5 @@ def face_batch(pool: Pool, indices: Int[Tensor, "B"], *, size: int) -> Float[Ten
     faces = []
     for index in indices.tolist():
         image, _ = pool.read(index)
-        height, width = image.shape[1:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        square = image[None, :, top : top + side, left : left + side]
-        faces.append(F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0])
+        faces.append(to_input(image, size))
     return torch.stack(faces) / 255

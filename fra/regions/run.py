@@ -10,8 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fra.data.unlabelled import Pool, open_pool
-from fra.faces import pictures
-from fra.faces.image import UnreadableImage, write_image
+from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder
 from fra.models.region_head import RegionModel
 from fra.regions import draw
@@ -166,23 +165,15 @@ def _look(model: RegionModel, pool: Pool, device: str, rows: int, *, batch: int 
             seen.skipped.append((str(reason.path), reason.reason))
         else:
             if place in wanted:
-                seen.images[len(seen.names)] = square_face(original, draw.TILE)
+                seen.images[len(seen.names)] = to_input(original, draw.TILE)
             seen.names.append(str(pool.path(place)))
             readable = place
-            waiting.append(square_face(original, size))
+            waiting.append(to_input(original, size))
         if waiting and (len(waiting) == batch or place == len(pool) - 1):
             output = model(torch.stack(waiting).to(device).float() / 255)
             seen.heatmaps.append(output.heatmaps.float().cpu())
             seen.scores.append(output.scores.float().cpu())
             waiting = []
     if seen.names and not seen.images:  # every face that was to be drawn is unreadable
-        seen.images[len(seen.names) - 1] = square_face(pool.image(readable), draw.TILE)
+        seen.images[len(seen.names) - 1] = to_input(pool.image(readable), draw.TILE)
     return seen
-
-
-def square_face(image: UInt8[Tensor, "3 H W"], size: int) -> UInt8[Tensor, "3 size size"]:
-    """The middle square of the image at the model's input size; a square crop is only resized."""
-    height, width = image.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pictures.resize(image[:, top : top + side, left : left + side], size, size)

@@ -17,9 +17,9 @@ from torch import Tensor
 from fra.data.datasets.w300 import picture_of, pts_files, read_pts
 from fra.data.layout import find_layout
 from fra.drawing.drawn_face import REGION_NAMES
-from fra.faces import MARGIN, pictures
+from fra.faces import MARGIN
 from fra.faces.geometry import crop_box, square_box
-from fra.faces.image import read_image
+from fra.faces.image import read_image, to_input
 from fra.faces.points import place_in, place_in_image, tight_boxes
 from fra.files import read_rows
 
@@ -104,7 +104,7 @@ def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
     for index, regions in enumerate(PARTS.values()):
         part_of[[REGION_NAMES.index(region) for region in regions]] = index
     for name in _progress(names, quiet):
-        images.append(pictures.resize(read_image(root / "images" / name), size, size))
+        images.append(to_input(read_image(root / "images" / name), size))
         with Image.open(root / "regions" / f"{Path(name).stem}.png") as truth:
             parts.append(torch.from_numpy(part_of[np.asarray(truth)]))
     split = np.array([rows[number]["split"] for number in used])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import resize
 
-from fra.faces.image import UnreadableImage, image_files, read_image, write_image
+from fra.faces.image import UnreadableImage, image_files, read_image, to_input, write_image
 
 RED = (200, 30, 40)
 
@@ -216,3 +217,16 @@ def test_finding_nothing_is_one_clear_line(tmp_path: Path):
         image_files(tmp_path / "list.txt")
     with pytest.raises(ValueError, match="neither an image nor a folder"):
         image_files(tmp_path / "a.pdf")
+
+
+# Networks' inputs
+
+
+def test_a_network_sees_the_middle_square_or_the_whole_picture() -> None:
+    """Left to right 0, 1, ... 5 by 40: of 6 x 2 pixels the middle square has the columns 2 and 3."""
+    picture = (torch.arange(6, dtype=torch.uint8) * 40).expand(3, 2, 6).contiguous()
+    assert torch.equal(to_input(picture, 2), picture[:, :, 2:4])
+    whole = to_input(picture, 2, fit="whole")
+    assert torch.equal(whole, resize(picture, [2, 2], antialias=True))
+    assert (whole[:, :, 0] < whole[:, :, 1]).all()
+    assert to_input(picture, 7).shape == (3, 7, 7)

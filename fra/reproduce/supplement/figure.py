@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 
 from fra.data.unlabelled import Pool
-from fra.faces.image import write_image
+from fra.faces.image import to_input, write_image
 from fra.pretrain.loader import face_batch
 from fra.regions import draw
 from fra.regions.heatmaps import ranking
-from fra.regions.run import square_face
 from fra.weights.load import load_region_model
 
 LOOKED_AT = 96
@@ -26,5 +25,5 @@ def write_figure(path: Path, run: Path, pool: Pool, *, device: str) -> None:
         faces = face_batch(pool, chosen, size=int(model.encoder.image_size)).split(BATCH)
         maps = torch.cat([model(part.to(device)).heatmaps.float().cpu() for part in faces])
     shown = draw.evenly(len(chosen), SHOWN)
-    images = [square_face(pool.read(int(chosen[place]))[0], draw.TILE) for place in shown]
+    images = [to_input(pool.read(int(chosen[place]))[0], draw.TILE) for place in shown]
     write_image(path, draw.faces_with_heatmaps(images, maps[shown], ranking(maps)[shown], owners=False))
