@@ -11,7 +11,7 @@ import yaml
 from fra.crop.run import crop
 from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.faces.image import image_files
-from fra.files import MARK, claim_folder
+from fra.files import MARK, claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
@@ -26,6 +26,7 @@ PHOTO_STEPS = 1125  # about as much training as on drawn faces
 MOST_EPOCHS = 400  # 95 faces then have 800 steps; with 100 no region woke (docs/dev/log.md)
 
 
+@one_writer
 def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
     """Pre-train FRA, draw its regions, judge it against random weights where labels exist; the report's path.
 
@@ -61,7 +62,8 @@ def _claim(out: Path, photos: Path | None) -> None:
     asked = "drawn faces" if photos is None else os.fsencode(photos).decode("utf-8", "replace")  # as in crop.yaml
     begun = None
     if record.exists():
-        begun = yaml.safe_load(record.read_text(encoding="utf-8"))["photos"]["from"]
+        with reading(record):
+            begun = yaml.safe_load(read_text(record))["photos"]["from"]
     elif (out / "faces").exists():
         begun = "drawn faces"
     if begun not in (None, asked):

@@ -5,18 +5,22 @@ Whatever ends the run, everything up to the position is complete; what follows i
 """
 
 import csv
-import json
+import io
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, TextIO
 
 from fra.crop.cut import COLUMNS, Row
 from fra.crop.shards import ShardPosition
-from fra.files import atomic
+from fra.files import read_json, reading, write_json
 
 TABLE, POSITION = "crops.csv", ".position.json"
+SUM_OF_TABLE = "crc32_of_table"
+AGAIN = "put a copy of it back, or remove it, and --resume cuts all photos again"
+TABLE_AGAIN = f"put a copy of it back, or remove {POSITION} beside it, and --resume cuts all photos again"
 
 
 class Journal:
@@ -24,31 +28,37 @@ class Journal:
 
     def __init__(self, out: Path) -> None:
         self._position = out / POSITION
-        table = out / TABLE
-        self.photos, self.shards, size = 0, ShardPosition(), 0
-        if self._position.is_file():
-            position = json.loads(self._position.read_text())
-            self.photos, size = position["photos"], position["bytes"]
-            self.shards = ShardPosition(**position.get("shards", {}))
-            if not table.is_file() or table.stat().st_size < size:
-                raise ValueError(f"{table} is shorter than when it was written: begin again with another --out")
-        self._stream = _open(table, "r+" if size else "w")
-        self._stream.seek(size)
+        self.photos, self.shards, self._size, self._sum = 0, ShardPosition(), 0, 0
+        position = read_position(out)
+        if position:
+            with reading(self._position, AGAIN):
+                self.photos, self._size = int(position["photos"]), int(position["bytes"])
+                self.shards = ShardPosition(**position.get("shards", {}))
+            self._sum = _sum(out / TABLE, self._size, position.get(SUM_OF_TABLE))
+        elif (out / TABLE).is_dir():
+            raise ValueError(f"{out / TABLE} is a folder, and the table is to be written there: move the folder away")
+        self._stream = open(out / TABLE, "r+b" if self._size else "wb")  # noqa: SIM115 (closed on exit)
+        self._stream.seek(self._size)
         self._stream.truncate()
-        self._writer = csv.writer(self._stream, lineterminator="\n")
-        if not size:
-            self._writer.writerow(COLUMNS)
+        if not self._size:
+            self._write([COLUMNS])
 
     def append(self, rows: Sequence[Row], *, photos: int, shards: ShardPosition | None = None) -> None:
         """Add the rows of the next `photos` photos, whose crops are on disk."""
-        self._writer.writerows(rows)
+        self._write(rows)
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self.photos += photos
-        with atomic(self._position) as temporary:
-            size = os.fstat(self._stream.fileno()).st_size
-            position = {"photos": self.photos, "bytes": size} | ({"shards": asdict(shards)} if shards else {})
-            temporary.write_text(json.dumps(position) + "\n")
+        position = {"photos": self.photos, "bytes": self._size, SUM_OF_TABLE: self._sum}
+        write_json(self._position, position | ({"shards": asdict(shards)} if shards else {}))
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        content = text.getvalue().encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+        self._stream.write(content)
+        self._size += len(content)
+        self._sum = zlib.crc32(content, self._sum)
 
     def __enter__(self) -> "Journal":
         return self
@@ -57,23 +67,50 @@ class Journal:
         self._stream.close()
 
 
-def _open(table: Path, mode: Literal["r", "r+", "w"]) -> TextIO:
-    return open(table, mode, newline="", encoding="utf-8", errors="surrogateescape")  # file names need not be UTF-8
+def read_position(out: Path) -> dict[str, Any]:
+    """How far the crops in `out` are complete; empty for none. Raises DamagedFile."""
+    return read_json(out / POSITION, AGAIN) if os.path.lexists(out / POSITION) else {}
 
 
 def read_journal(out: Path) -> Iterator[list[str]]:
-    """The rows of crops.csv, one after the other."""
-    with _open(out / TABLE, "r") as stream:
-        rows = csv.reader(stream)
+    """The rows of crops.csv, one after the other, up to where they are complete. Raises DamagedFile."""
+    position, table = read_position(out), out / TABLE
+    size = None
+    if position:
+        with reading(out / POSITION, AGAIN):
+            size = int(position["bytes"])
+        _sum(table, size, position.get(SUM_OF_TABLE))
+    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        rows = csv.reader(_first_lines(stream, size))
         next(rows, None)
-        yield from rows
+        while True:
+            with reading(table, TABLE_AGAIN):
+                row = next(rows, None)
+                if row is not None and len(row) != len(COLUMNS):
+                    raise ValueError(f"a row has {len(row)} cells, not {len(COLUMNS)}")
+            if row is None:
+                return
+            yield row
 
 
-def remove_leftovers(out: Path) -> None:
-    """Remove the temporary files that a killed run left behind (`fra.files.atomic` names them)."""
-    for file in out.glob(".*-????????.*"):
-        file.unlink(missing_ok=True)
-    for parent, _, names in os.walk(out / "crops"):
-        for name in names:
-            if name.startswith("."):
-                Path(parent, name).unlink(missing_ok=True)
+def _first_lines(stream: TextIO, size: int | None) -> Iterator[str]:
+    """The lines in the first `size` bytes, or all."""
+    for line in stream:
+        if size is not None:
+            size -= len(line.encode("utf-8", "surrogateescape"))
+            if size < 0:
+                return
+        yield line
+
+
+def _sum(table: Path, size: int, written: int | None) -> int:
+    """The checksum of the first `size` bytes. Raises DamagedFile when it is not the one that was `written`."""
+    value, left = 0, size
+    with reading(table, TABLE_AGAIN), open(table, "rb") as stream:
+        while left and (content := stream.read(min(left, 1 << 20))):
+            value, left = zlib.crc32(content, value), left - len(content)
+        if left:
+            raise ValueError("it is shorter than when it was written")
+        if written is not None and value != written:
+            raise ValueError("its checksum differs")
+    return value

@@ -18,7 +18,7 @@ from torch import Tensor
 import fra
 from fra.crop.cluster import crop_on_cluster, joined
 from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
-from fra.crop.journal import Journal, read_journal, remove_leftovers
+from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
@@ -27,7 +27,7 @@ from fra.data.shards import Shards
 from fra.faces import MARGIN
 from fra.faces.image import endings, read_image, write_image
 from fra.faces.pictures import contact_sheet
-from fra.files import atomic, claim_folder
+from fra.files import claim_folder, one_writer, read_text, reading, write_text
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8
@@ -52,6 +52,7 @@ class CropSummary:
         return f"{self.photos} photos: {self.faces} faces cropped{reasons}. Crops are in {self.crops}"
 
 
+@one_writer
 def crop(
     photos: Path,
     out: Path,
@@ -134,21 +135,22 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
         },
     }
     path = out / "crop.yaml"
-    if claim_folder(out, command="crop", resume=resume) and path.is_file():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if claim_folder(out, command="crop", resume=resume) and (read_position(out) or path.is_file()):
+        with reading(path):
+            before = yaml.safe_load(read_text(path))
+            digest, count, then = before["photos"]["digest"], before["photos"]["count"], dict(before["settings"])
         for name, value in record["settings"].items():
-            begun = before["settings"].get(name, getattr(CropSettings, name))  # older runs lack newer settings
+            begun = then.get(name, getattr(CropSettings, name))  # older runs lack newer settings
             if begun != value:
                 raise ValueError(
                     f"{out} was begun with {name} {begun}, not {value}: "
                     "resume with the same settings, or choose another --out"
                 )
-        if before["photos"]["digest"] != record["photos"]["digest"]:
+        if digest != record["photos"]["digest"]:
             raise ValueError(
-                f"the photos have changed since {out} was begun ({before['photos']['count']} then, {len(found)} now): "
+                f"the photos have changed since {out} was begun ({count} then, {len(found)} now): "
                 "restore them, or choose another --out"
             )
-        remove_leftovers(out)
     (out / (FOLDER if settings.shards else "crops")).mkdir(exist_ok=True)
     _write_yaml(path, record)
     return record
@@ -206,8 +208,7 @@ def _first_crops(out: Path, count: int) -> list[UInt8[Tensor, "3 _ _"]]:
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _version(package: str) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from fra.crop.cut import COLUMNS, POINT_COLUMNS, Made, Row
-from fra.data.shards import index_file, scan, write_index
+from fra.data.shards import load_index
+from fra.files import reading
 
 FOLDER = "shards"
+AGAIN = "put a copy of it back, or remove .position.json beside its folder, and --resume cuts all photos again"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ShardWriter:
             self._stream.truncate(position.bytes)
             self._stream.seek(position.bytes)
         elif position.bytes and not final.exists():  # a finished run has published its last shard
-            raise ValueError(f"{growing} is shorter than when it was written: begin again with another --out")
+            raise ValueError(f"{growing} is shorter than when it was written: {AGAIN}")
         self.publish()
 
     def add(self, made: Made) -> Row:
@@ -78,7 +80,7 @@ class ShardWriter:
     def publish(self) -> None:
         """Give the full shards their names, and an index each."""
         while self._published < self._shard:
-            self._show(self._published)
+            self._show(self._published, self.shard_faces)
             self._published += 1
 
     def finish(self) -> None:
@@ -86,7 +88,7 @@ class ShardWriter:
         if self._stream is not None:
             self._end()
         if self.faces % self.shard_faces:
-            self._show(self._shard)
+            self._show(self._shard, self.faces % self.shard_faces)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -112,12 +114,16 @@ class ShardWriter:
         self._stream.close()
         self._stream = None
 
-    def _show(self, shard: int) -> None:
+    def _show(self, shard: int, faces: int) -> None:
+        """Raises DamagedFile when what a shard holds is not as many faces."""
         final = self.folder / self._name(shard)
         if self._growing(shard).exists():
             os.replace(self._growing(shard), final)
-        if not index_file(final).exists():
-            write_index(final, scan(final))
+        with reading(final, AGAIN):
+            os.stat(final)
+            found = len(load_index(final))
+            if found != faces:
+                raise ValueError(f"it holds {found} faces, not {faces}")
 
 
 def _open(path: Path, mode: Literal["r+b", "wb"]) -> BinaryIO:

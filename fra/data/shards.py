@@ -8,7 +8,6 @@ version 1.0, and that of 0.2 copies local shards to a cache first and holds Pyth
 import os
 import tarfile
 import weakref
-import zipfile
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings, image_from_bytes
-from fra.files import atomic
+from fra.files import DamagedFile, atomic, read_arrays, reading
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes: a header takes one, contents are filled up to a multiple
 KEPT_OPEN = 32  # shards that a process keeps open (ours: macOS allows 256 files in all)
@@ -138,9 +137,10 @@ def _kept_index(shard: Path) -> Int64[np.ndarray, "N 3"] | None:
     """The index beside the shard, or None when it is absent, damaged, or older than the shard or of another one."""
     try:
         kept, now = index_file(shard).stat(), shard.stat()
-        with np.load(index_file(shard), allow_pickle=False) as arrays:
+        with reading(index_file(shard)):
+            arrays = read_arrays(index_file(shard))
             size, entries = int(arrays["shard_bytes"]), arrays["entries"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, DamagedFile):
         return None
     if size != now.st_size or kept.st_mtime_ns < now.st_mtime_ns:
         return None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fra.data.shards import Shards
 from fra.faces.image import EXTENSIONS, UnreadableImage, image_names, listed_names, named, read_image
+from fra.files import read_text, reading
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
 SHARD = ".tar"
@@ -186,4 +187,10 @@ def _is_shard(name: str) -> bool:
 
 def _crop_settings(path: Path) -> dict[str, Any] | None:
     settings = path / "crop.yaml"
-    return yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else None
+    if not settings.is_file():
+        return None
+    with reading(settings):
+        found = yaml.safe_load(read_text(settings))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings")
+        return found

@@ -3,7 +3,6 @@
 recipe -> pool and views -> method -> training loop -> a run folder that explains itself.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -19,7 +18,19 @@ from fra import __version__
 from fra.data.unlabelled import FirstImages, Pool, open_pool
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
-from fra.files import append_rows, atomic, claim_folder, read_rows, shortened
+from fra.files import (
+    REMOVE_TABLE,
+    append_rows,
+    atomic,
+    claim_folder,
+    one_writer,
+    read_rows,
+    read_text,
+    reading,
+    shortened,
+    write_json,
+    write_text,
+)
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
@@ -121,6 +132,7 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     return found
 
 
+@one_writer
 def pretrain(
     recipe: PretrainRecipe,
     faces: Path,
@@ -146,7 +158,7 @@ def pretrain(
     """
     pool = faces_of(recipe, faces)
     if resume and precision == "auto":
-        precision = written_precision(out / "last.ckpt") or precision
+        precision = written_precision(out) or precision
     precision = choose_precision(choose_device(device), precision, processes=devices * nodes)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     method = build_method(recipe)
@@ -160,8 +172,7 @@ def pretrain(
     )
     _claim(fabric, out, resume)
     if fabric.is_global_zero and not (out / "recipe.yaml").exists():
-        with atomic(out / "recipe.yaml") as temporary:
-            temporary.write_text(recipe_text(recipe))
+        write_text(out / "recipe.yaml", recipe_text(recipe))
 
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -306,7 +317,8 @@ class Watch:
     def epoch(self, method: Method, epoch: int, step: int) -> list[str]:
         """Measure, append to health.csv, keep snapshots and weights; lines to show."""
         table = self.out / "health.csv"
-        ranks = [float(row["effective_rank"]) for row in read_rows(table)] if table.exists() else []
+        with reading(table, REMOVE_TABLE):
+            ranks = [float(row["effective_rank"]) for row in read_rows(table)] if table.exists() else []
         measured, regions = self.monitor.measure(method, epoch, earlier_ranks=ranks)
         row = dict(epoch=epoch, step=step) | measured
         append_rows(table, [shortened(row)])
@@ -323,8 +335,7 @@ class Watch:
         met = {str(path) for loader in self.loaders for path in loader.unreadable.values()}
         known = set(unreadable_faces(self.out))
         if met - known:
-            with atomic(self.out / "unreadable.txt") as temporary:
-                temporary.write_text("".join(f"{path}\n" for path in sorted(met | known)))
+            write_text(self.out / "unreadable.txt", "".join(f"{path}\n" for path in sorted(met | known)))
 
 
 SHOWN = (
@@ -364,14 +375,16 @@ def export(method: Method, out: Path, metadata: dict[str, Any]) -> None:
 def unreadable_faces(out: Path) -> list[str]:
     """The images that a run could not read so far."""
     table = out / "unreadable.txt"
-    return table.read_text().splitlines() if table.exists() else []
+    return read_text(table, "remove it, and what it lists is forgotten").splitlines() if table.exists() else []
 
 
 def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, steps: int, work: float) -> None:
     """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
-    log = read_rows(out / "log.csv")
-    done = [0, *(int(row["step"]) for row in log)]
-    rates = [float(row["pairs_per_second"]) for row in log]
+    table = out / "log.csv"
+    with reading(table, REMOVE_TABLE):
+        log = read_rows(table) if table.exists() else []
+        done = [0, *(int(row["step"]) for row in log)]
+        rates = [float(row["pairs_per_second"]) for row in log]
     pairs = [(now - before) * recipe.batch_size for before, now in pairwise(done)]
     seconds = sum(count / max(rate, 1e-9) for count, rate in zip(pairs, rates, strict=True))
     summary = dict(
@@ -387,6 +400,5 @@ def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, st
         pairs_per_second=round(sum(pairs) / max(seconds, 1e-9), 2),
         unreadable=unreadable_faces(out),
     )
-    with atomic(out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(out / "summary.json", summary, indent=2)
     write_card(out, summary, run_metadata(recipe, pool))

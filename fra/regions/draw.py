@@ -3,19 +3,17 @@
 N faces, K regions, h x w positions of a heatmap, S the side of a face in pixels.
 """
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from fra.faces import pictures
-from fra.files import atomic
+from fra.files import atomic, read_arrays, reading
 from fra.regions import heatmaps as measure
 
 TILE = 160
@@ -35,21 +33,29 @@ class Snapshots:
 
 
 def load_snapshots(folder: Path) -> Snapshots | None:
-    """The snapshots of a pre-training run (`snapshots/`), or None when there are none that can be read."""
+    """The snapshots of a pre-training run (`snapshots/`), or None when there are none.
+
+    Raises DamagedFile for one that is not as it was written.
+    """
     files = sorted(folder.glob("epoch_*.npz"))
     if not files or not (folder / "faces.npz").is_file():
         return None
-    try:
-        images = _array(folder / "faces.npz", "images")
-        maps = [_array(file, "heatmaps").float() for file in files]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-    return Snapshots(images, [int(file.stem.removeprefix("epoch_")) for file in files], maps)
+    images = _array(folder / "faces.npz", "images")
+    maps = [_array(file, "heatmaps").float() for file in files]
+    return Snapshots(images, [_epoch(file) for file in files], maps)
 
 
 def _array(path: Path, name: str) -> Tensor:
-    with np.load(path) as archive:
-        return torch.from_numpy(archive[name])
+    with reading(path, f"remove the folder {path.parent}, and only the pictures over time are missing"):
+        found = torch.from_numpy(read_arrays(path)[name])
+        if found.ndim != 4:
+            raise ValueError(f"{name} has {found.ndim} dimensions, not 4")
+        return found
+
+
+def _epoch(path: Path) -> int:
+    with reading(path, "it is no snapshot of fra: move it away"):
+        return int(path.stem.removeprefix("epoch_"))
 
 
 def region_mosaic(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fra.data.unlabelled import open_pool
 from fra.files import atomic, claim_folder
+from fra.lock import claim, holder
 from fra.reproduce import NAMES
-from fra.reproduce.claims import claim, holder
 from fra.reproduce.plan import print_plan
 from fra.reproduce.runs import Place, Run, Transfer, costed
 from fra.reproduce.supplement.figure import write_figure

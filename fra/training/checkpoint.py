@@ -1,6 +1,8 @@
 """Exact resume: everything a run needs to go on as if it had never stopped."""
 
-import pickle
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fra.files import atomic
+from fra.files import RESTORE, DamagedFile, atomic, check_archive, reading
 
-UNREADABLE = (RuntimeError, EOFError, KeyError, OSError, ValueError, TypeError, pickle.UnpicklingError)
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+ENTRIES = ("step", "identity", "model", "optimizer", "precision")
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,19 @@ class Position:
 
 
 def save_checkpoint(
-    path: Path,
+    folder: Path,
     *,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     precision: dict[str, Any],
     position: Position,
+    keep: bool = True,
 ) -> None:
-    """Write the state of training whole or not at all.
+    """Write the state of training to `folder`/last.ckpt, whole or not at all; the one before becomes previous.ckpt.
 
-    No random state is kept: the loop seeds every step from (seed, step, process), and the order and augmentation
-    of faces are functions of (seed, epoch, face).
+    Without `keep` (it is known to be damaged) it does not. No random state is written: the loop seeds every step from
+    (seed, step, process), and the order and augmentation of faces are functions of (seed, epoch, face). torch gives
+    every member of the archive a checksum.
     """
     state = dict(
         step=position.step,
@@ -41,31 +46,68 @@ def save_checkpoint(
         optimizer=optimizer.state_dict(),
         precision=precision,
     )
-    with atomic(path) as temporary:
+    with atomic(folder / LAST) as temporary:
         torch.save(state, temporary)
+        if keep and (folder / LAST).is_file():
+            with atomic(folder / PREVIOUS) as second:  # a second name, so that there is a last one at any time
+                second.unlink()
+                _link(folder / LAST, second)
 
 
-def written_precision(path: Path) -> str | None:
-    """The precision that the run of a checkpoint computes in; None when there is no readable checkpoint."""
+def _link(file: Path, name: Path) -> None:
     try:
-        identity = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
-    except UNREADABLE:
-        return None
-    return identity.get("precision")
+        os.link(file, name)
+    except OSError:  # a disk without hard links
+        os.replace(file, name)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return [folder / name for name in (LAST, PREVIOUS) if os.path.lexists(folder / name)]
+
+
+def written_precision(folder: Path) -> str | None:
+    """The precision that a run computes in; None when there is no readable checkpoint."""
+    for path in checkpoints(folder):
+        with suppress(DamagedFile), reading(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"].get("precision")
+    return None
+
+
+def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple[dict[str, Any] | None, bool]:
+    """The state to go on from, None without a checkpoint; and whether last.ckpt is whole.
+
+    When that is damaged the state is previous.ckpt's, and a line on stderr says so (with `tell`). Raises DamagedFile
+    when both are, and ValueError that names what differs when another run wrote them.
+    """
+    found = checkpoints(folder)
+    damaged: list[DamagedFile] = []
+    for path in found if not found or found[0].name == LAST else [folder / LAST, *found]:
+        try:
+            state = load_checkpoint(path, identity=identity)
+        except DamagedFile as error:
+            damaged.append(error)
+            continue
+        if damaged and tell:
+            print(f"fra: {damaged[0].what}; going on from {path}, step {state['step']}", file=sys.stderr)
+        return state, not damaged
+    if damaged:
+        raise DamagedFile(", and ".join(error.what for error in damaged), RESTORE)
+    return None, True
 
 
 def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
     """The state written by `save_checkpoint`, for a run with the same identity.
 
-    Raises ValueError when the file is damaged, or names what differs when another run wrote it.
+    Raises DamagedFile when the file is damaged, and ValueError that names what differs when another run wrote it.
     """
-    try:
+    older = path.name == LAST and (path.parent / PREVIOUS).is_file()
+    with reading(path, f"the same command with --resume goes on from {PREVIOUS}" if older else RESTORE):
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        written = state["identity"]
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint of fra ({type(error).__name__}): start again without it"
-        ) from error
+        if missing := [name for name in ENTRIES if name not in state]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        written = dict(state["identity"])
     differing = sorted(key for key in identity if identity[key] != written.get(key))
     if differing:
         key = differing[0]

@@ -1,24 +1,29 @@
 """What training tells while it runs: a table on disk, a line on the screen."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fra.files import append_rows, read_rows, shortened, write_rows
+from fra.files import REMOVE_TABLE, append_rows, read_rows, reading, shortened, write_rows
 
 SECONDS_BETWEEN_EPOCHS = 5
 """On the screen: few images make short epochs, whose lines would run away."""
 
 
 def keep_rows_until(path: Path, step: int) -> None:
-    """Drop the rows of steps after `step`: a resumed run writes them again."""
-    if not path.exists():
+    """Drop the rows of steps after `step`, and all of them at step 0: a resumed run writes them again.
+
+    Raises DamagedFile when the table is not as it was written.
+    """
+    if not os.path.lexists(path):
         return
-    kept = [row for row in read_rows(path) if int(row["step"]) <= step]
+    with reading(path, REMOVE_TABLE):
+        kept = [row for row in read_rows(path) if step and int(row["step"]) <= step]
     if kept:
-        write_rows(path, kept)
+        write_rows(path, kept, checked=True)
     else:
         path.unlink()
 

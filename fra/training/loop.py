@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fra.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from fra.files import reading
+from fra.training.checkpoint import LAST, Position, latest_state, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
 from fra.training.schedules import Schedule
 from fra.training.trainable import Loss, Part, Progress, detached, together
@@ -68,26 +69,33 @@ def fit(
 
     `batches_from(n)` yields the endless batches of this process from batch n on. `on_epoch(epoch, step)` measures
     and returns lines to show (not all are, when epochs are short); it runs on process 0, first for epoch 0 before
-    training. With `resume` the run goes on from its checkpoint, bit for bit as if it had not stopped. Raises ValueError
-    when the loss is not finite and Interrupted after a stop signal.
+    training. With `resume` the run goes on from its checkpoint, bit for bit as if it had not stopped, or from the one
+    before when that is damaged. Raises ValueError when the loss is not finite or no checkpoint can be read, and
+    Interrupted after a stop signal.
     """
-    fabric, path = how.fabric, how.folder / "last.ckpt"
+    fabric, path = how.fabric, how.folder / LAST
     wrapped, stepper = fabric.setup(PartByPart(model), optimizer)
-    step = 0
-    if resume and path.exists():
-        state = load_checkpoint(path, identity=how.identity)
-        step = state["step"]
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        fabric.strategy.precision.load_state_dict(state["precision"])
+    step, whole = 0, True
+    if resume:
+        state, whole = latest_state(how.folder, identity=how.identity, tell=fabric.is_global_zero)
+        if state is not None:
+            with reading(path):
+                step = state["step"]
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                fabric.strategy.precision.load_state_dict(state["precision"])
     if fabric.is_global_zero:
         for name in ("log.csv", "health.csv", "validation.csv"):
             keep_rows_until(how.folder / name, step)
 
     def save() -> None:
+        nonlocal whole
         position = Position(step, how.identity)
         precision = fabric.strategy.precision.state_dict()
-        save_checkpoint(path, model=model, optimizer=optimizer, precision=precision, position=position)
+        save_checkpoint(
+            how.folder, model=model, optimizer=optimizer, precision=precision, position=position, keep=whole
+        )
+        whole = True
 
     journal = Journal(
         how.folder / "log.csv",

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from fra.files import atomic, read_rows
+from fra.files import REMOVE_TABLE, read_rows, reading, write_text
 
 
 def write_card(out: Path, summary: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Write `card.md` of a finished run from its own tables."""
-    last = read_rows(out / "health.csv")[-1]
+    table = out / "health.csv"
+    with reading(table, REMOVE_TABLE):
+        last = read_rows(table)[-1] if table.exists() else {}
     measured = "\n".join(f"| {name} | {value} |" for name, value in last.items() if value and name != "warning")
     crop = metadata["crop"]
     crops = ", ".join(f"{key}: {value}" for key, value in crop.items()) if crop else "unknown (not made by `fra crop`)"
@@ -40,5 +42,4 @@ Load it with `fra.load_encoder("{out.name}")`; the whole recipe is in `recipe.ya
 Features for further training: expression, attributes, landmarks. Not for deciding anything about a person. The licence
 of these weights follows from the licence of the faces they were trained on, which only you know.
 """
-    with atomic(out / "card.md") as temporary:
-        temporary.write_text(text)
+    write_text(out / "card.md", text)

@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fra.files import atomic
+from fra.files import SUM, read_tensors, reading, write_tensors
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.region_head import RegionHead, RegionModel
 from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
@@ -24,24 +23,20 @@ from fra.weights.layouts import timm_config
 from fra.weights.rebuild import encoder_config, fill, region_head_config
 from fra.weights.source import EncoderSource
 
+WEIGHTS_AGAIN = "put a copy of it back, or let its run write it again with --resume"
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
 
 
 def save_weights(path: Path, module: nn.Module, metadata: dict[str, Any]) -> None:
     """Write a module's state with metadata (values become JSON), whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(state, temporary, {key: json.dumps(value) for key, value in metadata.items()})
+    write_tensors(path, module.state_dict(), {key: json.dumps(value) for key, value in metadata.items()})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State and metadata of a safetensors file. ValueError when it is damaged or not ours."""
-    try:
-        with safe_open(path, "pt") as stream:
-            metadata = {key: json.loads(value) for key, value in (stream.metadata() or {}).items()}
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file of fra: {error}") from error
+    """State and metadata of a safetensors file. Raises DamagedFile, and ValueError when it is not ours."""
+    with reading(path, WEIGHTS_AGAIN):
+        state, notes = read_tensors(path)
+        metadata = {key: json.loads(value) for key, value in notes.items()}
     if "encoder" not in metadata:
         raise ValueError(f"{path} does not say which encoder it holds: expected a file written by fra")
     return state, metadata
@@ -145,7 +140,7 @@ def is_ours(path: Path) -> bool:
         raise ValueError(
             f"{path} holds a task of `fra transfer`, not an encoder: give the encoder that it was made with"
         )
-    return "encoder" in metadata
+    return "encoder" in metadata or SUM in metadata
 
 
 def _say(report: object, quiet: bool) -> None:

@@ -29,6 +29,7 @@ from fra.crop.detectors import Face, make_detector
 from fra.crop.photos import PhotoList
 from fra.crop.run import crop
 from fra.faces.image import image_files, read_image
+from fra.files import temporary_prefix
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,6 +227,7 @@ def test_rows_that_were_half_written_and_temporary_files_disappear(photos: Path,
         stream.write("1/39.jpg,crops/1/3")
     (tmp_path / "whole/crops/0/.00-abcdefgh.jpg").write_text("half a crop")
     (tmp_path / "whole/.crop-abcdefgh.yaml").write_text("half a record")
+    (tmp_path / f"whole/crops/1/{temporary_prefix()}abcdefgh.jpg").write_text("half a crop")
     crop(photos, tmp_path / "whole", resume=True, **settings)
     assert contents(tmp_path / "whole") == before
 

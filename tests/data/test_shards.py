@@ -248,7 +248,7 @@ def test_a_shard_that_was_taken_away_or_cut_is_missed(photos: Path, tmp_path: Pa
     monkeypatch.undo()
     monkeypatch.setitem(detectors.DETECTORS, "two", TwoFaces)
     os.truncate(tmp_path / "out/shards/.faces-000002.tar", 5000)
-    with pytest.raises(ValueError, match=r"faces-000002.tar is shorter than when it was written: begin again"):
+    with pytest.raises(ValueError, match=r"faces-000002.tar is shorter than when it was written: put a copy"):
         crop(photos, tmp_path / "out", resume=True, **PACKED)
 
 

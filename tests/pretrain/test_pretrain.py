@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_name(finished: Path, drawn
 
 def test_a_damaged_checkpoint_is_said_to_be_damaged(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="not a readable checkpoint"):
+    with pytest.raises(ValueError, match="last.ckpt is damaged"):
         load_checkpoint(tmp_path / "last.ckpt", identity={})
 
 

@@ -12,9 +12,9 @@ from small_paper import records, small_process
 from fra import cli
 from fra.data.unlabelled import FolderPool
 from fra.files import MARK, claim_folder
+from fra.lock import claim
 from fra.report.run import write_report
 from fra.reproduce import run as paper
-from fra.reproduce.claims import claim
 from fra.reproduce.runs import Place, Run
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES

@@ -51,18 +51,18 @@ def test_what_a_device_cannot_do_is_refused() -> None:
 
 
 def test_a_resumed_run_can_ask_its_checkpoint_for_the_precision(tmp_path) -> None:
-    assert written_precision(tmp_path / "last.ckpt") is None
+    assert written_precision(tmp_path) is None
     model = torch.nn.Linear(2, 2)
     save_checkpoint(
-        tmp_path / "last.ckpt",
+        tmp_path,
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
         precision={},
         position=Position(3, {"precision": "bf16"}),
     )
-    assert written_precision(tmp_path / "last.ckpt") == "bf16"
+    assert written_precision(tmp_path) == "bf16"
     (tmp_path / "last.ckpt").write_bytes(b"half a file")
-    assert written_precision(tmp_path / "last.ckpt") is None
+    assert written_precision(tmp_path) is None
 
 
 class Line(nn.Module):

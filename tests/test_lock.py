@@ -1,4 +1,4 @@
-"""Claims: one run, one process, whoever dies."""
+"""Claims: one writer, whoever dies."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fra.reproduce import claims
-from fra.reproduce.claims import claim, holder
+from fra import lock
+from fra.lock import claim, holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fra.reproduce.claims import claim
+from fra.lock import claim
 with claim(Path(sys.argv[1]), "run", beat=0.1) as mine:
     print(mine, flush=True)
     time.sleep(float(sys.argv[2]))
@@ -83,11 +83,25 @@ def test_a_claim_of_another_machine_is_free_when_it_was_not_touched_for_long(
     with claim(tmp_path, "run", stale=100) as mine:
         assert mine
         assert (tmp_path / "run.2").exists()
-    # two that see the same stale claim make the same file, which only one of them can
-    monkeypatch.setattr(claims, "_latest", lambda folder, name: 1)
-    os.utime(file, (long_ago, long_ago))
-    with claim(tmp_path, "run", stale=100) as mine:
-        assert not mine
+        assert not file.exists()
+        # two that see the same stale claim make the same file, which only one of them can
+        file.write_text("another kernel\nelsewhere, process 7\n")
+        os.utime(file, (long_ago, long_ago))
+        monkeypatch.setattr(lock, "_numbers", lambda folder, name: [1])
+        with claim(tmp_path, "run", stale=100) as also:
+            assert not also
+
+
+def test_who_has_seen_an_old_list_of_the_folder_gives_up_for_one_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = lock._numbers
+    with claim(tmp_path, "run"):
+        seen = iter([[7]])  # 7 was dead, and is gone since
+        monkeypatch.setattr(lock, "_numbers", lambda folder, name: next(seen, None) or look(folder, name))
+        with claim(tmp_path, "run") as also:
+            assert not also
+        assert [path.name for path in tmp_path.iterdir()] == ["run.1"]
 
 
 def test_the_owner_touches_its_claim(tmp_path: Path) -> None:
