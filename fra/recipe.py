@@ -3,15 +3,98 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fra.text import read_text, shown
+
 SCALES = ("paper", "one_gpu", "laptop", "smoke")
+MOST_BYTES, MOST_NESTED = 1_000_000, 32
+"""Of a recipe; the shipped ones have 2,000 bytes and three levels."""
 Recipe = TypeVar("Recipe")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a setting may have: from `low` to `high`, or `above` low."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        reached = number > self.low if self.above else number >= self.low
+        return reached and number <= self.high and not math.isinf(number)
+
+    def advice(self, number: float) -> str:
+        """What to give instead of a number that it does not hold, for a message."""
+        low, high = (str(end) if isinstance(end, int) else f"{end:.6g}" for end in (self.low, self.high))
+        if self.high == math.inf:
+            least = f"above {low}" if self.above else f"at least {low}"
+            return f"give {'' if math.isfinite(number) else 'a finite number, '}{least}"
+        return f"give a number above {low} and at most {high}" if self.above else f"give a number from {low} to {high}"
+
+
+Share = Annotated[float, Range(0, 1)]
+"""A probability, a momentum, a part of a whole."""
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Pixels = Annotated[int, Range(1, 4096)]
+"""The side of an image (ours: far beyond any use, and before the memory ends)."""
+Seed = Annotated[int, Range(0, 2**63 - 1)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of every dataclass of settings: numbers outside of the Range they are annotated with raise ValueError."""
+
+    def __post_init__(self) -> None:
+        refuse_out_of_range(hints_of(type(self)), vars(self))
+
+
+def refuse_out_of_range(hints: Mapping[str, Any], values: Mapping[str, Any], *, below: str = "") -> None:
+    """Raises ValueError with name, value and range for the first number that its type in `hints` does not allow.
+
+    `values` may hold sections as mappings; the names in them are shown after `below`.
+    """
+    for name, hint in hints.items():
+        value, allowed = values.get(name), range_of(hint)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+            refuse_out_of_range(hints_of(hint), value, below=f"{below}{name}.")
+        for number in _items(value):
+            if allowed and isinstance(number, int | float) and number not in allowed:
+                raise ValueError(f"{below}{name} is {number}: {allowed.advice(number)}")
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, tuple | list) else (value,)
+
+
+def hints_of(schema: Any) -> dict[str, Any]:
+    """The types of the fields of a dataclass, with their ranges."""
+    return _hints_of(schema)
+
+
+@cache
+def _hints_of(schema: Any) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(schema)}
+    return {name: hint for name, hint in get_type_hints(schema, include_extras=True).items() if name in fields}
+
+
+def range_of(hint: Any) -> Range | None:
+    """The range in a field's type: of the number itself, of one that may be None, or of a tuple's numbers."""
+    if get_origin(hint) is Annotated:
+        return next((note for note in hint.__metadata__ if isinstance(note, Range)), None)
+    return next(filter(None, map(range_of, get_args(hint))), None)
 
 
 def shipped_recipes(kind: str) -> dict[str, Path]:
@@ -43,13 +126,16 @@ def load_recipe(
     """Read a recipe into the dataclass `schema`; `overrides` are "dotted.key=value".
 
     `variants` chooses the class of a section by its `name`, for example {"method": {"fra": FRAConfig}}. Raises
-    ValueError with one line for an unknown key (its neighbours are listed), a wrong type, or a broken file.
+    ValueError with one line for an unknown key (its neighbours are listed), a wrong type, a number out of its range, or
+    a broken file.
     """
     path = find_recipe(name, kind)
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} is no recipe: it has {path.stat().st_size:,} bytes")
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+        raw = parse_yaml(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {_reason(error)}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path} holds no recipe: expected `key: value` lines")
     for override in overrides:
@@ -64,22 +150,65 @@ def build(
     from jsonargparse import ArgumentParser
 
     classes = {key: _variant(raw, key, choices, where) for key, choices in variants.items()}
-    _refuse_unknown_keys(raw, schema, classes, where)
+    hints = hints_of(schema) | classes
+    _refuse_other_keys(raw, schema, hints, where)
     required = [field.name for field in dataclasses.fields(schema) if _is_required(field)]  # type: ignore[arg-type]
     missing = [name for name in required if name not in raw]
     if missing:
         raise ValueError(f"recipe {where}: {', '.join(missing)} is missing")
     parser = ArgumentParser(exit_on_error=False)
-    for name, hint in (get_type_hints(schema) | classes).items():
+    for name, hint in hints.items():
         parser.add_argument(f"--{name}", type=hint)
     try:
-        parsed = parser.instantiate(parser.parse_object(raw))
+        typed = parser.parse_object(raw)
+        refuse_out_of_range(hints, typed.as_dict())
+        parsed = parser.instantiate(typed)
     except Exception as error:  # jsonargparse raises several types; each message names the key and what it expects
         message = (
             " ".join(str(error).replace("Parser key", "setting").split()).replace("<class '", "").replace("'>", "")
         )
         raise ValueError(f"recipe {where}: {message}") from error
     return schema(**{field.name: parsed[field.name] for field in dataclasses.fields(schema) if field.name in raw})  # type: ignore[arg-type]
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without what recipes do not need and attacks do: aliases, deep nesting, keys that are set twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*) is used: write the value out", problem_mark=mark)
+        if self.depth >= MOST_NESTED:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_NESTED} levels are nested", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen if isinstance(key, yaml.ScalarNode) else False:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is set twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data from YAML of others. Raises yaml.YAMLError for whatever is wrong in it."""
+    try:
+        return yaml.load(text, _Loader)
+    except ValueError as error:  # numbers and dates that look like some and are none
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """In one line, with the place where it is known."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    text = shown(" ".join((problem or str(error)).split()))
+    return f"line {mark.line + 1}: {text}" if mark else text
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
@@ -97,9 +226,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ValueError(f"--set {override}: '{section}' is a value, not a section")
     try:
-        target[last] = yaml.safe_load(text)
+        target[last] = parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {override}: the value is no YAML: put it in quotes, or close its brackets") from error
+        raise ValueError(
+            f"--set {shown(override)}: the value is no YAML ({_reason(error)}): put it in quotes"
+        ) from error
 
 
 def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: str) -> type:
@@ -110,27 +241,31 @@ def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: 
     return choices[name]
 
 
-def _refuse_unknown_keys(raw: dict[str, Any], schema: Any, classes: Mapping[str, type], where: str) -> None:
-    hints = get_type_hints(schema)
+def _refuse_other_keys(
+    raw: Mapping[str, Any], schema: type, hints: Mapping[str, Any], where: str, *, below: str = ""
+) -> None:
+    """Unknown settings, and what jsonargparse would let pass or not name: missing values, values for sections."""
     for key, value in raw.items():
+        name = f"{below}{key}"
         if key not in hints:
             raise ValueError(f"recipe {where}: {schema.__name__} has no setting '{key}'; it has {', '.join(hints)}")
-        inner = classes.get(key, hints[key])
-        if dataclasses.is_dataclass(inner) and isinstance(value, dict):
-            _refuse_unknown_keys(value, inner, {}, where)
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                has = "nothing" if value is None else f"'{shown(str(value))}'"
+                raise ValueError(
+                    f"recipe {where}: {name} is a section, but holds {has}: leave it out, or give settings"
+                )
+            assert isinstance(hints[key], type)
+            _refuse_other_keys(value, hints[key], hints_of(hints[key]), where, below=f"{name}.")
+        elif value is None and type(None) not in get_args(hints[key]):
+            raise ValueError(f"recipe {where}: {name} has no value: leave it out, or give one")
+        elif any(isinstance(number, int) and abs(number) >= 2**64 for number in _items(value)):
+            raise ValueError(f"recipe {where}: {name} is too large a number to compute with: give a smaller one")
 
 
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as nested dicts and lists, as YAML and JSON write it."""
     return json.loads(json.dumps(dataclasses.asdict(recipe)))
-
-
-def require_positive(settings: Any, *names: str) -> None:
-    """Raises ValueError for the first of these settings that is below 1; None is no number."""
-    for name in names:
-        number = getattr(settings, name)
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is {number}: give at least 1")
 
 
 def recipe_text(recipe: Any) -> str:

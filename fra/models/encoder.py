@@ -10,6 +10,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from fra.models.hourglass import HourglassStem
+from fra.recipe import Pixels, Positive, Settings, Share
 
 FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec fra.md, section 8)
 FACE_STD = (0.2536, 0.2194, 0.2070)
@@ -24,7 +25,7 @@ SMALL_RESNETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Settings):
     """Which network, and how fine its last map is."""
 
     name: str = "resnet50"
@@ -33,11 +34,11 @@ class EncoderConfig:
     """Stride of a ResNet's last stage; 1 doubles the height and width of the last map (ours, for small images)."""
     third_stride: Literal[1, 2] = 2
     """Stride of a ResNet's third stage; with both 1 the last map has four times the height and width (ours)."""
-    image_size: int = 224
+    image_size: Pixels = 224
     """Side of the square images it is trained on, pixels (released code: 224)."""
-    mean: tuple[float, float, float] = FACE_MEAN
+    mean: tuple[Share, Share, Share] = FACE_MEAN
     """Per channel, RGB in [0, 1] (released code)."""
-    std: tuple[float, float, float] = FACE_STD
+    std: tuple[Positive, Positive, Positive] = FACE_STD
     """Per channel (released code)."""
 
 

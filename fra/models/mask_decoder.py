@@ -12,18 +12,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fra.recipe import Count, Settings, Share
+
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Settings):
     """How K queries become facial mask embeddings."""
 
-    layers: int = 1
+    layers: Count = 1
     """Decoder layers (supplement 5.1: one; the released code has two)."""
-    width: int = 256
+    width: Count = 256
     """Hidden width of the feed-forward network (released code; MaskFormer's own is 2048)."""
-    heads: int = 8
+    heads: Count = 8
     """Attention heads (MaskFormer)."""
-    dropout: float = 0.1
+    dropout: Share = 0.1
     """In attention and feed-forward network (MaskFormer)."""
     content: Literal["zeros", "queries"] = "zeros"
     """What the decoder starts from: zeros (released code) leave all K outputs nearly equal; the queries themselves

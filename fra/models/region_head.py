@@ -1,6 +1,7 @@
 """From an encoder's maps to facial regions: scores, heatmaps and one vector per region (spec fra.md, section 2)."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -11,17 +12,25 @@ from fra.models.encoder import Encoder
 from fra.models.heads import MLPHead
 from fra.models.mask_decoder import DecoderConfig, MaskDecoder
 from fra.models.similarity import unit
+from fra.recipe import Count, Positive, Range, Settings
 
 
 @dataclass(frozen=True)
-class RegionHeadConfig:
+class RegionHeadConfig(Settings):
     """Sizes of the region head; FRA fills it from its own settings."""
 
-    regions: int = 8
-    hidden: int = 4096
-    out: int = 256
-    scale: float = 1.0
+    regions: Annotated[int, Range(2)] = 8
+    hidden: Count = 4096
+    out: Count = 256
+    scale: Positive = 1.0
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out % 2 or self.out % self.decoder.heads:  # half of the channels encode x, half y
+            raise ValueError(
+                f"head.out is {self.out}: give an even number that decoder.heads, {self.decoder.heads}, divides"
+            )
 
 
 @dataclass(frozen=True)

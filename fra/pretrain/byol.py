@@ -16,16 +16,17 @@ from fra.models.heads import MLPHead
 from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.models.similarity import cosine_distance
 from fra.pretrain.method import HeadConfig, Method
+from fra.recipe import Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
-class BYOLConfig:
+class BYOLConfig(Settings):
     """Settings of BYOL; defaults are those of FRA's baseline, so that both differ in the regions alone."""
 
     name: Literal["byol"] = "byol"
     head: HeadConfig = field(default_factory=HeadConfig)
-    teacher_momentum: float = 0.996
+    teacher_momentum: Share = 0.996
     """At step 0; rises to 1 by a cosine (BYOL, Sec. 3.3)."""
     follow_buffers: bool = False
     """The teacher averages batch-norm statistics too and runs in eval mode (EMAN); off as in FRA."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,50 +25,51 @@ from fra.models.region_head import RegionHead, RegionHeadConfig, RegionModel
 from fra.models.similarity import cosine_distance, cosines
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
+from fra.recipe import Count, NotNegative, Positive, Range, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
-class FRAConfig:
+class FRAConfig(Settings):
     """Settings of FRA; the defaults are the supplement's, then the released code's where that is silent."""
 
     name: Literal["fra"] = "fra"
-    regions: int = 8
+    regions: Annotated[int, Range(2)] = 8
     """Number of facial heatmaps K (released command line)."""
     head: HeadConfig = field(default_factory=HeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    teacher_momentum: float = 0.996
+    teacher_momentum: Share = 0.996
     """At step 0; rises to 1 by a cosine (released command line)."""
     follow_buffers: bool = False
     """The teacher averages batch-norm statistics too and runs in eval mode (the released EMAN variant)."""
     teacher_dropout: bool = False
     """Dropout in the teacher's decoder; the released code leaves it on, off gives cleaner targets."""
-    heatmap_scale: float = 1.0
+    heatmap_scale: Positive = 1.0
     """Divisor of the scores before the softmax over regions (released code)."""
-    face_weight: float = 0.5
+    face_weight: NotNegative = 0.5
     """Weight of the same-face term in each direction (released code)."""
-    region_weight: float = 0.5
+    region_weight: NotNegative = 0.5
     """Weight of the same-region term in each direction (released code)."""
-    negative_weight: float = 0.02
+    negative_weight: NotNegative = 0.02
     """Pushes different regions of one face apart, in the same-region term (released code; not in the supplement)."""
-    cluster_weight: float = 0.1
+    cluster_weight: NotNegative = 0.1
     """Weight of the cluster term (released command line)."""
-    student_temperature: float = 0.1
+    student_temperature: Positive = 0.1
     """Of the student's pixel assignments (released code)."""
-    teacher_temperature: float = 0.04
+    teacher_temperature: Positive = 0.04
     """Of the teacher's pixel assignments (released command line)."""
     assignment: Literal["probabilities", "exponentials"] = "probabilities"
     """What Sinkhorn balances: softmaxed probabilities (released code), or exp(score / sinkhorn_epsilon) (SwAV)."""
-    sinkhorn_epsilon: float = 0.05
+    sinkhorn_epsilon: Positive = 0.05
     """Only with assignment: exponentials (SwAV)."""
-    sinkhorn_rounds: int = 3
+    sinkhorn_rounds: Count = 3
     """Rounds of balancing (released code, SwAV)."""
-    mean_entropy_weight: float = 1.0
+    mean_entropy_weight: NotNegative = 1.0
     """Weight of the mean-entropy term inside the cluster term (released code)."""
     balance: Literal["batch", "face"] = "batch"
     """Regions receive equal shares of all positions of the batch (released code), or of the positions of each face
     (ours: every face then has every region, where light and skin could otherwise earn regions of their own)."""
-    balance_strength: float = 1.0
+    balance_strength: Annotated[float, Range(0, 1, above=True)] = 1.0
     """How firmly, in (0, 1]: 1 is equal shares (released code); below, a region that a face hides may stay small."""
     cluster_views: Literal["same", "crossed", "aligned", "matched"] = "same"
     """Where the teacher's assignment of a position comes from: the same view (released code); the other view, position
@@ -85,8 +86,8 @@ class FRAConfig:
     all_reduce). Alone they are the same."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.balance_strength <= 1:
-            raise ValueError(f"balance_strength is {self.balance_strength}: give a number above 0 and at most 1")
+        super().__post_init__()
+        _ = self.region_head  # raises ValueError for channels that its attention heads cannot share
 
     @property
     def region_head(self) -> RegionHeadConfig:

@@ -19,26 +19,27 @@ from fra.models.heads import MLPHead
 from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.models.similarity import cosine_distance, mean_entropy, unit
 from fra.pretrain.method import HeadConfig, Method
+from fra.recipe import Count, NotNegative, Positive, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
 
 @dataclass(frozen=True)
-class LEWELConfig:
+class LEWELConfig(Settings):
     """Settings of LEWEL; the defaults are the released scripts'."""
 
     name: Literal["lewel"] = "lewel"
     head: HeadConfig = field(default_factory=HeadConfig)
-    heads: int = 4
+    heads: Count = 4
     """Groups of channels, each pooled with maps of its own; D and C must be multiples (released scripts)."""
-    scale: float = 1.0
+    scale: Positive = 1.0
     """Divisor before the softmax over positions; at 1 the maps are nearly uniform (released scripts)."""
-    teacher_momentum: float = 0.996
+    teacher_momentum: Share = 0.996
     """At step 0; rises to 1 by a cosine (released scripts; .98 in the EMAN form)."""
     follow_buffers: bool = False
     """The teacher averages batch-norm statistics too and runs in eval mode (the EMAN form)."""
-    face_weight: float = 0.5
+    face_weight: NotNegative = 0.5
     """Weight of the same-face term in each direction (released scripts)."""
-    aligned_weight: float = 0.5
+    aligned_weight: NotNegative = 0.5
     """Weight of the aligned term in each direction (released scripts)."""
 
 

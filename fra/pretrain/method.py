@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from fra.models.encoder import Encoder
 from fra.models.heads import MLPHead
 from fra.models.region_head import RegionModel
+from fra.recipe import Count, Settings
 from fra.training.trainable import Loss, Part, Progress, together
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Settings):
     """Size of the two-layer projectors and predictors."""
 
-    hidden: int = 4096
+    hidden: Count = 4096
     """Width of the hidden layer (supplement 5.1)."""
-    out: int = 256
+    out: Count = 256
     """Embedding dimension D (supplement 5.1)."""
     normalised: bool = False
     """Batch norm, without weights, at the end of the projectors whose embeddings are compared (ours, as in SimSiam and

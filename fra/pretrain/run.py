@@ -41,7 +41,7 @@ from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
-from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, require_positive
+from fra.recipe import Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
@@ -64,7 +64,7 @@ SNAPSHOT_FACES = 8
 
 
 @dataclass(frozen=True)
-class PretrainRecipe:
+class PretrainRecipe(Settings):
     """Everything that decides what is learned; where and on what stands in flags."""
 
     encoder: EncoderConfig
@@ -73,18 +73,15 @@ class PretrainRecipe:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Faces per optimiser step, over all processes and accumulated batches (supplement 5.2: 1024)."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Passes per optimiser step; batch norm then sees batch_size / accumulate faces at a time."""
-    seed: int = 0
-    max_faces: int | None = None
+    seed: Seed = 0
+    max_faces: Count | None = None
     """Use only so many faces, the first ones (ours, for trying things out); without it all."""
-    health_faces: int = 256
+    health_faces: Count = 256
     """Fixed faces on which health is measured after every epoch."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "batch_size", "accumulate", "max_faces", "health_faces")
 
 
 def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,36 +20,33 @@ from fra.models.encoder import Encoder
 from fra.models.similarity import mean_entropy, unit
 from fra.models.sinkhorn import sinkhorn
 from fra.pretrain.method import HeadConfig, Method
+from fra.recipe import Count, Positive, Range, Settings, Whole
 from fra.training.trainable import Loss, Part, Progress
 
 ASSIGNED = 2  # the two large views, whose clusters all other views predict
 
 
 @dataclass(frozen=True)
-class SwAVConfig:
+class SwAVConfig(Settings):
     """Settings of SwAV; the defaults are the published script's."""
 
     name: Literal["swav"] = "swav"
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, out=128))
     """Projector, with biases (script)."""
-    prototypes: int = 3000
+    prototypes: Annotated[int, Range(2)] = 3000
     """Clusters K (script)."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Of the predictions (Sec. 3.1)."""
-    sinkhorn_epsilon: float = 0.05
+    sinkhorn_epsilon: Positive = 0.05
     """Smoothness of the assignment (script)."""
-    sinkhorn_rounds: int = 3
+    sinkhorn_rounds: Count = 3
     """Rounds of balancing (script)."""
-    freeze_steps: int = 313
+    freeze_steps: Whole = 313
     """First steps in which the prototypes stay as they are (script: one epoch of ImageNet at batch 4096)."""
-    queue: int = 0
+    queue: Whole = 0
     """Embeddings of earlier faces, over all processes, that are balanced together with a small batch; 0 for none."""
-    queue_from_epoch: int = 15
+    queue_from_epoch: Whole = 15
     """When the queue begins to fill; it is used once it is full (script of batch 256)."""
-
-    def __post_init__(self) -> None:
-        if self.queue < 0 or self.prototypes < 1:
-            raise ValueError(f"swav: queue is {self.queue} and prototypes {self.prototypes}: give 0 or more, 1 or more")
 
 
 class PrototypeNetwork(nn.Module):

@@ -11,6 +11,7 @@ order whatever else is in the batch: workers, processes, batch composition and r
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from fra.faces.colour import brighten, change_contrast, grey, saturate
-from fra.recipe import require_positive
+from fra.recipe import NotNegative, Pixels, Positive, Range, Settings, Share, Whole
 
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
 CHUNK = 2**18
@@ -27,34 +28,37 @@ PIECE = 4 * CHUNK  # blurred at a time: equally strong blurs of many images go t
 HALF = torch.tensor(0.5)
 CENTRES = torch.tensor([0.0, 2.0, -2.0])[:, None, None]  # hue of red, green, blue in sixths of a turn
 
+Covered = Annotated[float, Range(0, 1, above=True)]
+"""A part of an image's area."""
+
 
 @dataclass(frozen=True)
-class CommonViewConfig:
+class CommonViewConfig(Settings):
     """What all views of a face share, in the order of the steps (FRA's released code; spec fra.md, section 8)."""
 
-    size: int = 224
+    size: Pixels = 224
     """Side of the view in pixels."""
-    scale: tuple[float, float] = (0.2, 1.0)
+    scale: tuple[Covered, Covered] = (0.2, 1.0)
     """Share of the image's area that the crop covers."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Width over height of the crop (torchvision's RandomResizedCrop)."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a mirror image."""
-    jitter: float = 0.8
+    jitter: Share = 0.8
     """Probability of changing the colours: the next four, in random order."""
-    brightness: float = 0.4
+    brightness: NotNegative = 0.4
     """The factor is uniform in 1 -+ this."""
-    contrast: float = 0.4
+    contrast: NotNegative = 0.4
     """The factor is uniform in 1 -+ this."""
-    saturation: float = 0.2
+    saturation: NotNegative = 0.2
     """The factor is uniform in 1 -+ this."""
-    hue: float = 0.1
+    hue: Annotated[float, Range(0, 1 / 3)] = 0.1
     """The shift is uniform in -+ this, in turns of the colour circle; at most 1/3."""
-    grayscale: float = 0.2
+    grayscale: Share = 0.2
     """Probability of losing all colour."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     """Range of the blur's standard deviation, in pixels of the view (SimCLR, MoCo v2, BYOL: at size 224)."""
-    solarize_threshold: float = 128 / 255
+    solarize_threshold: Share = 128 / 255
     """What counts as bright, in [0, 1]."""
 
 
@@ -62,9 +66,9 @@ class CommonViewConfig:
 class ViewConfig(CommonViewConfig):
     """One view. Defaults are the first view of FRA."""
 
-    blur: float = 1.0
+    blur: Share = 1.0
     """Probability of a Gaussian blur."""
-    solarize: float = 0.0
+    solarize: Share = 0.0
     """Probability of inverting what is bright."""
 
 
@@ -72,33 +76,29 @@ class ViewConfig(CommonViewConfig):
 class ViewsConfig(CommonViewConfig):
     """All views of a face, large ones first; as many as there are numbers. Defaults are FRA's two views."""
 
-    blur: tuple[float, ...] = (1.0, 0.1)
+    blur: tuple[Share, ...] = (1.0, 0.1)
     """Probability of a Gaussian blur, in each view."""
-    solarize: tuple[float, ...] = (0.0, 0.2)
+    solarize: tuple[Share, ...] = (0.0, 0.2)
     """Probability of inverting what is bright, in each view."""
-    small: int = 0
+    small: Whole = 0
     """How many of the views, the last ones, are small (multi-crop; SwAV, Sec. 3.3)."""
-    small_size: int = 96
+    small_size: Pixels = 96
     """Side of the small views in pixels (SwAV)."""
-    small_scale: tuple[float, float] = (0.05, 0.14)
+    small_scale: tuple[Covered, Covered] = (0.05, 0.14)
     """Share of the image's area that a small view covers (SwAV)."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "size", "small_size")
+        super().__post_init__()
         if len(self.blur) != len(self.solarize) or not self.blur:
             raise ValueError(
                 f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give one per view to both"
             )
         if not 0 <= self.small < len(self.blur):
             raise ValueError(f"views: small is {self.small}, but of {len(self.blur)} views one at least must be large")
-        if not 0 <= self.hue <= 1 / 3:
-            raise ValueError(f"views: hue is {self.hue}, but must be from 0 to 1/3 of a turn")
         for name in ("scale", "small_scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"views: {name} is [{low}, {high}], but must be two positive numbers, the smaller first"
-                )
+            if low > high:
+                raise ValueError(f"views: {name} is [{low}, {high}]: give two numbers, the smaller first")
 
     def each(self) -> list[ViewConfig]:
         """One ViewConfig per view."""

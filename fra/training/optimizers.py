@@ -7,31 +7,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fra.recipe import NotNegative, Positive, Settings, Share
+
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """Optimiser and its constants."""
 
     name: Literal["lars", "larc", "sgd", "adamw"] = "lars"
     """LARS for pre-training (supplement 5.2); LARC is SwAV's: every tensor is adapted and decayed."""
-    learning_rate: float = 1.8
+    learning_rate: NotNegative = 1.8
     """Peak rate, absolute, for the whole batch (supplement 5.2: 1.8 at 1024, which is 0.45 * batch / 256)."""
-    weight_decay: float = 1.5e-6
+    weight_decay: NotNegative = 1.5e-6
     """Only on tensors that are not excluded (supplement 5.2)."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Of LARS, LARC and SGD (supplement 5.2)."""
-    trust: float = 1e-3
+    trust: Positive = 1e-3
     """Eta of LARS and LARC: the step as a share of the weight norm at rate 1 (released code; SwAV the same)."""
     exclude: Literal["one_dim", "official_names"] = "one_dim"
     """What LARS neither adapts nor decays: all vectors (ours, clean), or the released code's rule by name. LARC knows
     no exceptions."""
     rate_in_momentum: bool = True
     """The rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and in LARC."""
-    predictor_rate: float = 1.0
+    predictor_rate: NotNegative = 1.0
     """Factor on the rate of predictors. Above 1 they keep up with features that move fast, which then stay in more
     directions (ours, for short runs: docs/dev/log.md; BYOL's appendix notes the same without a slow teacher)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.name == "larc" and self.predictor_rate != 1:
             raise ValueError("predictor_rate is not for larc, which moves all tensors alike: leave it out")
 

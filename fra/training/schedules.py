@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from fra.recipe import require_positive
+from fra.recipe import Count, NotNegative, Settings
 
 
 @runtime_checkable
@@ -18,23 +18,20 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """Length of training and form of the learning rate."""
 
-    epochs: int = 400
+    epochs: Count = 400
     """Passes over all faces (supplement 5.2: 400, ablations 50)."""
-    warmup_epochs: float = 10
+    warmup_epochs: NotNegative = 10
     """The rate rises linearly, step by step (released code; the supplement is silent)."""
     form: Literal["epochwise", "stepwise"] = "epochwise"
     """Cosine in one stair per epoch (released code), or smooth (SwAV; ours, for runs of few epochs)."""
-    first_rate: float | None = None
+    first_rate: NotNegative | None = None
     """Rate of the very first step, from which the warm-up rises in even steps to the peak (SwAV: .3 of 4.8); without
     it the first step takes the first even share of the peak (released code)."""
-    last_rate: float = 0.0
+    last_rate: NotNegative = 0.0
     """Where the cosine ends (SwAV: a thousandth of the peak)."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "epochs")
 
     def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down."""

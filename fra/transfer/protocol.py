@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fra.data.crops import CropRule
 from fra.models.encoder import Encoder
-from fra.recipe import require_positive
+from fra.recipe import Count, NotNegative, Pixels, Range, Settings, Share, Whole
 from fra.tasks.task import Task
 from fra.training.trainable import Loss, Part, Progress
 from fra.transfer.alignment.network import AlignmentConfig
@@ -22,7 +22,7 @@ from fra.transfer.subsets import SubsetRule
 
 
 @dataclass(frozen=True)
-class TransferRecipe:
+class TransferRecipe(Settings):
     """One row of a table of results."""
 
     name: str
@@ -35,54 +35,54 @@ class TransferRecipe:
     """How faces are cut out, where the dataset leaves it open (`fra.data.crops`); None is the dataset's own way."""
     protocol: Literal["linear", "finetune", "eac", "star"] = "linear"
     """Row in PROTOCOLS."""
-    epochs: int = 100
+    epochs: Count = 100
     """Passes over the training images (supplement 5.3.1)."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Images per step (supplement 5.3.1); fewer when labels are few."""
-    min_steps: int = 0
+    min_steps: Whole = 0
     """Epochs are added until there are so many steps, when labels are few (ours; 0 keeps the supplement's epochs)."""
     optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
     """SGD is MoCo's for linear probing and the released code's default; the supplement names AdamW; Adam is EAC's."""
-    learning_rate: float = 1.0
+    learning_rate: NotNegative = 1.0
     """Peak rate of the head, and of the encoder without `backbone_rate` (supplement 5.3.1, linear probing)."""
-    backbone_rate: float | None = None
+    backbone_rate: NotNegative | None = None
     """Peak rate of the encoder's weights (supplement, Table 4)."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: NotNegative = 0.0
     """Epochs in which the rates rise from 0 (released code of fine-tuning: 5)."""
-    last_rate: float = 0.0
+    last_rate: NotNegative = 0.0
     """Where the cosine ends (released code of fine-tuning: 1e-6)."""
-    decay: float | None = None
+    decay: Annotated[float, Range(0, 1, above=True)] | None = None
     """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
-    falls: tuple[int, ...] = ()
+    falls: tuple[Count, ...] = ()
     """Instead of warm-up and cosine, the epochs at which the rates fall to a tenth (supplement 5.3.3: 80 and 90)."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """Of SGD (MoCo's linear protocol)."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """On all weights that learn (MoCo's linear protocol 0; supplement 5.3.1 for fine-tuning .05)."""
     mirror: bool = True
     """Each epoch shows each training image as it is or mirrored, one in two (released code; not in EAC)."""
-    erasing: float = 0.5
+    erasing: Share = 0.5
     """Probability that a part of a training image is erased (released code; 0 for attributes)."""
     balanced: bool = False
     """An epoch draws as many images of every class, with replacement (released code for AffectNet)."""
     neck: bool = False
     """The head has two more layers (released code for attributes; supplement 5.3.2: one linear layer)."""
-    consistency: float = 5.0
+    consistency: NotNegative = 5.0
     """Weight of EAC's consistency of class maps (EAC, Sec. 3)."""
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     """Network and loss of the star protocol."""
     hold_out: bool = False
     """Without an official validation split, a tenth of the training images serves as one and does not train (ours)."""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """Side of the images the encoder sees; None is what it was trained at (ours)."""
-    fraction: float = 1.0
-    """Share of the training images whose labels may be used, 0 < fraction <= 1."""
+    fraction: Annotated[float, Range(0, 1, above=True)] = 1.0
+    """Share of the training images whose labels may be used."""
     subset: SubsetRule = "random"
     """Which they are: drawn anew for each seed (supplement), or the first of the list for all (3FabRec's authors)."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "epochs", "batch_size", "image_size")
-        if not 0 <= self.warmup_epochs < self.epochs:
+        super().__post_init__()
+        if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: give fewer")
         if self.falls and self.decay is not None:
             raise ValueError("falls and decay are two schedules: give one")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fra.models.encoder import HOURGLASS, Encoder
 from fra.models.hourglass import WIDTH, Hourglass, Residual
+from fra.recipe import Count, NotNegative, Positive, Settings
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import POINT_TABLES, PointTable
 from fra.tasks.task import Task
@@ -21,25 +22,25 @@ from fra.transfer.alignment.star_loss import Distance, Form, soft_argmax
 
 
 @dataclass(frozen=True)
-class AlignmentConfig:
+class AlignmentConfig(Settings):
     """Settings of the star protocol's network and loss."""
 
-    width: int = 256
+    width: Count = 256
     """Channels of the three deconvolutions (Xiao et al., ECCV 2018; supplement 5.3.3 gives only their number)."""
-    stacks: int = 4
+    stacks: Count = 4
     """Hourglasses one after another, where the encoder is `hourglass` (STAR, Sec. 4.1)."""
     form: Form = "v2"
     """Of the STAR loss: distance over deviation (v2, STAR's released code), or distance of their ratio (v1, before)."""
     distance: Distance = "smooth_l1"
     """In the STAR loss (STAR, Sec. 4.1)."""
-    spread_weight: float = 1.0
+    spread_weight: NotNegative = 1.0
     """Of the heatmaps' variances in the STAR loss (STAR, eq. 8)."""
-    map_weight: float = 10.0
+    map_weight: NotNegative = 10.0
     """Of the point maps' and of the edge maps' loss (STAR, released code)."""
     consistent_grid: bool = False
     """A heatmap's outer edges are the image's, as for landmarks; otherwise the middles of its first and last position
     are, up to 1/n off (STAR, released code)."""
-    half_life: float = 10_000.0
+    half_life: Positive = 10_000.0
     """Images after which the network's average has forgotten half (STAR, released code: momentum .5^(batch/10000))."""
 
 
