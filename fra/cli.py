@@ -1,13 +1,18 @@
 """The command line: `fra COMMAND`. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
+from fra.recipe import Range
 from fra.reproduce import NAMES
+from fra.text import shown
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
@@ -17,7 +22,14 @@ TASK_HELP = "a run folder of `fra transfer`, or a task that comes with fra (`fra
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0 when it did its work, 2 for bad input (one clear line), 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except ValueError as error:
+        print(f"fra: {_one_line(error)}", file=sys.stderr)
+        return 2
+    if not _has_working_directory():
+        print("fra: the working directory is gone: change to one that exists", file=sys.stderr)
+        return 2
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt as error:
@@ -35,6 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _has_working_directory() -> bool:
+    """False when somebody has removed it: every relative path would be a riddle."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
@@ -43,8 +63,17 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ValueError, which `main` prints."""
+        flag = message.removeprefix("argument ").replace(": is ", " is ", 1)
+        raise ValueError(f"{flag} (see `{self.prog} --help`)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="fra",
         description="Photographs to face crops to a self-supervised face encoder, and what it is good for.",
         allow_abbrev=False,
@@ -102,13 +131,13 @@ def _command(
     if "workers" in flags:
         parser.add_argument(
             "--workers",
-            type=_count,
+            type=_number(int, 0, 1024),
             default=None,
             metavar="N",
             help="helper processes (default: chosen by the machine)",
         )
     if "seed" in flags:
-        parser.add_argument("--seed", type=int, default=None, metavar="N")
+        parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=None, metavar="N")
     if "set" in flags:
         parser.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting (repeatable)"
@@ -119,18 +148,24 @@ def _command(
     return parser
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
-    return number
+def _number(kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False) -> Any:
+    """For argparse: reads a number that lies in a Range."""
+    allowed = Range(low, high, above=above)
+
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            advice = "give a whole number" if kind is int else "give a number"
+            raise argparse.ArgumentTypeError(f"is {shown(text)}: {advice}") from None
+        if number not in allowed:
+            raise argparse.ArgumentTypeError(f"is {shown(text)}: {allowed.advice(number)}")
+        return number
+
+    return read
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"give at least 1, got {number}")
-    return number
+_count, _share = _number(int, 1), _number(float, 0, 1, above=True)
 
 
 def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -139,14 +174,17 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo"
     )
-    parser.add_argument("--size", type=int, default=128, help="side of the crops, pixels")
+    parser.add_argument("--size", type=_number(int, 1, 4096), default=128, help="side of the crops, pixels")
     parser.add_argument(
-        "--margin", type=float, default=MARGIN, help="what is added to the box, as a share of its longer side"
+        "--margin",
+        type=_number(float, 0, 10),
+        default=MARGIN,
+        help="what is added to the box, as a share of its longer side",
     )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
-    parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
+    parser.add_argument("--min-score", type=_share, default=0.6, help="detections below are ignored")
     parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
-    parser.add_argument("--shard-faces", type=int, default=10_000, metavar="N", help="faces in each .tar")
+    parser.add_argument("--shard-faces", type=_count, default=10_000, metavar="N", help="faces in each .tar")
     parser.add_argument(
         "--cluster", metavar="ADDRESS", help="work on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
     )
@@ -190,10 +228,14 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
-    parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=_positive, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines")
     parser.add_argument(
-        "--checkpoint-minutes", type=float, default=5, metavar="M", help="save this often, and at every epoch"
+        "--checkpoint-minutes",
+        type=_number(float, 0),
+        default=5,
+        metavar="M",
+        help="save this often, and at every epoch",
     )
     parser.add_argument("--plan", action="store_true", help="say what it would take, and train nothing")
     parser.add_argument("--compile", action="store_true", help="fuse the encoder's layers by torch.compile (for GPUs)")
@@ -257,10 +299,14 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
     parser.add_argument(
-        "--fraction", type=float, default=None, metavar="F", help="share of the training labels, in (0, 1]"
+        "--fraction",
+        type=_share,
+        default=None,
+        metavar="F",
+        help="share of the training labels, in (0, 1]",
     )
     parser.add_argument(
-        "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds, from --seed on (default 0)"
+        "--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds, from --seed on (default 0)"
     )
     parser.add_argument(
         "--protocol",
@@ -268,8 +314,8 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=None,
         help="take the recipe of the same scale and dataset for this protocol",
     )
-    parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=_positive, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) of each machine")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines")
 
 
 def _transfer(options: Arguments) -> None:
@@ -319,7 +365,7 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="DIR",
         help="measure the regions instead, on faces with landmarks: 300-W's layout, or `fra data synthetic`'s",
     )
-    parser.add_argument("--top", type=int, default=3, help="how many heatmaps, by variance")
+    parser.add_argument("--top", type=_count, default=3, help="how many heatmaps, by variance")
     parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for every face by itself")
 
 
@@ -361,7 +407,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
     parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
-    parser.add_argument("--min-score", type=float, default=0.6, help="detections below are ignored")
+    parser.add_argument("--min-score", type=_share, default=0.6, help="detections below are ignored")
 
 
 def _predict(options: Arguments) -> None:
@@ -387,8 +433,8 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     synthetic = _command(
         kinds, "synthetic", "draw faces with labels, points and region masks", _synthetic, common="out workers seed"
     )
-    synthetic.add_argument("--count", type=int, required=True, metavar="N")
-    synthetic.add_argument("--size", type=int, default=128, help="side of the pictures, pixels")
+    synthetic.add_argument("--count", type=_count, required=True, metavar="N")
+    synthetic.add_argument("--size", type=_number(int, 8, 4096), default=128, help="side of the pictures, pixels")
     layout = _command(kinds, "layout", "show the folder tree in which a data set is read", _layout)
     layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
     check = _command(kinds, "check", "compare a downloaded data set with what was published", _check, common="workers")
@@ -450,7 +496,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="runs and tables; gone on with when it exists (runs/reproduce.SCALE)"
     )
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="repetitions of every task (default: the scale's)")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="repetitions of every task (default: the scale's)")
     parser.add_argument("--plan", action="store_true", help="list the runs and what they would take, and do nothing")
     parser.add_argument(
         "--no-wait", action="store_true", help="return when all that is left is done by other processes"
@@ -578,7 +624,9 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--model", metavar="RUN", help="whose regions to show: what `fra regions` takes (default: weights of fra)"
     )
     parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
-    parser.add_argument("--port", type=_count, default=7860, metavar="N", help="0 takes any that is free")
+    parser.add_argument(
+        "--port", type=_number(int, 0, 65535), default=7860, metavar="N", help="0 takes any that is free"
+    )
 
 
 def _app(options: Arguments) -> None:

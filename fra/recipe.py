@@ -144,7 +144,7 @@ def load_recipe(
 
 
 def build(
-    raw: dict[str, Any], schema: type[Recipe], *, where: str, variants: Mapping[str, Mapping[str, type]]
+    raw: dict[Any, Any], schema: type[Recipe], *, where: str, variants: Mapping[str, Mapping[str, type]]
 ) -> Recipe:
     """The dataclass `schema` from plain data, typed by jsonargparse."""
     from jsonargparse import ArgumentParser
@@ -215,7 +215,7 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def _apply(raw: dict[Any, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError(f"--set takes key=value, got '{override}'; for example --set optimizer.learning_rate=0.5")
@@ -233,7 +233,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         ) from error
 
 
-def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: str) -> type:
+def _variant(raw: dict[Any, Any], key: str, choices: Mapping[str, type], where: str) -> type:
     section = raw.get(key)
     name = section.get("name") if isinstance(section, dict) else None
     if not isinstance(name, str) or name not in choices:
@@ -242,7 +242,7 @@ def _variant(raw: dict[str, Any], key: str, choices: Mapping[str, type], where: 
 
 
 def _refuse_other_keys(
-    raw: Mapping[str, Any], schema: type, hints: Mapping[str, Any], where: str, *, below: str = ""
+    raw: Mapping[Any, Any], schema: type, hints: Mapping[str, Any], where: str, *, below: str = ""
 ) -> None:
     """Unknown settings, and what jsonargparse would let pass or not name: missing values, values for sections."""
     for key, value in raw.items():
