@@ -8,7 +8,9 @@ import asyncio
 import base64
 import hashlib
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -71,7 +73,7 @@ def app(
         uvicorn.Server(settings).run(sockets=[listening])
 
 
-def web(looker: Looker) -> "ASGIApp":
+def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
     """The page as an ASGI application: `GET /` shows it, `POST /look` takes a photo as its body and answers in HTML.
 
     There is no other address, and both answer this machine's own names and pages only.
@@ -89,14 +91,13 @@ def web(looker: Looker) -> "ASGIApp":
         return HTMLResponse(_page())
 
     async def look(request: "Request") -> HTMLResponse:
-        from starlette.concurrency import run_in_threadpool
-
-        with room.of(_declared(request)):
-            content = await _received(request)
+        size = _declared(request)
+        with room.of(size):
+            content = await _received(request, size)
             async with turn:  # one photo takes all cores
                 if content is None or await request.is_disconnected():  # another one was chosen meanwhile
                     return HTMLResponse(status_code=CLOSED)
-                return HTMLResponse(await run_in_threadpool(lambda: html(looker(content))))
+                return HTMLResponse(await _in_thread(lambda: html(looker(content))))
 
     return Starlette(
         routes=[Route("/", page), Route("/look", look, methods=["POST"])],
@@ -190,27 +191,47 @@ class Room:
 
 
 def _declared(request: "Request") -> int:
-    """The bytes that come; the server holds a sender to what it has said. HTTPException when it says nothing."""
+    """The bytes that are to come. HTTPException when that is not said."""
     from starlette.exceptions import HTTPException
 
     length = request.headers.get("content-length", "")
-    if not length.isdecimal():
+    if not (length.isascii() and length.isdecimal()):
         raise HTTPException(411, "Say how large the photo is: Content-Length is missing.")
     return int(length)
 
 
-async def _received(request: "Request") -> bytes | None:
-    """The photo; None when the sender went away. HTTPException when it takes too long."""
+async def _received(request: "Request", size: int) -> bytes | None:
+    """The photo; None when the sender went away. HTTPException when it takes too long, or there is more than `size`."""
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
 
+    content = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_SECONDS):
-            return await request.body()
+            async for part in request.stream():
+                content += part
+                if len(content) > size:  # a body in chunks is not held to its Content-Length
+                    raise HTTPException(413, "More has come than Content-Length says.")
     except ClientDisconnect:
         return None
     except TimeoutError:
         raise HTTPException(408, f"The photo had not arrived after {UPLOAD_SECONDS:.0f} seconds.") from None
+    return bytes(content)
+
+
+async def _in_thread(work: Callable[[], str]) -> str:
+    """On a thread that is no reason to wait when the page ends, as those of asyncio and starlette are."""
+    result: Future[str] = Future()
+
+    def run() -> None:
+        with suppress(InvalidStateError):  # nobody waits any more
+            try:
+                result.set_result(work())
+            except Exception as error:
+                result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(result)
 
 
 # --- pages
