@@ -1,9 +1,9 @@
-# make install | demo | test      (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
+# make install | demo | test | docs      (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
 PYTHON ?= python3
 VENV := .venv
 OUT ?= runs/demo$(if $(PHOTOS),.$(notdir $(PHOTOS:/=)))
 
-.PHONY: install demo test clean
+.PHONY: install demo test docs clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
@@ -18,5 +18,9 @@ demo: install
 test: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
 
+docs: install
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/docs site
+	@echo "the documentation is site/index.html"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -4,8 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from documented import miniature
+
+from fra import cli
+from scripts import make_reference
 
 ROOT = Path(__file__).parents[1]
+MADE = {"commands.md", "recipes.md", "datasets.md", "bundled.md"}
+"""Pages of docs/reference that scripts/make_reference.py makes while the documentation is built."""
 PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md", "fra/weights/*/*.md") for path in ROOT.glob(pattern))
 SOURCES = sorted(
     path
@@ -27,7 +33,9 @@ def test_pages_and_sources_are_found() -> None:
 def test_links_of_a_page_lead_to_files(page: Path) -> None:
     for link in LINK.findall(re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)):
         if not link.startswith(("http:", "https:", "#", "mailto:")):
-            assert (page.parent / link.split("#")[0]).exists(), f"{page}: {link}"
+            target = page.parent / link.split("#")[0]
+            made = target.name in MADE and target.parent.resolve() == ROOT / "docs" / "reference"
+            assert made or target.exists(), f"{page}: {link}"
 
 
 def test_pages_named_in_code_and_recipes_exist() -> None:
@@ -48,3 +56,37 @@ def test_sections_of_the_specifications_named_in_code_exist() -> None:
             if not file.exists() or (section and not re.search(rf"^## {section}\.", file.read_text(), re.MULTILINE)):
                 wrong.append(f"{path.relative_to(ROOT)}: {page}, {section}")
     assert not wrong, wrong
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    nav = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2])
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(nav) == sorted([*pages, *(f"reference/{name}" for name in MADE)])
+
+
+def test_pages_made_from_the_code_are_those_that_are_linked() -> None:
+    made = make_reference.made_pages()
+    assert set(made) == {f"reference/{name}" for name in MADE}
+    assert "## fra pretrain" in made["reference/commands.md"]
+    assert "## fra data check" in made["reference/commands.md"]
+    assert "| `method.teacher_momentum` | `0.996` |" in made["reference/recipes.md"]
+    assert "train 12,271, test 3,068" in made["reference/datasets.md"]
+    assert made["reference/bundled.md"].count("CC BY 4.0") >= 6
+
+
+def test_a_page_that_would_load_something_from_elsewhere_is_refused() -> None:
+    page = type("Page", (), {"file": type("File", (), {"src_uri": "a.md"})})
+    assert make_reference.on_post_page("<script src='x.js'></script><a href=\"https://e.org\">", page) is not None
+    for html in ('<script src="https://e.org/x.js">', '<link rel="stylesheet" href="https://e.org/x.css">'):
+        with pytest.raises(ValueError, match="another host"):
+            make_reference.on_post_page(html, page)
+
+
+def test_the_files_of_a_run_folder_are_all_explained(tmp_path: Path, drawn_faces: Path) -> None:
+    page = (ROOT / "docs" / "reference" / "run_folder.md").read_text()
+    out = tmp_path / "run"
+    words = [*miniature("fra pretrain laptop/resnet10_half.fra"), "--faces", str(drawn_faces), "--out", str(out)]
+    assert cli.main(words) == 0
+    section = page.partition("## `fra pretrain`")[2].partition("\n## ")[0]
+    for path in out.iterdir():
+        assert path.name in section or path.name.startswith("."), path.name
