@@ -104,12 +104,11 @@ def added(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> "subprocess.
 
 
 def glasses(drawn: Path, folder: Path) -> None:
-    """The example's dataset, out of drawn faces."""
+    """The example's dataset, out of drawn faces; every other one is said to wear glasses."""
     shutil.copytree(drawn / "images", folder / "images")
     with (drawn / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    (column,) = [name for name in rows[0] if "glasses" in name.lower()]
-    lines = [f"{row['file']},{row['split']},{'yes' if int(row[column]) else 'no'}" for row in rows]
+    lines = [f"{row['file']},{row['split']},{'yes' if place % 2 else 'no'}" for place, row in enumerate(rows)]
     (folder / "glasses.csv").write_text("\n".join(["file,split,glasses", *lines]) + "\n")
 
 
