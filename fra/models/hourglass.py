@@ -11,6 +11,36 @@ from torch import Tensor, nn
 
 WIDTH, LEVELS = 256, 4
 """Channels, and how often a hourglass halves its maps (STAR, released code)."""
+BRIGHT = 0.05
+"""Where a heatmap says that its landmark may be (STAR, released code)."""
+
+
+def coordinates(height: int, width: int, *, like: Tensor) -> Float[Tensor, "3 H W"]:
+    """x, y and the distance from the middle, -1, -1 and 1 at the first corner (CoordConv, Liu et al., 2018)."""
+    y, x = (torch.linspace(-1, 1, side, device=like.device, dtype=like.dtype) for side in (height, width))
+    y, x = y[:, None].expand(height, width), x.expand(height, width)
+    return torch.stack([x, y, torch.hypot(x, y) / 2**0.5])
+
+
+class CoordinateConvolution(nn.Module):
+    """A 1 x 1 convolution that also sees where it is (`coordinates`), before each of STAR's hourglasses.
+
+    From the second hourglass on also x and y where the last heatmap of the stage before is BRIGHT, 0 elsewhere.
+    """
+
+    def __init__(self, channels: int, *, first: bool) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(channels + (3 if first else 5), channels, 1)
+
+    def forward(
+        self, maps: Float[Tensor, "B D n n"], heat: Float[Tensor, "B P n n"] | None = None
+    ) -> Float[Tensor, "B D n n"]:
+        """`heat` are the heatmaps of the stage before, if there is one."""
+        where = coordinates(*maps.shape[-2:], like=maps).expand(len(maps), -1, -1, -1)
+        parts = [maps, where]
+        if heat is not None:
+            parts.append(where[:, :2] * (heat[:, -1:] > BRIGHT))
+        return self.mix(torch.cat(parts, 1))
 
 
 class Residual(nn.Module):
@@ -50,8 +80,7 @@ class Hourglass(nn.Module):
 class HourglassStem(nn.Module):
     """Images to the maps, a quarter as high and wide, that the first hourglass gets.
 
-    The first convolution also sees where it is: x, y and the distance from the middle, all up to about 1 (CoordConv,
-    Liu et al., 2018; STAR, released code).
+    The first convolution also sees where it is (`coordinates`; STAR, released code).
     """
 
     def __init__(self) -> None:
@@ -62,7 +91,5 @@ class HourglassStem(nn.Module):
         self.last = nn.Sequential(Residual(128, 128), Residual(128, WIDTH))
 
     def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
-        y, x = (torch.linspace(-1, 1, side, device=images.device, dtype=images.dtype) for side in images.shape[-2:])
-        y, x = y[:, None].expand(images.shape[-2:]), x.expand(images.shape[-2:])
-        where = torch.stack([x, y, torch.hypot(x, y) / 2**0.5]).expand(len(images), -1, -1, -1)
+        where = coordinates(*images.shape[-2:], like=images).expand(len(images), -1, -1, -1)
         return self.last(F.max_pool2d(self.wider(self.first(torch.cat([images, where], 1))), 2))

@@ -154,10 +154,12 @@ def adaptive_wing(
         power = ALPHA - truth
         # Up to THETA the curve, from there on its tangent. ln(1 + x ** power) is softplus(power * ln x), in far fewer
         # passes than with `pow`.
-        curved = F.softplus(power * (error.clamp(1e-12, THETA) / CURVE).log())
+        straight = error >= THETA
+        curved = F.softplus(power * (error.clamp(min=1e-12).masked_fill(straight, THETA) / CURVE).log())
         at_theta = (power * math.log(THETA / CURVE)).exp()
         slope = power * at_theta / (1 + at_theta) / THETA
-        loss = OMEGA * (curved + slope * (error - THETA).relu())
+        # No clamp and no relu at THETA: whether their gradient is 0 or 1 there differs between releases of torch.
+        loss = OMEGA * (curved + slope * (error - THETA).masked_fill(~straight, 0))
         if weighted:
             loss = loss * (1 + EXTRA * _near(truth >= HARD))
         return loss.mean()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fra.models.encoder import HOURGLASS, Encoder
-from fra.models.hourglass import WIDTH, Hourglass, Residual
+from fra.models.hourglass import WIDTH, CoordinateConvolution, Hourglass, Residual
 from fra.recipe import Count, NotNegative, Positive, Settings
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import POINT_TABLES, PointTable
@@ -45,7 +45,7 @@ class AlignmentConfig(Settings):
 
 
 class Maps(NamedTuple):
-    """What one stage says: three kinds of maps, all >= 0."""
+    """What one stage says: maps >= 0."""
 
     fused: Float[Tensor, "B P n n"]
     """Landmarks are read from these."""
@@ -53,6 +53,8 @@ class Maps(NamedTuple):
     """Near 1 at the landmark."""
     edges: Float[Tensor, "B E n n"]
     """Near 1 along the edge."""
+    heat: Float[Tensor, "B P n n"]
+    """Heatmaps before points and edges limit them."""
 
 
 class Attention(nn.Module):
@@ -67,10 +69,10 @@ class Attention(nn.Module):
         self.on_edges: Float[Tensor, "P E"]
 
     def forward(self, features: Float[Tensor, "B D n n"]) -> Maps:
-        points, edges = self.point(features), self.edge(features)
+        points, edges, heat = self.point(features), self.edge(features), self.heat(features)
         lines = torch.einsum("pe,behw->bphw", self.on_edges.to(edges.dtype), edges)
         free = self.on_edges.sum(1) == 0  # on no edge: nothing but its point map limits it
-        return Maps((lines + free[:, None, None]) * points * self.heat(features), points, edges)
+        return Maps((lines + free[:, None, None]) * points * heat, points, edges, heat)
 
 
 class AlignmentHead(nn.Module, ABC):
@@ -110,12 +112,26 @@ class Deconvolutions(AlignmentHead):
         return [self.attention(self.layers(maps))]
 
 
+class Merge(nn.Module):
+    """What a stage adds to the maps that the next one gets: its features and its maps, the heatmaps before points and
+    edges limit them (STAR, released code)."""
+
+    def __init__(self, channels: int, table: PointTable) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(channels, channels, 1)
+        self.heat, self.points = (nn.Conv2d(table.count, channels, 1) for _ in range(2))
+        self.edges = nn.Conv2d(len(table.edges), channels, 1)
+
+    def forward(self, features: Float[Tensor, "B D n n"], maps: Maps) -> Float[Tensor, "B D n n"]:
+        return self.features(features) + self.heat(maps.heat) + self.points(maps.points) + self.edges(maps.edges)
+
+
 class Hourglasses(AlignmentHead):
-    """STAR's own network: hourglasses one after another; each adds its features and maps to what the next one gets."""
+    """STAR's own network: hourglasses one after another, a coordinate convolution before each."""
 
     def __init__(self, channels: int, table: PointTable, *, stacks: int, consistent_grid: bool) -> None:
         super().__init__(consistent_grid=consistent_grid)
-        count = 2 * table.count + len(table.edges)
+        self.places = nn.ModuleList(CoordinateConvolution(channels, first=number == 0) for number in range(stacks))
         self.hourglasses = nn.ModuleList(Hourglass(channels) for _ in range(stacks))
         self.features = nn.ModuleList(
             nn.Sequential(
@@ -124,16 +140,15 @@ class Hourglasses(AlignmentHead):
             for _ in range(stacks)
         )
         self.attentions = nn.ModuleList(Attention(channels, table) for _ in range(stacks))
-        self.merge_features = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(stacks - 1))
-        self.merge_maps = nn.ModuleList(nn.Conv2d(count, channels, 1) for _ in range(stacks - 1))
+        self.merges = nn.ModuleList(Merge(channels, table) for _ in range(stacks - 1))
 
     def stages(self, maps: Float[Tensor, "B C h w"]) -> list[Maps]:
         found: list[Maps] = []
         for number, (hourglass, features) in enumerate(zip(self.hourglasses, self.features, strict=True)):
-            here = features(hourglass(maps))
+            here = features(hourglass(self.places[number](maps, found[-1].heat if found else None)))
             found.append(self.attentions[number](here))
-            if number < len(self.merge_maps):
-                maps = maps + self.merge_features[number](here) + self.merge_maps[number](torch.cat(found[-1], 1))
+            if number < len(self.merges):
+                maps = maps + self.merges[number](here, found[-1])
         return found
 
 

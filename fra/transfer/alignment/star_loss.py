@@ -96,16 +96,24 @@ def star_loss(
     """Mean over landmarks and images of the errors along both directions, each over its standard deviation.
 
     Plus `weight` times the sum of both variances, without which a map would grow to make its errors small. In the
-    earlier form (v1) the distance is taken of the error that is already divided. `points` in [-1, 1]; gradients flow
-    through places, variances and directions.
+    earlier form (v1) the errors are divided first: of the pair smooth-L1 and Wing take the length, L1 and L2 the mean
+    of both. `points` in [-1, 1]; gradients flow through places, variances and directions.
     """
     with torch.autocast(maps.device.type, enabled=False):
         found = spread(maps, consistent=consistent)
         errors = ((points.float() - found.mean)[..., None, :] * found.directions).sum(-1)
         deviations = (found.variances + EPSILON).sqrt()
-        measure = DISTANCES[distance]
-        along = measure(errors) / deviations if form == "v2" else measure(errors / deviations)
-        return along.sum(-1).mean() + weight * found.variances.abs().sum(-1).mean()
+        if form == "v2":
+            apart = (DISTANCES[distance](errors) / deviations).sum(-1)
+        else:
+            apart = _of_the_pair(errors / deviations, distance)
+        return apart.mean() + weight * found.variances.abs().sum(-1).mean()
+
+
+def _of_the_pair(errors: Float[Tensor, "B P 2"], distance: Distance) -> Float[Tensor, "B P"]:
+    if distance in ("l1", "l2"):
+        return DISTANCES[distance](errors).mean(-1)
+    return DISTANCES[distance](errors.square().sum(-1).clamp(min=1e-12).sqrt())  # finite gradient of a pair of zeros
 
 
 def smooth_l1(errors: Tensor) -> Tensor:
@@ -127,4 +135,4 @@ DISTANCES: dict[Distance, Callable[[Tensor], Tensor]] = {
     "l2": torch.square,
     "wing": wing,
 }
-"""Of the errors along a direction, element by element."""
+"""Element by element."""

@@ -21,7 +21,7 @@ from fra.drawing.drawn_face import DrawnFace, draw_face
 from fra.faces.image import write_image
 from fra.files import read_rows
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
-from fra.models.hourglass import Hourglass
+from fra.models.hourglass import CoordinateConvolution, Hourglass, coordinates
 from fra.predict.predictor import Predictor, predict
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
@@ -140,6 +140,83 @@ def test_a_network_without_a_map_of_its_own_image_size_is_the_hourglass() -> Non
     assert_close(head(maps)[0, 0], (columns / columns.sum()) @ torch.linspace(-1, 1, 16))
 
 
+def test_stars_own_network_has_as_many_weights_as_its_authors_program() -> None:
+    def weights(part: nn.Module) -> int:
+        return sum(weight.numel() for weight in part.parameters())
+
+    net = load_encoder("random:hourglass")
+    head = alignment_head(AlignmentConfig(stacks=4), Landmarks(68), net)
+    assert isinstance(head, Hourglasses)
+    # (256 + 3) x 256 + 256 before the first hourglass, (256 + 5) x 256 + 256 before each of the three others
+    assert weights(head.places) == 267_776
+    assert weights(net) + weights(head) == 13_368_708
+
+
+def test_coordinates_are_x_y_and_the_distance_from_the_middle() -> None:
+    corner, edge = 1.0, 0.5**0.5  # (1, 1) is the root of 2 away, which counts as 1
+    assert_close(
+        coordinates(3, 3, like=torch.zeros(1)),
+        torch.tensor(
+            [
+                [[-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]],
+                [[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]],
+                [[corner, edge, corner], [edge, 0.0, edge], [corner, edge, corner]],
+            ]
+        ),
+    )
+
+
+def test_a_coordinate_convolution_sees_where_it_is_and_where_the_last_heatmap_is_bright() -> None:
+    maps = torch.randn(2, 4, 3, 3)
+    heat = torch.zeros(2, 7, 3, 3)
+    heat[:, :-1] = 1  # other landmarks say nothing
+    heat[0, -1, 0, 2], heat[0, -1, 1, 0], heat[0, -1, 2, 1] = 0.0501, 0.05, 3.0
+    layer = CoordinateConvolution(4, first=False)
+    seen: dict[int, Tensor] = {}
+    for channel in range(9):
+        with torch.no_grad():
+            layer.mix.weight.zero_()
+            layer.mix.bias.zero_()
+            layer.mix.weight[0, channel] = 1
+            seen[channel] = layer(maps, heat)[:, 0]
+    assert_close(torch.stack([seen[channel] for channel in range(4)], 1), maps)
+    where = coordinates(3, 3, like=maps)
+    assert_close(torch.stack([seen[channel] for channel in (4, 5, 6)], 1), where.expand(2, -1, -1, -1))
+    # Row 0, column 2 is x 1, y -1; row 2, column 1 is x 0, y 1; .05 itself is not enough.
+    assert_close(seen[7][0], torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    assert_close(seen[8][0], torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    assert_close(torch.stack((seen[7][1], seen[8][1])), torch.zeros(2, 3, 3))
+    first = CoordinateConvolution(4, first=True)
+    assert first.mix.weight.shape == (4, 7, 1, 1)
+    assert first(maps).shape == maps.shape
+
+
+def test_between_stages_go_features_and_maps_and_the_heatmaps_before_anything_limits_them() -> None:
+    torch.manual_seed(0)
+    head = Hourglasses(8, POINT_TABLES[19], stacks=3, consistent_grid=False).eval()
+    given: dict[str, list[Any]] = {"places": [], "features": []}
+    for place in head.places:
+        place.register_forward_pre_hook(lambda _, args: given["places"].append(args))
+    for features in head.features:
+        features.register_forward_hook(lambda _, args, result: given["features"].append(result))
+    start = torch.randn(2, 8, 16, 16)
+    stages = head.stages(start)
+    maps, heat = given["places"][0]
+    assert_close(maps, start, atol=0, rtol=0)
+    assert heat is None
+    for number in (0, 1):
+        stage, merge = stages[number], head.merges[number]
+        assert (stage.heat - stage.fused).abs().max() > 0.1  # else the test says nothing
+        maps = maps + (
+            merge.features(given["features"][number])
+            + merge.heat(head.attentions[number].heat(given["features"][number]))
+            + merge.points(stage.points)
+            + merge.edges(stage.edges)
+        )
+        assert_close(given["places"][number + 1][0], maps)
+        assert_close(given["places"][number + 1][1], stage.heat)
+
+
 def test_hourglasses_see_the_whole_map() -> None:
     hourglass = Hourglass(8).eval()
     image = torch.rand(1, 8, 16, 16, requires_grad=True)
@@ -204,7 +281,10 @@ def test_a_mirrored_network_and_mirrored_faces_have_the_same_loss(drawn: list[Dr
 
     def mirrored(maps: Tensor) -> list[Any]:
         return [
-            type(stage)(stage.fused.flip(-1)[:, order], stage.points.flip(-1)[:, order], stage.edges.flip(-1)[:, edges])
+            type(stage)(
+                *[stage.fused.flip(-1)[:, order], stage.points.flip(-1)[:, order], stage.edges.flip(-1)[:, edges]],
+                stage.heat.flip(-1)[:, order],
+            )
             for stage in straight(maps)
         ]
 

@@ -68,6 +68,25 @@ def test_gradients_of_adaptive_wing_are_those_of_finite_differences_on_both_side
         assert float(found.grad[0, place]) == pytest.approx((around[0] - around[1]) / 2e-3, rel=1e-2)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("truth, slope", [(1.0, 9.797850), (0.0, 11.121422), (0.5, 11.112673)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_error_of_exactly_a_half_is_learned_from(
+    precision: torch.dtype, truth: float, slope: float, side: int
+) -> None:
+    # There the curve meets its tangent: 14 p .5^p / (1 + .5^p) / .5 with p = 2.1 - truth; for truth 1
+    # 14 x 1.1 x .466517 / 1.466517 / .5. A mean over two by five by 32 by 32 positions of weight 11 has -.0105 each.
+    found = torch.tensor([truth + side * 0.5], dtype=precision).view(1, 1, 1, 1).requires_grad_()
+    adaptive_wing(found, value(truth), weighted=False).backward()
+    assert found.grad is not None
+    assert float(found.grad) == pytest.approx(side * slope, rel=5e-3 if precision.itemsize == 2 else 1e-6)
+    if truth == 1 and side == -1:
+        many = torch.full((2, 5, 32, 32), 0.5, dtype=precision, requires_grad=True)
+        adaptive_wing(many, torch.ones(2, 5, 32, 32)).backward()
+        assert many.grad is not None
+        assert float(many.grad[0, 0, 3, 3]) == pytest.approx(-0.010525, rel=5e-3)
+
+
 def test_a_perfect_map_costs_nothing_and_its_gradient_is_finite() -> None:
     found = torch.tensor([0.0, 0.25, 1.0]).view(1, 3, 1, 1).requires_grad_()
     loss = adaptive_wing(found, found.detach().clone())

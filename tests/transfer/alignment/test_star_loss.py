@@ -63,6 +63,21 @@ def test_the_golden_loss() -> None:
     assert_close(star_loss(maps, truth), torch.tensor(0.545301), atol=5e-5, rtol=0)
 
 
+def test_the_gradient_of_a_map_whose_narrow_axis_is_x_has_the_sign_of_finite_differences() -> None:
+    """STAR's program multiplies by rows of eigenvectors there, which turns the sign (spec alignment.md, section 2)."""
+    maps, truth = gaussian(0, 0, 0.15, 0.08, 90, 16)[None, None].double(), torch.tensor([[[0.05, 0.1]]])
+    for place in [(0, 0, 9, 10), (0, 0, 6, 8), (0, 0, 11, 7), (0, 0, 4, 5)]:
+        around = []
+        for sign in (1, -1):
+            other = maps.clone()
+            other[place] += sign * 5e-3
+            around.append(float(star_loss(other, truth, weight=0.0)))
+        learned = maps.clone().requires_grad_()
+        star_loss(learned, truth, weight=0.0).backward()
+        assert learned.grad is not None
+        assert float(learned.grad[place]) == pytest.approx((around[0] - around[1]) / 1e-2, rel=3e-2, abs=2e-5)
+
+
 def test_variances_and_directions_are_those_of_an_eigenvalue_solver() -> None:
     maps = torch.rand(4, 5, 12, 12) ** 4
     found = spread(maps)
@@ -92,13 +107,30 @@ def test_distances_at_hand() -> None:
     assert_close(wing(torch.tensor([10 / 128 + 1e-6])), torch.tensor([10 / 128 * math.log(6)]), atol=1e-5, rtol=0)
 
 
-def test_the_earlier_form_divides_the_error_first() -> None:
+@pytest.mark.parametrize(
+    "distance, expected",
+    [
+        ("smooth_l1", 0.49805 - 0.005),  # of the length, which lies beyond .01
+        ("wing", 0.49805 - 10 / 128 + 10 / 128 * math.log(6)),  # of the length, which lies beyond ten pixels
+        ("l1", (0.36385 + 0.34009) / 2),  # of both, the mean
+        ("l2", (0.36385**2 + 0.34009**2) / 2),
+    ],
+)
+def test_the_earlier_form_divides_the_error_first_and_then_measures_the_pair(distance: str, expected: float) -> None:
+    # Of the first golden map, wide at 30 degrees, the error is .05 in x and in y:
+    # across .05 (cos 30 - sin 30) = .018301, along .05 (cos 30 + sin 30) = .068301.
+    # Over the roots of the variances, .002520 and .040323 with 1e-5 each: .36385 and .34009, together .49805 long.
     maps, truth = two_maps()[:, :1], TRUTH[:, :1]
-    found = spread(maps)
-    errors = ((truth - found.mean)[..., None, :] * found.directions).sum(-1)[0, 0]
-    scaled = errors / (found.variances[0, 0] + 1e-5).sqrt()
-    expected = float(scaled.abs().sum()) - 2 * 0.005  # both lie beyond .01
-    assert float(star_loss(maps, truth, form="v1", weight=0.0)) == pytest.approx(expected, rel=1e-5)
+    loss = star_loss(maps, truth, form="v1", distance=distance, weight=0.0)  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("distance", list(DISTANCES))
+def test_the_earlier_form_has_no_gradient_where_the_map_is_right_and_a_finite_one(distance: str) -> None:
+    maps = two_maps().requires_grad_()
+    star_loss(maps, spread(maps.detach()).mean, form="v1", distance=distance).backward()  # type: ignore[arg-type]
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("form", ["v1", "v2"])
