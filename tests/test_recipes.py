@@ -105,6 +105,20 @@ def test_lewel_and_byol_presets_follow_their_rules_for_the_rate() -> None:
     assert load_pretrain_recipe("paper/resnet50.lewelb_eman", []).method.follow_buffers
 
 
+def test_lewelb_adapts_the_norms_of_its_heads_as_released_and_its_eman_variant_no_norm() -> None:
+    small = ["encoder.name=resnet10_quarter", "method.head.hidden=64", "method.head.out=16"]
+    adapted = {}
+    for name in ("lewelb", "lewelb_eman"):
+        recipe = load_pretrain_recipe(f"paper/resnet50.{name}", small)
+        method = build_method(recipe)
+        names = {id(weight): key for key, weight in method.named_parameters()}
+        kept = build_optimizer(recipe.optimizer, method).param_groups[0]
+        adapted[name] = sorted(names[id(weight)] for weight in kept["params"] if weight.dim() == 1)
+    assert adapted["lewelb_eman"] == []
+    assert len(adapted["lewelb"]) == 4  # of two projectors and two predictors
+    assert all(name.endswith(".norm.weight") for name in adapted["lewelb"])
+
+
 @pytest.mark.parametrize(
     ("name", "override", "message"),
     [

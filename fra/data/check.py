@@ -194,13 +194,14 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
                     )
     for word, task in faces.tasks.items():
         if isinstance(task, Landmarks):
-            flat = (~(task.length(faces.targets[word], task.normaliser) > 0)).nonzero().flatten().tolist()
-            if flat:
-                yield Fault(
-                    f"the {task.normaliser} length of {len(flat):,} faces is 0, by which their errors would be divided",
-                    "take the original annotation: these lines were changed, or take them out of the list",
-                    tuple(faces.files[face] for face in flat),
-                )
+            for normaliser in task.of_thresholds:
+                flat = (~(task.length(faces.targets[word], normaliser) > 0)).nonzero().flatten().tolist()
+                if flat:
+                    yield Fault(
+                        f"the {normaliser} length of {len(flat):,} faces is 0, by which their errors would be divided",
+                        "take the original annotation: these lines were changed, or take them out of the list",
+                        tuple(faces.files[face] for face in flat),
+                    )
 
 
 def list_faults(faces: LabelledFaces) -> Iterator[Fault]:

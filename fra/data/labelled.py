@@ -74,6 +74,13 @@ class LabelledFaces:
             return to_input(picture, size, fit="whole")
         return crop_box(picture, self.boxes[index], size, self.padding, margin=margin)
 
+    def shown(self, index: int, picture: UInt8[Tensor, "3 H W"]) -> Float[Tensor, "2"]:
+        """Height and width of the image, without margin, in pixels of its picture."""
+        if self.boxes is None:
+            return torch.tensor(picture.shape[-2:], dtype=torch.float32)
+        x1, y1, x2, y2 = self.boxes[index]
+        return torch.stack((y2 - y1, x2 - x1))
+
     def missing(self) -> list[str]:
         """The `files` that are not there. Every folder is listed once: seconds for 300,000 files."""
         if self.read:

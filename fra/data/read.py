@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fra.data.labelled import LabelledFaces
@@ -56,9 +56,11 @@ def read_images(
     workers: int = 0,
     ahead: bool = False,
     what: str = "",
+    shown: Float[Tensor, "N 2"] | None = None,
 ) -> Iterator[list[Read]]:
     """Batches of images, as squares of `size` and `margin` more on every side, in the order given; threads read.
 
+    Into `shown` goes, at its position in the dataset, how many of its picture's pixels an image is made of.
     `ahead` reads the next batch while this one is used; `what` describes the progress bar, without it there is none.
     Raises ValueError for an unreadable image of the test split: on a smaller one the score would not be comparable.
     """
@@ -66,7 +68,10 @@ def read_images(
 
     def read(image: int) -> Read:
         try:
-            return image, faces.image(image, size=size, margin=margin)
+            picture = faces.picture(image)
+            if shown is not None:
+                shown[image] = faces.shown(image, picture)
+            return image, faces.cut(image, picture, size=size, margin=margin)
         except (UnreadableImage, OSError) as error:
             return image, Unreadable(faces.files[image], split, str(error))
 
@@ -119,6 +124,8 @@ class FaceImages:
         bytes_of = 3 * (size + 2 * self._margins) ** 2
         wanted = int(sum(bytes_of[chosen].sum() for chosen in splits.values()))
         self._kept = torch.empty(min(wanted, KEPT_BYTES), dtype=torch.uint8)
+        self.shown = torch.zeros(len(faces.files), 2)
+        """Height and width of each usable image in pixels of its picture."""
         self._start = torch.full((len(faces.files),), -1)
         self._usable = torch.zeros(len(faces.files), dtype=torch.bool)
         unreadable: list[Unreadable] = []
@@ -176,5 +183,6 @@ class FaceImages:
                 margin=margin,
                 workers=self.workers,
                 what=what,
+                shown=self.shown,
             )
             yield from chain.from_iterable(parts)

@@ -76,9 +76,11 @@ class TransferTable:
 
 
 def metric_name(metric: str) -> str:
-    base, _, threshold = metric.partition("@")
+    base, _, rest = metric.partition("@")
     name = NAMES.get(base, base.replace("_", " "))
-    return f"{name} at {threshold} %" if threshold else name
+    threshold, _, normaliser = rest.partition("_")  # auc@7_diag
+    by = f", {normaliser}" if normaliser else ""
+    return f"{name} at {threshold} %{by}" if threshold else name
 
 
 def lower_is_better(metric: str) -> bool:

@@ -20,12 +20,14 @@ def draw_landmarks(
     found: Float[Tensor, "N P 2"],
     errors: Float[Tensor, "N"],
     *,
+    curve: Float[Tensor, "N"],
     thresholds: Sequence[float],
     normaliser: str,
 ) -> "Figure":
     """The images, which are the first of the N faces, with true (green) and found (red) points; below them the curve.
 
-    Points in [-1, 1] of the images, `errors` and `thresholds` in percent of the normaliser.
+    Points in [-1, 1] of the images, `errors` of the titles in percent; those of the `curve` and `thresholds` in percent
+    of the normaliser.
     """
     from matplotlib.figure import Figure
 
@@ -42,7 +44,7 @@ def draw_landmarks(
             pixels = (points + 1) * image.shape[-1] / 2 - 0.5
             axes.scatter(*pixels.T.tolist(), s=3, c=colour)
         axes.set_title(f"NME {errors[place]:.1f} %", fontsize=8)
-    draw_curve(below.subplots(), errors, thresholds=thresholds, normaliser=normaliser)
+    draw_curve(below.subplots(), curve, thresholds=thresholds, normaliser=normaliser)
     return figure
 
 

@@ -42,6 +42,8 @@ class Landmarks(Task):
     """What errors are divided by. "diag" and "box" need the face box."""
     thresholds: tuple[float, ...] = (10.0,)
     """Failure rates and areas are reported at each, in percent of the normaliser."""
+    threshold_normaliser: Normaliser | None = None
+    """What the errors of these are divided by, if by another length; then those by `normaliser` stand beside them."""
 
     name: ClassVar[str] = "landmarks"
     selects: ClassVar[str] = "nme"
@@ -65,17 +67,34 @@ class Landmarks(Task):
         return {"landmarks": int(beyond.sum()), "faces": int(beyond.any(1).sum())}
 
     def metrics(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> dict[str, float]:
-        errors = self.errors(outputs, targets)
-        scores = {"nme": float(errors.mean())}
-        for threshold in self.thresholds:
-            scores[f"failure_rate@{threshold:g}"] = failure_rate(errors, threshold)
-            scores[f"auc@{threshold:g}"] = auc(errors, threshold)
+        scores = {"nme": float(self.errors(outputs, targets).mean())}
+        for normaliser in self.of_thresholds:
+            errors = self.errors(outputs, targets, normaliser)
+            word = "" if normaliser == self.of_thresholds[0] else f"_{normaliser}"
+            for threshold in self.thresholds:
+                scores[f"failure_rate@{threshold:g}{word}"] = failure_rate(errors, threshold)
+                scores[f"auc@{threshold:g}{word}"] = auc(errors, threshold)
         return scores
 
-    def errors(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> Float[Tensor, "N"]:
+    @property
+    def of_thresholds(self) -> tuple[Normaliser, ...]:
+        """The lengths by which failure rates and areas are reported, those that need no word for it first."""
+        if self.threshold_normaliser in (None, self.normaliser):
+            return (self.normaliser,)
+        return (self.threshold_normaliser, self.normaliser)
+
+    def normaliser_of(self, metric: str) -> Normaliser:
+        """The length that a metric's errors are divided by."""
+        if metric == "nme" or metric.endswith(f"_{self.normaliser}"):
+            return self.normaliser
+        return self.of_thresholds[0]
+
+    def errors(
+        self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"], normaliser: Normaliser | None = None
+    ) -> Float[Tensor, "N"]:
         """NME of each face, percent."""
         places = self.places(targets)
-        return nme(outputs.view_as(places), places, self.length(targets, self.normaliser))
+        return nme(outputs.view_as(places), places, self.length(targets, normaliser or self.normaliser))
 
     def length(self, targets: Float[Tensor, "N Q 2"], normaliser: Normaliser) -> Float[Tensor, "N"]:
         """A normaliser in units of the targets. Raises ValueError when it needs a face box that they do not have."""
@@ -105,11 +124,17 @@ class Landmarks(Task):
         return {"landmarks": ((output.view(-1, 2) + 1) / 2 * torch.tensor([width, height]) - 0.5).tolist()}
 
     def columns(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> dict[str, list[Any]]:
-        """NME of the face and the length it is divided by, then true and predicted x and y, in [-1, 1] of the image."""
+        """NME of the face and the length it is divided by, then true and predicted x and y, in [-1, 1] of the image.
+
+        The length that failure rates and areas are divided by has a column of its own, if it is another.
+        """
         table: dict[str, list[Any]] = {
             "nme": [f"{error:.4f}" for error in self.errors(outputs, targets).tolist()],
             "normaliser": [f"{length:.6f}" for length in self.length(targets, self.normaliser).tolist()],
         }
+        for other in self.of_thresholds:
+            if other != self.normaliser:
+                table[other] = [f"{length:.6f}" for length in self.length(targets, other).tolist()]
         predicted = outputs.view(-1, self.points, 2)
         for number in range(self.points):
             for axis, letter in enumerate("xy"):
@@ -128,7 +153,8 @@ class Landmarks(Task):
             "points": self.points,
             "nme_percentiles": dict(zip(("50", "90", "95"), values, strict=True)),
             "normalisers": {
-                name: dataclasses.replace(self, normaliser=name).metrics(outputs, targets) for name in known
+                name: dataclasses.replace(self, normaliser=name, threshold_normaliser=None).metrics(outputs, targets)
+                for name in known
             },
         }
 
@@ -141,8 +167,9 @@ class Landmarks(Task):
             self.places(targets),
             outputs.view(-1, self.points, 2),
             self.errors(outputs, targets),
+            curve=self.errors(outputs, targets, self.of_thresholds[0]),
             thresholds=self.thresholds,
-            normaliser=self.normaliser,
+            normaliser=self.of_thresholds[0],
         )
 
     def order(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> Int[Tensor, "N"]:

@@ -10,18 +10,36 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from fra.models.encoder import Encoder
 from fra.tasks.expression import Expression
 from fra.tasks.task import Task
 from fra.training.trainable import Loss
-from fra.transfer.augment import erase
+from fra.transfer.augment import erase, toss
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
 
 ERASED = (0.02, 0.25)
 """Share of the image that random erasing covers (EAC's released code; spec expression.md, section 5)."""
-NOISE = math.sqrt(30) / 255
-"""Standard deviation of the Gaussian noise on every second face (EAC's released code: variance 30 of 0..255)."""
+NOISY, NOISE = 0.5, math.sqrt(30) / 255
+"""Share of the faces with Gaussian noise, and its standard deviation (EAC's released code: variance 30 of 0..255)."""
+
+
+def pixel_noise(shown: Float[Tensor, "n 2"], size: int, *, device: torch.device) -> Float[Tensor, "n 3 S S"]:
+    """White noise of deviation 1 on pictures of the heights and widths `shown`, resized to `size` as they are.
+
+    So it is smoother and weaker the more a picture is enlarged, as in EAC's released code, which adds it before
+    resizing: of 100 pixels made 224, two thirds are left. (Images are kept resized, and resizing is linear.) Pictures
+    of more than four times the size have it drawn at four times the size, as weak as it would become.
+    """
+    noise = torch.empty(len(shown), 3, size, size, device=device)
+    sides = shown.round().clamp(min=1)
+    for height, width in sides.unique(dim=0).tolist():
+        mine = (sides == torch.tensor([height, width])).all(1).nonzero().flatten().to(device)
+        rows, columns = (int(min(side, 4 * size)) for side in (height, width))
+        drawn = torch.randn(len(mine), 3, rows, columns, device=device) * math.sqrt(rows * columns / (height * width))
+        noise[mine] = resize(drawn, [size, size], antialias=True)
+    return noise
 
 
 class EAC(Learner):
@@ -34,14 +52,15 @@ class EAC(Learner):
         super().__init__(recipe, task, encoder, head)
 
     def judge(self, batch: LabelledBatch) -> Loss:
-        """The mirror image shows the same noise and the same erased part (released code for clean labels).
-
-        Noise is added at the size that the network sees, not before resizing (ours: images are kept at that size).
-        """
+        """The mirror image shows the same noise and the same erased part (released code for clean labels)."""
         with torch.autocast(batch.images.device.type, enabled=False):
-            noisy = (torch.rand(len(batch.images)) < 0.5).float()[:, None, None, None].to(batch.images.device)
             faces = batch.images / 255
-            faces = (faces + NOISE * noisy * torch.randn_like(faces)).clamp(0, 1)
+            some = toss(len(faces), NOISY).nonzero().flatten()
+            size = faces.shape[-1]
+            shown = torch.full((len(faces), 2), float(size)) if batch.shown is None else batch.shown
+            noise = pixel_noise(shown[some], size, device=faces.device)
+            some = some.to(faces.device)
+            faces[some] = (faces[some] + NOISE * noise).clamp(0, 1)
             faces = erase(faces, self.encoder.mean, chance=self.recipe.erasing, share=ERASED)
         return self.terms(self.encoder.maps(faces), self.encoder.maps(faces.flip(-1)), batch.targets)
 

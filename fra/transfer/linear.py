@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fra.data.labelled import LabelledFaces
 from fra.models.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
 from fra.tasks.task import Task
+from fra.training.schedules import CosineFromZero
 from fra.transfer.features import Features, compute_features
 from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
 from fra.transfer.sampling import class_balance
@@ -146,10 +147,12 @@ def train_head(
     """Train the head in place; give the rows of the log, and the weights of the epoch that was best on validation."""
     draw = torch.Generator().manual_seed(seed)
     batch_size = batch_for(data.count, recipe)
-    steps = recipe.epochs * math.ceil(data.count / batch_size)
+    per_epoch = math.ceil(data.count / batch_size)
+    falls = CosineFromZero(recipe.epochs, recipe.warmup_epochs, recipe.last_rate)
     optimizer = build_optimizer(recipe, [dict(params=list(head.parameters()))])
     weights = class_balance(data.targets[0]) if recipe.balanced else None
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    peak = recipe.learning_rate
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falls.rate(peak, step, per_epoch) / peak)
     log, best, best_score = [], {}, -math.inf
     for epoch in range(1, recipe.epochs + 1):
         total = 0.0

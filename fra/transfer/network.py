@@ -129,7 +129,8 @@ class WholeNetwork(Protocol):
 
         def batch(part: Part) -> LabelledBatch:
             images, targets = self.images.wide(part.images).to(device), self.targets[part.images].to(device)
-            return LabelledBatch(images, targets, part.weight, self.images.margin)
+            shown = self.images.shown[part.images]
+            return LabelledBatch(images, targets, part.weight, self.images.margin, shown)
 
         if device.type == "cpu":  # reading ahead would take the cores from the network
             yield from map(batch, parts)

@@ -48,9 +48,9 @@ class TransferRecipe(Settings):
     backbone_rate: NotNegative | None = None
     """Peak rate of the encoder's weights (supplement, Table 4)."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs in which the rates rise from 0 (released code of fine-tuning: 5)."""
+    """Epochs in which the rates rise from 0 (released code of linear probing and fine-tuning: 5)."""
     last_rate: NotNegative = 0.0
-    """Where the cosine ends (released code of fine-tuning: 1e-6)."""
+    """Where the cosine ends (released code of linear probing and fine-tuning: 1e-6)."""
     decay: Annotated[float, Range(0, 1, above=True)] | None = None
     """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
     falls: tuple[Count, ...] = ()
@@ -98,8 +98,6 @@ class TransferRecipe(Settings):
 USED_BY = {
     "min_steps": ("finetune", "eac", "star"),
     "backbone_rate": ("finetune", "eac", "star"),
-    "warmup_epochs": ("finetune", "eac", "star"),
-    "last_rate": ("finetune", "eac", "star"),
     "decay": ("finetune", "eac", "star"),
     "falls": ("finetune", "eac", "star"),
     "balanced": ("linear", "finetune", "eac"),
@@ -152,6 +150,8 @@ class LabelledBatch(NamedTuple):
     weight: float = 1.0
     """Of the loss (`fra.transfer.sampling.Part`)."""
     margin: int = 0
+    shown: Float[Tensor, "B 2"] | None = None
+    """Height and width of the S x S pixels in pixels of the pictures that they were made from; None for S."""
 
 
 class Learner(nn.Module, ABC):

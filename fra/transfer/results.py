@@ -88,8 +88,8 @@ def score(task: Task, targets: Tensor, seeds: Sequence[SeedResult]) -> dict[str,
         for word, found in others.items():
             if len(found) == len(last):
                 metrics[name][word] = spread([values[name] for values in found])
-        if name == "nme":
-            metrics[name]["normaliser"] = getattr(task, "normaliser")  # noqa: B009
+        if isinstance(task, Landmarks):
+            metrics[name]["normaliser"] = task.normaliser_of(name)
     return metrics
 
 

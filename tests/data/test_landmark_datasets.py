@@ -318,7 +318,17 @@ def test_results_name_crop_normaliser_and_subsets(
     else:
         assert outside["landmarks"] == 0
         assert results["normalisers"]["box"]["nme"] == pytest.approx(mean * 50 / 1200**0.5)  # of 40 x 30
-        assert set(results["metrics"]) == {"nme", "failure_rate@7", "auc@7"}
+        by = {
+            "nme": "diag",
+            "failure_rate@7": "box",
+            "auc@7": "box",
+            "failure_rate@7_diag": "diag",
+            "auc@7_diag": "diag",
+        }
+        assert {name: found["normaliser"] for name, found in results["metrics"].items()} == by
+        for name, normaliser in by.items():
+            mean = results["normalisers"][normaliser][name.removesuffix("_diag")]
+            assert results["metrics"][name]["mean"] == pytest.approx(mean)
         assert results["groups"]["subset"]["frontal"]["images"] == 1
     head = (tmp_path / "run/predictions.csv").read_text().splitlines()[0]
     assert head.endswith("group_blur" if name == "wflw" else "group_subset")

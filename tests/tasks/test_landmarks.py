@@ -75,6 +75,31 @@ def test_every_threshold_and_normaliser_is_reported_by_name() -> None:
     assert set(told) == {"inter-ocular", "inter-pupil", "diag", "box"}
 
 
+def test_areas_and_failures_may_be_by_another_length_than_errors_are() -> None:
+    task = Landmarks(19, normaliser="diag", thresholds=(7.0,), threshold_normaliser="box")
+    targets = torch.rand(2, 20, 2)
+    targets[:, 19] = torch.tensor([1.2, 0.9])  # diagonal 1.5, root of the area 1.0392
+    apart = torch.tensor([0.06, 0.09])  # 4 and 6 % of the diagonal, 5.7735 and 8.6603 of the root
+    outputs = task.places(targets) + torch.stack((apart, torch.zeros(2)), 1)[:, None]
+    found = task.metrics(outputs.flatten(1), targets)
+    assert list(found) == ["nme", "failure_rate@7", "auc@7", "failure_rate@7_diag", "auc@7_diag"]
+    assert found["nme"] == pytest.approx(5, abs=1e-3)
+    assert found["failure_rate@7"] == 50
+    assert found["auc@7"] == pytest.approx(100 * (7 - 5.7735) / 7 / 2, abs=1e-2)
+    assert found["failure_rate@7_diag"] == 0
+    assert found["auc@7_diag"] == pytest.approx(100 * (3 / 7 + 1 / 7) / 2, abs=1e-2)
+    assert [task.normaliser_of(name) for name in found] == ["diag", "box", "box", "diag", "diag"]
+    told = task.details(outputs.flatten(1), targets)["normalisers"]
+    assert told["box"]["auc@7"] == found["auc@7"]
+    assert told["diag"]["auc@7"] == found["auc@7_diag"]
+    columns = task.columns(outputs.flatten(1), targets)
+    assert (columns["normaliser"], columns["box"]) == (["1.500000"] * 2, ["1.039230"] * 2)
+    # The same length named twice is one.
+    assert list(Landmarks(19, normaliser="box", threshold_normaliser="box").metrics(outputs.flatten(1), targets)) == [
+        "nme", "failure_rate@10", "auc@10"
+    ]  # fmt: skip
+
+
 def test_a_mirrored_face_keeps_its_box() -> None:
     task, targets = Landmarks(19), torch.rand(2, 20, 2)
     mirrored = task.mirror(targets)

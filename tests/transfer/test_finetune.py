@@ -12,6 +12,7 @@ from planted import FILES, LABELS, plant
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torchvision.transforms.v2.functional import resize
 
 from fra.data import read as images_module
 from fra.data.datasets import fairface
@@ -24,7 +25,7 @@ from fra.predict.task_model import load_task_model
 from fra.tasks.expression import Expression
 from fra.training.trainable import Progress
 from fra.transfer.augment import SHIFT, erase, vary
-from fra.transfer.eac import EAC
+from fra.transfer.eac import EAC, NOISE, pixel_noise
 from fra.transfer.finetune import FineTune
 from fra.transfer.network import epochs_for, schedule_of, weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
@@ -139,6 +140,51 @@ def test_the_mirror_image_in_eac_shows_the_same_noise_and_erased_part() -> None:
     # The standard deviation of 192 values of the noise is the root of 30 within four of its own, 5 %.
     spread = (faces[noisy > 0] * 255).std((1, 2, 3)).mean()
     assert float(spread) == pytest.approx(30**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "shown, size, deviation",
+    [
+        ((100, 100), 224, 30**0.5 * 2 / 3),  # each pixel is (1 - t) a + t b each way: the mean of (1-t)^2 + t^2 is 2/3
+        ((48, 48), 224, 30**0.5 * 2 / 3),
+        ((224, 224), 224, 30**0.5),
+        ((100, 100), 64, None),
+        ((300, 200), 64, None),  # not square, and more than four times as high
+        ((1000, 1000), 64, None),
+    ],
+)
+def test_eacs_noise_is_that_of_the_pictures_own_pixels(
+    shown: tuple[int, int], size: int, deviation: float | None
+) -> None:
+    torch.manual_seed(0)
+    found = NOISE * pixel_noise(torch.tensor([shown]).float().expand(4, 2), size, device=torch.device("cpu")) * 255
+    pictures = 30**0.5 * torch.randn(4, 3, *shown)
+    true = resize(pictures, [size, size], antialias=True)  # what adding it before resizing leaves
+    assert float(found.std()) == pytest.approx(float(true.std()), rel=0.05)
+    assert float(found.mean()) == pytest.approx(0, abs=0.15)
+    if deviation:
+        assert float(found.std()) == pytest.approx(deviation, rel=0.04)  # 3.65 of 100 px crops at 224 px, 5.48 as it is
+    # Neighbours are as alike as they are in enlarged noise.
+    alike, truly = ((x[..., 1:] * x[..., :-1]).mean() / x.square().mean() for x in (found, true))
+    assert float(alike) == pytest.approx(float(truly), abs=0.06)
+
+
+def test_every_face_has_the_noise_of_its_own_picture() -> None:
+    torch.manual_seed(0)
+    shown = torch.tensor([[10.0, 10.0], [64.0, 64.0], [10.0, 10.0], [640.0, 640.0]])
+    spread = pixel_noise(shown, 64, device=torch.device("cpu")).std((1, 2, 3))
+    assert_close(spread[[0, 2]], torch.full((2,), 2 / 3), atol=0.12, rtol=0)
+    assert_close(spread[1], torch.tensor(1.0), atol=0.03, rtol=0)
+    assert spread[3] < 0.12
+
+
+def test_training_knows_how_many_pixels_of_a_picture_an_image_shows(planted: LabelledFaces, tmp_path: Path) -> None:
+    images = FaceImages(planted, {"train": torch.arange(30)}, size=32, quiet=True)
+    assert_close(images.shown[:30], torch.full((30, 2), 8.0))  # drawn as 8 x 8
+    cut = replace(planted, boxes=torch.tensor([[1.0, 1.0, 6.5, 5.0]]).expand(len(planted.files), 4))
+    assert_close(
+        FaceImages(cut, {"train": torch.arange(3)}, size=32, quiet=True).shown[:3], torch.tensor([[4.0, 5.5]] * 3)
+    )
 
 
 # Augmentation

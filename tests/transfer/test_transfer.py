@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.transfer import linear, run
 from fra.transfer.features import encoder_fingerprint
-from fra.transfer.linear import PENALTIES, Standardiser, batch_for, ridge
+from fra.transfer.linear import PENALTIES, Standardiser, TrainingViews, batch_for, ridge, train_head
 from fra.transfer.protocol import TransferRecipe
 from fra.transfer.run import load_transfer_recipe, transfer, transfer_network
 from fra.weights.load import read_weights
@@ -98,6 +99,30 @@ def test_landmarks_that_are_linear_in_the_features_are_read_off(planted: Labelle
     results = judge(replace(RECIPE, task="landmarks"), planted, tmp_path / "run")
     assert results["metrics"]["nme"]["mean"] < 0.1 < 5 < results["baseline"]["metrics"]["nme"]
     assert results["metrics"]["nme"]["normaliser"] == "inter-ocular"
+
+
+def test_the_rate_of_a_linear_probe_may_rise_first_and_end_above_zero() -> None:
+    data = TrainingViews(torch.randn(1, 16, 3), torch.randint(2, (1, 16)))
+    task = Expression(("a", "b"))
+    recipe = replace(RECIPE, epochs=10, learning_rate=2.0, warmup_epochs=5, last_rate=0.5)
+    log, _ = train_head(task, task.head(3), data, None, torch.empty(0), recipe, seed=0)
+    # After each epoch the rate of the next step: in fifths of 2, then half a cosine from 2 to .5 in five epochs.
+    down = [0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(6)]
+    assert [row["learning_rate"] for row in log] == pytest.approx([0.4, 0.8, 1.2, 1.6, *down])
+    usual = train_head(
+        task, task.head(3), data, None, torch.empty(0), replace(recipe, warmup_epochs=0, last_rate=0), seed=0
+    )[0]
+    assert [row["learning_rate"] for row in usual] == pytest.approx(
+        [1 + math.cos(math.pi * epoch / 10) for epoch in range(1, 11)], abs=1e-9
+    )
+
+
+def test_the_literal_linear_recipes_have_the_released_warm_up_and_floor() -> None:
+    for name in ("rafdb", "affectnet7", "affectnet8", "ferplus", "celeba", "lfwa"):
+        literal = load_transfer_recipe(f"paper/{name}.linear_adamw")
+        assert (literal.warmup_epochs, literal.last_rate, literal.epochs) == (5, 1e-6, 100)
+        usual = load_transfer_recipe(f"paper/{name}.linear")
+        assert (usual.warmup_epochs, usual.last_rate) == (0, 0)
 
 
 def test_the_encoder_is_frozen_with_its_batch_norm(planted: LabelledFaces, tmp_path: Path) -> None:
