@@ -152,7 +152,9 @@ def train_head(
     optimizer = build_optimizer(recipe, [dict(params=list(head.parameters()))])
     weights = class_balance(data.targets[0]) if recipe.balanced else None
     peak = recipe.learning_rate
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falls.rate(peak, step, per_epoch) / peak)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: falls.rate(peak, step, per_epoch) / (peak or 1)
+    )
     log, best, best_score = [], {}, -math.inf
     for epoch in range(1, recipe.epochs + 1):
         total = 0.0
