@@ -1,9 +1,9 @@
-# make install | demo | test | docs      (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
+# make install | demo | test | docs | soak   (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
 PYTHON ?= python3
 VENV := .venv
 OUT ?= runs/demo$(if $(PHOTOS),.$(notdir $(PHOTOS:/=)))
 
-.PHONY: install demo test docs clean
+.PHONY: install demo test docs soak clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
@@ -21,6 +21,9 @@ test: install
 docs: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/docs site
 	@echo "the documentation is site/index.html"
+
+soak: install
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" OMP_NUM_THREADS=1 MPLBACKEND=Agg python scripts/soak.py --out docs/dev/reliability.md
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
