@@ -29,7 +29,6 @@ HOST = "127.0.0.1"
 MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_PHOTOS_AT_ONCE = 100_000_000, 200_000_000, 8  # held in memory; ours
 UPLOAD_SECONDS = 120.0  # a photo that has not arrived by then makes room; ours
 CLOSED = 499  # a status that nobody is there to read
-GOODBYE_SECONDS = 3  # for answers on their way when the page ends
 
 
 def app(
@@ -65,12 +64,14 @@ def app(
         ws="none",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GOODBYE_SECONDS,
+        timeout_graceful_shutdown=1,  # from Python 3.12 on it would wait all the same
     )
     if not quiet:
         print(f"the page is http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+    server = uvicorn.Server(settings)
+    server.force_exit = True  # when it is told to end, it waits for no answer
     with listening, suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
@@ -91,6 +92,12 @@ def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
         return HTMLResponse(_page())
 
     async def look(request: "Request") -> HTMLResponse:
+        try:
+            return await answer(request)
+        except asyncio.CancelledError:  # the page ends
+            return HTMLResponse("The page has ended.", 503)
+
+    async def answer(request: "Request") -> HTMLResponse:
         size = _declared(request)
         with room.of(size):
             content = await _received(request, size)
