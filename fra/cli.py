@@ -1,17 +1,21 @@
 """The command line: `fra COMMAND`. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import argparse
+import errno
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
+from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
+from fra.stopping import KEPT, Stopped, heard, leave, settle
 from fra.text import shown
 
 Arguments = argparse.Namespace
@@ -21,46 +25,63 @@ TASK_HELP = "a run folder of `fra transfer`, or a task that comes with fra (`fra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0 when it did its work, 2 for bad input (one clear line), 130 when interrupted."""
+    """Run one command. 0 when it did its work, 2 for bad input, 1 when a process that it needs is lost.
+
+    A signal gives 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1 (on Linux).
+    """
+    debug = False
+    with heard(for_good=arguments is None):
+        try:
+            options = _parser().parse_args(arguments)
+            debug = options.debug
+            _require_working_directory()
+            return settle(int(options.run(options) or 0))
+        except (Exception, KeyboardInterrupt) as error:
+            status = _status(error)
+            settle(status or 1)
+            if not status or (debug and isinstance(error, Exception)):
+                raise
+            if text := _one_line(error):
+                with suppress(OSError):  # the terminal may be what has gone
+                    print(f"fra: {text}", file=sys.stderr)
+            if arguments is None and isinstance(error, Stopped | Lost):
+                leave(status)
+            end_children()
+            return status
+
+
+def _status(error: BaseException) -> int:
+    """The exit status for an error that users get to see as one line; 0 for a fault of ours."""
+    if isinstance(error, KeyboardInterrupt):
+        return error.status if isinstance(error, Stopped) else 130
+    if isinstance(error, Lost):
+        return 1
+    if isinstance(error, ValueError | OSError | MemoryError):
+        return 2
+    return 2 if isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_ROOM) else 0
+
+
+def _require_working_directory() -> None:
+    """ValueError when somebody has removed it: every relative path would be a riddle."""
     try:
-        options = _parser().parse_args(arguments)
-    except ValueError as error:
-        print(f"fra: {_one_line(error)}", file=sys.stderr)
-        return 2
-    if not _has_working_directory():
-        print("fra: the working directory is gone: change to one that exists", file=sys.stderr)
-        return 2
-    try:
-        return int(options.run(options) or 0)
-    except KeyboardInterrupt as error:
-        print(f"fra: {str(error) or 'interrupted; what was finished is kept'}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"fra: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if options.debug or not any(sign in str(error) for sign in NO_ROOM):
-            raise
-        print(f"fra: {_one_line(error)}: lower batch_size or raise accumulate with --set", file=sys.stderr)
-        return 2
+        os.getcwd()
+    except OSError as error:
+        raise ValueError("the working directory is gone: change to one that exists") from error
 
 
-def _has_working_directory() -> bool:
-    """False when somebody has removed it: every relative path would be a riddle."""
-    try:
-        return bool(os.getcwd())
-    except OSError:
-        return False
-
-
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        hint = " (free some space, then go on with --resume)" if error.errno == 28 else ""
+        hint = " (free some space, then go on with --resume)" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{hint}"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return text if isinstance(error, Stopped) else text or KEPT
+    if isinstance(error, MemoryError):
+        return "memory is full: use fewer --workers or a smaller batch_size, then go on with --resume"
+    if isinstance(error, RuntimeError) and not isinstance(error, Lost):
+        return f"{text}: lower batch_size or raise accumulate with --set"
+    return text
 
 
 class _Parser(argparse.ArgumentParser):

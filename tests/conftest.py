@@ -1,6 +1,7 @@
 """What many tests share: a folder of drawn faces, and real faces where they are."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
 
 if TYPE_CHECKING:
+    from running import Starter
+
     from fra.reproduce.supplement.scales import Scale
 
 
@@ -56,3 +59,13 @@ def real_faces() -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_random_state() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator["Starter"]:
+    """Starts commands quickly, see running.py."""
+    from running import Starter
+
+    starter = Starter()
+    yield starter
+    starter.close()

@@ -4,6 +4,7 @@ Photos and output lie on a file system that all machines see under the same path
 """
 
 import logging
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,11 @@ from typing import Any
 
 from fra.crop.cut import Cropper, CropSettings, Made, Photo
 from fra.crop.workers import in_order
+from fra.processes import LOOK, Lost
+from fra.stopping import Stopped, listen
 
+PATIENCE = 60.0
+"""Seconds without any machine (ours: a head that is started again is back by then)."""
 WAITING = 2  # chunks in flight for each core of the cluster: enough that none idles while results travel
 
 
@@ -39,6 +44,9 @@ def joined(address: str) -> Iterator[Any]:
         raise ValueError(
             f"no Ray cluster answers at {address}: start one there by `ray start --head`, or give --cluster local"
         ) from error
+    except SystemExit as stop:
+        raise Stopped(status=128 + signal.SIGTERM) from stop
+    listen()  # Ray has taken SIGTERM
     try:
         yield ray
     finally:
@@ -50,7 +58,7 @@ def crop_on_cluster(
 ) -> Iterator[tuple[int, list[Made]]]:
     """As `crop_in_order`, by one task for each chunk on the cores of the cluster that is `joined`.
 
-    ValueError in one line when a machine does not see `out`.
+    ValueError in one line when a machine does not see `out`, Lost when the cluster loses a part of the work.
     """
     out = out.absolute()
     cut = ray.remote(num_cpus=1, max_retries=3)(_crop_chunk)
@@ -60,17 +68,27 @@ def crop_on_cluster(
 
     def made(task: Any) -> list[Made]:
         try:
+            silent = 0.0
+            while not ray.wait([task], timeout=LOOK)[0]:
+                silent = 0.0 if _has_cores(ray) else silent + LOOK
+                if silent > PATIENCE:
+                    raise Lost("no machine is left in the cluster: mend it, then run the same with --resume")
             return ray.get(task)
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except ray.exceptions.RayError as error:
-            raise ValueError(
+            raise Lost(
                 f"the cluster lost a part of the work ({type(error).__name__}), most often for lack of memory: "
                 "mend it, then run the same with --resume"
             ) from error
 
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
     return in_order(chunks, submit, made, room=WAITING * cores)
+
+
+def _has_cores(ray: Any) -> bool:
+    """Whether a machine is there that could do the work."""
+    return any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes())
 
 
 def _crop_chunk(photos: list[Photo], settings: CropSettings, out: Path) -> list[Made]:

@@ -22,12 +22,13 @@ from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
-from fra.crop.workers import available_cores, crop_in_order
+from fra.crop.workers import crop_in_order
 from fra.data.shards import Shards
 from fra.faces import MARGIN
 from fra.faces.image import endings, read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
+from fra.processes import available_cores
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8

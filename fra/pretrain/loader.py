@@ -5,8 +5,10 @@ B images per batch and process, S view size.
 
 import atexit
 import gc
-import os
+import re
 import signal
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,11 +18,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fra.data.unlabelled import Pool
 from fra.faces.image import to_input
 from fra.pretrain.views import ViewMaker, random_bits
+from fra.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers
+
+PATIENCE = 1800.0
+"""Seconds that a batch may take (ours: as long as processes that train together wait for each other)."""
 
 
 class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
@@ -86,19 +92,36 @@ class Batch:
         """Called by DataLoader: copies to a GPU are then faster."""
         return replace(self, views=[view.pin_memory() for view in self.views])
 
+    def share(self) -> None:
+        """Move it to shared memory here, where a lack of it can be told: on its way it would be lost without a word."""
+        try:
+            for tensor in (*self.views, *self.frames, self.indices):
+                tensor.share_memory_()
+        except RuntimeError as error:  # torch writes the system's number at the end: (28)
+            number = re.search(r"\((\d+)\)\s*$", str(error))
+            raise Lost(no_room(str(error), int(number[1]) if number else None)) from error
+
     def views_on(self, device: torch.device) -> list[Float[Tensor, "B 3 _ _"]]:
         """The views as methods take them: RGB in [0, 1]. They travel as bytes."""
         return [view.to(device, non_blocking=True).float().div_(255) for view in self.views]
 
 
-class ViewBatches(Dataset[Batch]):
-    """From (epoch, indices) to a batch: what a worker does."""
+class ViewBatches(Dataset[Batch | Exception]):
+    """From (epoch, indices) to a batch: what a worker does. It hands over what went wrong in place of a batch."""
 
     def __init__(self, pool: Pool, maker: ViewMaker) -> None:
         self.pool, self.maker = pool, maker
 
-    def __getitem__(self, which: tuple[int, Int[Tensor, "B"]]) -> Batch:
-        epoch, indices = which
+    def __getitem__(self, which: tuple[int, Int[Tensor, "B"]]) -> Batch | Exception:
+        try:
+            batch = self._batch(*which)
+            if get_worker_info() is not None:
+                batch.share()
+            return batch
+        except (ValueError, OSError, MemoryError, Lost) as error:  # as it is: torch would put a traceback into its text
+            return error
+
+    def _batch(self, epoch: int, indices: Int[Tensor, "B"]) -> Batch:
         images, missing = zip(*(self.pool.read(index) for index in indices.tolist()), strict=True)
         unreadable = sorted({index for each in missing for index in each})
         views = self.maker.make(images, indices, epoch=epoch)
@@ -108,7 +131,8 @@ class ViewBatches(Dataset[Batch]):
 class FaceLoader:
     """The endless batches of `order`, one after the other, made by workers that live as long as this object.
 
-    With 0 workers the batches are made here. The same batches come in the same order whatever the number.
+    With 0 workers the batches are made here. The same batches come in the same order whatever the number. Raises Lost
+    when a worker has ended, or when none has made a batch for PATIENCE seconds.
     """
 
     def __init__(self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int) -> None:
@@ -123,22 +147,56 @@ class FaceLoader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_prepare_worker,
+            timeout=LOOK if workers else 0,
         )
-        self._running: list[Iterator[Batch]] = []
-        # Workers are told to stop before multiprocessing, at exit, waits for them: they ignore its signal.
-        weakref.finalize(self, self._running.clear)
-        atexit.register(self._running.clear)
+        self._running: list[Iterator[Batch | Exception]] = []
+        self._helpers = Helpers()
+        weakref.finalize(self, _end, self._running, self._helpers)
+        # Before multiprocessing, at exit, waits for them: they hear no signals.
+        atexit.register(_end, self._running, self._helpers)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
         if not self._running:
-            self._running.append(iter(self._loader))
-        batch = next(self._running[0])
+            self._running.append(self._start())
+        batch = self._next()
+        if isinstance(batch, Exception):
+            raise batch
         for index in batch.unreadable:
             self.unreadable.setdefault(index, self.pool.path(index))
         return batch
+
+    def _start(self) -> Iterator[Batch | Exception]:
+        earlier = signal.getsignal(signal.SIGCHLD)
+        with starting_helpers():
+            running = iter(self._loader)
+        # Torch's handler would raise where training happens to be; `_next` looks where it waits.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, earlier)
+        self._helpers.notice()
+        return running
+
+    def _next(self) -> Batch | Exception:
+        began = time.monotonic()
+        while True:
+            try:
+                return next(self._running[0])
+            except RuntimeError as error:
+                self._helpers.check()
+                if "timed out" not in str(error):
+                    raise
+                if time.monotonic() - began > PATIENCE:
+                    raise Lost(
+                        f"the helper processes have made no batch for {PATIENCE / 60:.0f} minutes: is the disk of the "
+                        "faces still there? Go on with --resume"
+                    ) from error
+
+
+def _end(running: list[Iterator[Batch | Exception]], helpers: Helpers) -> None:
+    running.clear()
+    helpers.end()
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -146,12 +204,9 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _prepare_worker(_: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
     gc.freeze()  # garbage collection would touch all objects of the main process, and so copy them
-    # Ctrl-C and SLURM's signals reach workers too, but the main process decides when to stop; workers end with it.
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def default_workers(*, on_gpu: bool, processes: int = 1) -> int:
@@ -160,8 +215,7 @@ def default_workers(*, on_gpu: bool, processes: int = 1) -> int:
     Beside a GPU the processor has nothing else to do: one worker per core, less one for the main process. Without
     one, training itself needs the cores and is slow enough for a single worker.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, max(1, available // processes - 1)) if on_gpu else 1
+    return min(16, max(1, available_cores() // processes - 1)) if on_gpu else 1
 
 
 def face_batch(pool: Pool, indices: Int[Tensor, "B"], *, size: int) -> Float[Tensor, "B 3 S S"]:

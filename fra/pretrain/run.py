@@ -46,6 +46,7 @@ from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
+from fra.training.peers import launch, with_peers
 from fra.training.schedules import ScheduleConfig
 from fra.weights.card import write_card
 from fra.weights.load import encoder_metadata, save_weights
@@ -129,6 +130,7 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     return found
 
 
+@with_peers()
 @one_writer
 def pretrain(
     recipe: PretrainRecipe,
@@ -161,7 +163,7 @@ def pretrain(
     method = build_method(recipe)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
-    fabric.launch()
+    launch(fabric)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from fra.data.unlabelled import open_pool
 from fra.files import atomic, claim_folder
 from fra.lock import claim, holder
+from fra.processes import Lost
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
 from fra.reproduce.runs import Place, Run, Transfer, costed
@@ -16,6 +17,7 @@ from fra.reproduce.supplement.figure import write_figure
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, in_order
 from fra.reproduce.write import write_table
+from fra.stopping import Stopped
 from fra.training.devices import choose_device
 from fra.transfer.run import read_dataset
 
@@ -126,8 +128,11 @@ def _do_one(run: Run, place: Place, standing: str) -> bool:
                 run.work(place)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped in {run.name}; the same command goes on from there") from None
+        except Lost as error:
+            raise Lost(f"{run.name}: {error}") from error
+        except KeyboardInterrupt as error:
+            status = error.status if isinstance(error, Stopped) else 130
+            raise Stopped(f"stopped in {run.name}; the same command goes on from there", status=status) from None
     return True
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,17 +13,15 @@ import torch
 from torch import nn
 
 from fra.files import reading
+from fra.stopping import KEPT, Hold, Stopped, held
 from fra.training.checkpoint import LAST, Position, latest_state, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
+from fra.training.peers import as_lost
 from fra.training.schedules import Schedule
 from fra.training.trainable import Loss, Part, Progress, detached, together
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C, SIGTERM, SIGUSR1) and has saved where it stands."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,9 @@ def fit(
     `batches_from(n)` yields the endless batches of this process from batch n on. `on_epoch(epoch, step)` measures
     and returns lines to show (not all are, when epochs are short); it runs on process 0, first for epoch 0 before
     training. With `resume` the run goes on from its checkpoint, bit for bit as if it had not stopped, or from the one
-    before when that is damaged. Raises ValueError when the loss is not finite or no checkpoint can be read, and
-    Interrupted after a stop signal.
+    before when that is damaged. Raises ValueError when the loss is not finite or no checkpoint can be read, Stopped
+    after a signal, and Lost without a process that it needs; both when the last whole step is saved, also in the middle
+    of the next.
     """
     fabric, path = how.fabric, how.folder / LAST
     wrapped, stepper = fabric.setup(PartByPart(model), optimizer)
@@ -88,14 +86,38 @@ def fit(
         for name in ("log.csv", "health.csv", "validation.csv"):
             keep_rows_until(how.folder / name, step)
 
+    measuring, saved = False, step
+    between = BetweenSteps(model)
+
     def save() -> None:
-        nonlocal whole
+        nonlocal whole, saved
         position = Position(step, how.identity)
         precision = fabric.strategy.precision.state_dict()
         save_checkpoint(
             how.folder, model=model, optimizer=optimizer, precision=precision, position=position, keep=whole
         )
-        whole = True
+        whole, saved = True, step
+
+    def last_words() -> str:
+        # An epoch whose measuring did not end is measured when its last steps are done again.
+        if fabric.is_global_zero and step != saved and not measuring:
+            between.restore()
+            save()
+        if not path.exists():
+            return f"stopped before the first of {how.steps} steps; start again with --resume"
+        holds = "is saved" if saved == step else f"is from step {saved}"
+        return f"stopped at step {step} of {how.steps}; {path} {holds}, go on with --resume"
+
+    def at_epoch(epoch: int) -> None:
+        nonlocal measuring
+        measuring = True
+        if fabric.is_global_zero:
+            journal.paused(lambda: journal.tell_epoch(on_epoch(epoch, step), last=step == how.steps))
+            with hold.untorn():
+                measuring = False
+                journal.paused(save)
+        fabric.barrier()
+        measuring = False
 
     journal = Journal(
         how.folder / "log.csv",
@@ -104,9 +126,9 @@ def fit(
         per_step=how.images_per_step,
         quiet=how.quiet or not fabric.is_global_zero,
     )
-    with journal, stop_signals() as stop:
+    with journal, held(last_words) as hold, _saved_when_stopped(fabric, hold):
         if step == 0:
-            _at_epoch(how, journal, on_epoch, save, 0, 0)
+            at_epoch(0)
         batches = iter(batches_from(step * how.accumulate)) if step < how.steps else iter(())
         saved_at = time.monotonic()
         while step < how.steps:
@@ -117,26 +139,61 @@ def fit(
                 peak = group.get("peak", how.learning_rate)
                 group["lr"] = how.schedule.rate(peak, step, how.steps_per_epoch)
             terms, waited = _forward_and_backward(wrapped, batches, how, progress)
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
-            model.after_step(progress)  # type: ignore[operator]
-            step += 1
+            with hold.untorn():
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+                model.after_step(progress)  # type: ignore[operator]
+                between.remember()
+                step += 1
+                measuring = step % how.steps_per_epoch == 0
             journal.stepped(step, waited=waited)
-            ends_epoch = step % how.steps_per_epoch == 0
-            if fabric.is_global_zero and (step % how.log_every == 0 or ends_epoch):
+            if fabric.is_global_zero and (step % how.log_every == 0 or measuring):
                 journal.write(_row(model, progress, step, rate, terms))
-            if ends_epoch:
-                _at_epoch(how, journal, on_epoch, save, step // how.steps_per_epoch, step)
+            if step % how.steps_per_epoch == 0:
+                at_epoch(step // how.steps_per_epoch)
                 saved_at = time.monotonic()
             elif fabric.is_global_zero and time.monotonic() - saved_at > how.checkpoint_seconds:
-                journal.paused(save)
+                with hold.untorn():
+                    journal.paused(save)
                 saved_at = time.monotonic()
-            if _anyone(fabric, bool(stop)) and step < how.steps:
-                if fabric.is_global_zero:
-                    save()
-                fabric.barrier()
-                raise Interrupted(f"stopped at step {step} of {how.steps}; {path} is saved, go on with --resume")
+            if status := _of_anyone(fabric, hold.status):
+                raise hold.stop(status)
     return step
+
+
+class BetweenSteps:
+    """A model's buffers as the last step left them. A forward pass moves them; without its step it is undone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        for name, buffer in self._model.named_buffers():
+            self._kept[name].copy_(buffer)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(self._kept[name])
+
+
+@contextmanager
+def _saved_when_stopped(fabric: "Fabric", hold: Hold) -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stopped:
+        words = hold.say_last_words() or ""
+        if str(stopped) != KEPT:  # a process is lost: that is said instead
+            raise
+        raise Stopped(words if fabric.is_global_zero else "", status=stopped.status) from None
+    except RuntimeError as error:
+        lost = as_lost(error)
+        if lost is None:
+            raise
+        hold.say_last_words()
+        raise lost from error
 
 
 def _forward_and_backward(
@@ -211,51 +268,14 @@ def _row(
     return row if momentum is None else row | dict(teacher_momentum=momentum)
 
 
-def _at_epoch(
-    how: Fit,
-    journal: Journal,
-    on_epoch: Callable[[int, int], list[str]],
-    save: Callable[[], None],
-    epoch: int,
-    step: int,
-) -> None:
-    def work() -> None:
-        journal.tell_epoch(on_epoch(epoch, step), last=step == how.steps)
-        save()
-
-    if how.fabric.is_global_zero:
-        journal.paused(work)
-    how.fabric.barrier()
-
-
 def step_seed(seed: int, batch: int, rank: int) -> int:
     """The seed of everything random that happens to one batch (dropout): a function of these three alone."""
     digest = hashlib.blake2b(f"{seed}/{batch}/{rank}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
 
 
-def _anyone(fabric: "Fabric", flag: bool) -> bool:
-    """Does any process say so? All processes get the same answer."""
+def _of_anyone(fabric: "Fabric", status: int) -> int:
+    """The highest status of all processes: all of them get the same answer."""
     if fabric.world_size == 1:
-        return flag
-    raised = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
-    return bool(torch.as_tensor(raised) > 0)
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect stop signals instead of dying from them: Ctrl-C, SIGTERM, and SIGUSR1 as SLURM sends it."""
-    received: list[int] = []
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    try:
-        before = {
-            name: signal.signal(getattr(signal, name), lambda number, _: received.append(number)) for name in names
-        }
-    except ValueError:  # not in the main thread: leave signals alone
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        return status
+    return int(torch.as_tensor(fabric.all_reduce(torch.tensor(status, device=fabric.device), reduce_op="max")))

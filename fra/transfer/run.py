@@ -21,6 +21,7 @@ from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
 from fra.tasks.attributes import Attributes
 from fra.tasks.task import Task
 from fra.training.devices import choose_device, choose_precision, make_fabric
+from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import Star
 from fra.transfer.eac import EAC
 from fra.transfer.features import encoder_fingerprint
@@ -114,6 +115,7 @@ def transfer(
     )
 
 
+@with_peers()
 def transfer_network(
     recipe: TransferRecipe,
     encoder: nn.Module,
@@ -247,7 +249,7 @@ def _prepare(
         precision = json.loads((out / "settings.json").read_text()).get("precision", "auto")
     precision = choose_precision(device, precision, processes=devices * nodes)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
-    fabric.launch()
+    launch(fabric)
     return fabric, precision
 
 

@@ -576,7 +576,7 @@ def test_training_on_shards_stops_and_goes_on_and_equals_training_on_files(
     drawn_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     import fra.training.loop as loop
-    from fra.training.loop import Interrupted
+    from fra.stopping import Stopped
 
     files = image_files(drawn_faces)
     tar(tmp_path / "0.tar", {file.name: file.read_bytes() for file in files[:25]})
@@ -590,7 +590,7 @@ def test_training_on_shards_stops_and_goes_on_and_equals_training_on_files(
         return seed_of(seed, step, rank)
 
     monkeypatch.setattr(loop, "step_seed", interrupted)
-    with pytest.raises(Interrupted, match="step 7 of 10"):
+    with pytest.raises(Stopped, match="step 7 of 10"):
         pretrain_tiny(tmp_path, tmp_path / "parts")
     monkeypatch.undo()
     pretrain_tiny(tmp_path, tmp_path / "parts", resume=True)

@@ -16,8 +16,9 @@ from torch.testing import assert_close
 import fra
 from fra.files import read_rows
 from fra.pretrain.run import load_pretrain_recipe, pretrain
+from fra.stopping import Stopped
 from fra.training.checkpoint import load_checkpoint
-from fra.training.loop import Interrupted, step_seed
+from fra.training.loop import step_seed
 from fra.weights.load import load_region_model, read_weights
 
 
@@ -115,7 +116,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
             (os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None) or seed_of(seed, step, rank)
         ),
     )
-    with pytest.raises(Interrupted, match="step 7 of 10"):
+    with pytest.raises(Stopped, match="step 7 of 10"):
         run(drawn_faces, tmp_path / "parts", name=name)
     monkeypatch.undo()
     assert not same_bits(whole, tmp_path / "parts")

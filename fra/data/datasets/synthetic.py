@@ -9,8 +9,6 @@ rafdb/basic/…         celeba/…         300w/…         wflw/…
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -26,6 +24,7 @@ from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.faces.image import write_image
 from fra.faces.points import place_in_image
 from fra.files import MARK, claim_folder, read_rows, write_rows
+from fra.processes import available_cores, helper_pool
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
@@ -141,12 +140,12 @@ def _draw_all(root: Path, count: int, size: int, seed: int, workers: int | None)
     """Write every picture and region map; give the truths in order."""
     chunks = [(root, range(first, min(first + CHUNK, count)), size, seed) for first in range(0, count, CHUNK)]
     # Starting a process takes about as long as four chunks.
-    processes = min(workers or os.cpu_count() or 1, len(chunks) // 4)
+    processes = min(workers or available_cores(), len(chunks) // 4)
     if processes < 2:
         for chunk in chunks:
             yield from _draw_chunk(chunk)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with helper_pool(processes) as pool:
         for truths in pool.map(_draw_chunk, chunks):
             yield from truths
 

@@ -1,0 +1,199 @@
+"""Helper processes: they hear no signals, end with the process that started them, and are missed when they are lost."""
+
+import ctypes
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""What ends a command."""
+NO_SHARED_MEMORY = (
+    "shared memory (/dev/shm) is full: give the container more (docker run --shm-size=1g), or use --workers 0"
+)
+GOODBYE = 0.5
+"""Seconds that commands which we have started get to end by themselves (ours)."""
+LOOK = 2.0
+"""Seconds between two looks whether those whom we wait for are alive."""
+PR_SET_PDEATHSIG = 1
+
+Answer = TypeVar("Answer")
+
+commands: list["subprocess.Popen[bytes]"] = []
+"""Processes of ours that are no helpers of multiprocessing; they end with us."""
+
+
+class Lost(RuntimeError):
+    """A process that the command cannot go on without has ended, or cannot be reached: one line, exit status 1."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container or a batch job are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def starting_helpers() -> Iterator[None]:
+    """Processes that are started in the block hear none of SIGNALS: Ctrl-C and batch systems send them to all.
+
+    Who started them decides when they end. Raises Lost when they cannot be started.
+    """
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # children inherit it; ours wait until it is gone
+    try:
+        yield
+    except OSError as error:
+        raise Lost(no_room(str(error), error.errno)) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def no_room(reason: str, number: int | None) -> str:
+    """Why no helper can be started, or cannot be talked to, after an error with this number."""
+    if number == errno.ENOSPC:
+        return NO_SHARED_MEMORY
+    if number == errno.EMFILE:
+        return "too many files are open: raise `ulimit -n`, or use fewer --workers"
+    if number in (errno.ENOMEM, errno.EAGAIN):
+        return f"no more helper processes can be started ({reason}): use fewer --workers"
+    return f"helper processes cannot be used here ({reason}): use --workers 0"
+
+
+def end_with_parent() -> None:
+    """To be called first in a helper: one whose parent is killed would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent.pid:  # it has ended before
+            os._exit(1)
+        return
+
+    def wait() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def end_children() -> None:
+    """End everything that this process has started; helpers at once, commands after GOODBYE seconds."""
+    for helper in multiprocessing.active_children():
+        helper.kill()
+    deadline = time.monotonic() + GOODBYE
+    for command in commands:
+        with suppress(subprocess.TimeoutExpired):
+            command.wait(max(0, deadline - time.monotonic()))
+    for command in commands:
+        command.kill()
+    commands.clear()
+
+
+class Helpers:
+    """The helper processes that were started since this object was made."""
+
+    def __init__(self) -> None:
+        self._others = set(multiprocessing.active_children())
+        self._ours: set[BaseProcess] = set()
+
+    def notice(self) -> None:
+        """To be called when some were started."""
+        self._ours |= set(multiprocessing.active_children()) - self._others
+
+    def check(self) -> None:
+        """Raises Lost, which says why, when one of them has ended."""
+        ended = [helper.exitcode for helper in self._ours if helper.exitcode is not None]
+        if ended:
+            raise Lost(why_lost(min(ended)))
+
+    def end(self) -> None:
+        for helper in self._ours:
+            helper.kill()
+
+
+def why_lost(exitcode: int) -> str:
+    """A line about a helper that has ended; `exitcode` as multiprocessing has it, below 0 for signals."""
+    if exitcode == -signal.SIGBUS:
+        return f"a helper process was killed: {NO_SHARED_MEMORY}"
+    if exitcode == -signal.SIGKILL:
+        return (
+            "a helper process was killed, most often because memory ran out: use fewer --workers, then go on with "
+            "--resume"
+        )
+    how = f"was killed by signal {-exitcode}" if exitcode < 0 else f"ended with status {exitcode}"
+    return (
+        f"a helper process {how}: use fewer --workers, then go on with --resume (in a script of your own, call fra "
+        "below `if __name__ == '__main__':`)"
+    )
+
+
+class HelperPool:
+    """Helpers that call functions; see `helper_pool`."""
+
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._executor = executor
+        self._helpers = Helpers()
+
+    def submit(self, function: Callable[..., Answer], *arguments: Any) -> "Future[Answer]":
+        try:
+            with starting_helpers():
+                return self._executor.submit(function, *arguments)
+        except BrokenProcessPool as error:
+            raise self._lost() from error
+        finally:
+            self._helpers.notice()
+
+    def result(self, work: "Future[Answer]") -> Answer:
+        """What a submitted function gave, or raised. Raises Lost when a helper has ended meanwhile."""
+        while True:
+            try:
+                return work.result(timeout=LOOK)
+            except BrokenProcessPool as error:
+                raise self._lost() from error
+            except TimeoutError:
+                if work.done():  # it was the function's own
+                    raise
+                self._helpers.check()  # one that dies while it answers leaves the others waiting
+
+    def _lost(self) -> Lost:
+        try:
+            self._helpers.check()
+        except Lost as lost:
+            return lost
+        return Lost(why_lost(-signal.SIGKILL))
+
+    def map(self, function: Callable[..., Answer], items: Iterable[Any]) -> Iterator[Answer]:
+        """Results in the order of the items, all of which are submitted at once."""
+        for work in [self.submit(function, item) for item in items]:
+            yield self.result(work)
+
+
+@contextmanager
+def helper_pool(count: int, start: Callable[..., None] | None = None, *given: Any) -> Iterator[HelperPool]:
+    """`count` helpers, each of which calls `start(*given)` first. They are gone after the block, however it ends."""
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, onnxruntime) may hang
+    with starting_helpers():
+        executor = ProcessPoolExecutor(count, mp_context=spawn, initializer=_start, initargs=(start, given))
+    pool = HelperPool(executor)
+    try:
+        yield pool
+        executor.shutdown(wait=True)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        pool._helpers.end()
+
+
+def _start(start: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+    end_with_parent()
+    if start is not None:
+        start(*given)
