@@ -1,8 +1,9 @@
-"""Helper processes: they hear no signals, end with the process that started them, and are missed when they are lost."""
+"""Helper processes: they hear no signals, end with the process that started them, and are missed when they are lost.
 
-import ctypes
+The command line imports this file, so it imports multiprocessing only where that is used.
+"""
+
 import errno
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,11 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing.process import BaseProcess
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """What ends a command."""
@@ -70,7 +72,10 @@ def no_room(reason: str, number: int | None) -> str:
 
 def end_with_parent() -> None:
     """To be called first in a helper: one whose parent is killed would wait for it for ever."""
-    parent = multiprocessing.parent_process()
+    import ctypes
+    from multiprocessing import parent_process
+
+    parent = parent_process()
     assert parent is not None
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -88,7 +93,9 @@ def end_with_parent() -> None:
 
 def end_children() -> None:
     """End everything that this process has started; helpers at once, commands after GOODBYE seconds."""
-    for helper in multiprocessing.active_children():
+    from multiprocessing import active_children
+
+    for helper in active_children():
         helper.kill()
     deadline = time.monotonic() + GOODBYE
     for command in commands:
@@ -103,12 +110,17 @@ class Helpers:
     """The helper processes that were started since this object was made."""
 
     def __init__(self) -> None:
-        self._others = set(multiprocessing.active_children())
         self._ours: set[BaseProcess] = set()
+        self._others = self._all()
 
     def notice(self) -> None:
         """To be called when some were started."""
-        self._ours |= set(multiprocessing.active_children()) - self._others
+        self._ours |= self._all() - self._others
+
+    def _all(self) -> "set[BaseProcess]":
+        from multiprocessing import active_children
+
+        return set(active_children())
 
     def check(self) -> None:
         """Raises Lost, which says why, when one of them has ended."""
@@ -140,11 +152,13 @@ def why_lost(exitcode: int) -> str:
 class HelperPool:
     """Helpers that call functions; see `helper_pool`."""
 
-    def __init__(self, executor: ProcessPoolExecutor) -> None:
+    def __init__(self, executor: "ProcessPoolExecutor") -> None:
         self._executor = executor
         self._helpers = Helpers()
 
     def submit(self, function: Callable[..., Answer], *arguments: Any) -> "Future[Answer]":
+        from concurrent.futures.process import BrokenProcessPool
+
         try:
             with starting_helpers():
                 return self._executor.submit(function, *arguments)
@@ -155,6 +169,8 @@ class HelperPool:
 
     def result(self, work: "Future[Answer]") -> Answer:
         """What a submitted function gave, or raised. Raises Lost when a helper has ended meanwhile."""
+        from concurrent.futures.process import BrokenProcessPool
+
         while True:
             try:
                 return work.result(timeout=LOOK)
@@ -181,7 +197,10 @@ class HelperPool:
 @contextmanager
 def helper_pool(count: int, start: Callable[..., None] | None = None, *given: Any) -> Iterator[HelperPool]:
     """`count` helpers, each of which calls `start(*given)` first. They are gone after the block, however it ends."""
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, onnxruntime) may hang
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    spawn = get_context("spawn")  # a fork of a process with threads (torch, onnxruntime) may hang
     with starting_helpers():
         executor = ProcessPoolExecutor(count, mp_context=spawn, initializer=_start, initargs=(start, given))
     pool = HelperPool(executor)
