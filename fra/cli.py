@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+import io
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
+from fra.printable import printable
 from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
@@ -30,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A signal gives 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1 (on Linux).
     """
     debug = False
+    _prepare_output()
     with heard(for_good=arguments is None):
         try:
             options = _parser().parse_args(arguments)
@@ -43,11 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             if text := _one_line(error):
                 with suppress(OSError):  # the terminal may be what has gone
-                    print(f"fra: {text}", file=sys.stderr)
+                    print(f"fra: {printable(text)}", file=sys.stderr)
             if arguments is None and isinstance(error, Stopped | Lost):
                 leave(status)
             end_children()
             return status
+
+
+def _prepare_output() -> None:
+    """Nothing that is printed fails for its characters, and libraries say nothing of odd metadata in photos."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _status(error: BaseException) -> int:

@@ -10,7 +10,7 @@ import yaml
 
 from fra.crop.run import crop
 from fra.data.datasets.synthetic import write as write_drawn_faces
-from fra.faces.image import image_files
+from fra.data.listing import image_files
 from fra.files import MARK, claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.regions.run import draw_regions

@@ -7,7 +7,7 @@ are read unchecked. What goes wrong while such a file is read becomes a DamagedF
 out.
 """
 
-import csv
+import errno
 import functools
 import hashlib
 import io
@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import time
 import zipfile
@@ -24,8 +25,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TextIO, TypeVar
 
+from fra.cells import read_cells, write_cells
 from fra.lock import is_claim, only_writer
 
 if TYPE_CHECKING:
@@ -387,10 +389,9 @@ def write_rows(path: Path | str, rows: Sequence[dict[str, Any]], *, checked: boo
     `checked`: with a checksum for each row in a last column, for tables that fra reads again.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic(path) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*columns, SUM] if checked else columns)
-        writer.writerows(_cells(columns, row, checked) for row in rows)
+    with atomic(path) as temporary, _table(temporary, "w") as stream:
+        write_cells(stream, [[*columns, SUM] if checked else columns])
+        write_cells(stream, (_cells(columns, row, checked) for row in rows))
 
 
 def append_rows(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
@@ -399,16 +400,14 @@ def append_rows(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
     columns, checked = list(rows[0]), True
     fresh = not path.exists()
     if not fresh:
-        with reading(path, REMOVE_TABLE), open(path, newline="") as stream:
-            columns = next(csv.reader(stream))
+        with reading(path, REMOVE_TABLE), _table(path, "r") as stream:
+            columns = next(read_cells(stream))
             checked = columns[-1] == SUM
             columns = columns[:-1] if checked else columns
     written = io.StringIO()
-    writer = csv.writer(written)
-    if fresh:
-        writer.writerow([*columns, SUM])
-    writer.writerows(_cells(columns, row, checked) for row in rows)
-    with open(path, "a", newline="") as stream:
+    write_cells(written, [[*columns, SUM]] if fresh else [])
+    write_cells(written, (_cells(columns, row, checked) for row in rows))
+    with _table(path, "a") as stream:
         stream.write(written.getvalue())
 
 
@@ -421,9 +420,9 @@ def read_rows(path: Path | str, mend: str = REMOVE_TABLE) -> list[dict[str, str]
     Of a table that was appended to when the process was killed, a last line that is not whole is dropped.
     """
     with reading(path, mend):
-        with open(path, newline="") as stream:
+        with _table(path, "r") as stream:
             text = stream.read()
-        reader = csv.reader(io.StringIO(text, newline=""))
+        reader = read_cells(io.StringIO(text, newline=""))
         columns = next(reader, [])
         cells = list(reader)
         checked = columns[-1:] == [SUM]
@@ -449,3 +448,38 @@ def _cells(columns: Sequence[str], row: Mapping[str, Any], checked: bool) -> lis
 
 def _row_sum(columns: Sequence[str], cells: Sequence[str]) -> str:
     return checksum("\0".join([*columns, *cells]).encode("utf-8", "surrogateescape"))
+
+
+def _table(path: Path | str, mode: Literal["r", "a", "w"]) -> TextIO:
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")  # names of files need not be UTF-8
+
+
+# --- files of others
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a file to be read, as `regular_descriptor` does."""
+    return open(regular_descriptor(path), "rb")
+
+
+def regular_descriptor(path: Path | str) -> int:
+    """The descriptor of a file that is opened to be read, and nothing but a file.
+
+    OSError "not a regular file" for a folder, named pipe, socket or device, or a link to one: those are read for ever,
+    or wait for ever for somebody who writes.
+    """
+    _require_regular(os.stat(path).st_mode, path)  # before opening: to open a device may already do something
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(os.fstat(handle).st_mode, path)  # and after: it may have been replaced in between
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _require_regular(mode: int, path: Path | str) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"))
+        kind = next((name for is_kind, name in kinds if is_kind(mode)), "device")
+        raise OSError(errno.EINVAL, f"not a regular file but a {kind}", str(path))

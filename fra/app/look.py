@@ -1,21 +1,18 @@
 """One photo as the page shows it: its faces, their regions, and what tasks say of them. No web in here."""
 
-import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
 from fra.faces.geometry import transform_points
-from fra.faces.image import UnreadableImage, image_from_bytes
+from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
 from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
@@ -128,15 +125,12 @@ class Looker:
 
 def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
     """The photo, and whether the file holds further ones. UnreadableImage also for one that is too large."""
-    pixels, several = 0, False
-    # What is wrong with a file `image_from_bytes` says better; only the header is read here.
-    with suppress(Exception), Image.open(io.BytesIO(content)) as picture:
-        pixels = picture.width * picture.height
-        several = picture.format != "MPO" and getattr(picture, "is_animated", False)  # MPO is a phone's photo
+    header = header_from_bytes(content, "the photo")
+    pixels = header.width * header.height
     if pixels > MOST_PIXELS:
         reason = f"it has {pixels / 1e6:.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are looked at"
         raise UnreadableImage("the photo", reason)
-    return image_from_bytes(content, "the photo"), several
+    return image_from_bytes(content, "the photo"), header.several
 
 
 def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:

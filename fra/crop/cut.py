@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.crop.detectors import Detector, Face, make_detector
+from fra.crop.detectors import Detector, Face, make_detector, why_no_face
 from fra.faces import MARGIN
 from fra.faces.geometry import crop_box, five_point_template, similarity_transform, square_box, warp
 from fra.faces.image import UnreadableImage, jpeg_bytes, read_image, write_image
@@ -22,7 +22,6 @@ LARGEST, WIDEST = 4096, 10.0  # size and margin; ours, far beyond any use and be
 
 POINT_COLUMNS = tuple(f"l{axis}{point}" for point in range(1, 6) for axis in "xy")
 COLUMNS = ("photo", "crop", "x1", "y1", "x2", "y2", *POINT_COLUMNS, "score", "reason")
-NO_FACE = "no face"
 UNREADABLE = "unreadable"
 
 Row = tuple[str, ...]
@@ -149,7 +148,7 @@ class Cropper:
             crop = f"crops/{photo.stem}_{number}.jpg" if self.settings.choose == "all" else f"crops/{photo.stem}.jpg"
             write_image(self.out / crop, cut)
             made.append(Made(_row(photo.name, crop=crop, face=face)))
-        return made or [Made(_row(photo.name, reason=NO_FACE))]
+        return made or [Made(_row(photo.name, reason=why_no_face(*image.shape[1:])))]
 
 
 def _row(photo: str, *, crop: str = "", face: Face | None = None, reason: str = "") -> Row:

@@ -14,11 +14,15 @@ from torchvision.transforms.v2 import functional as transforms
 
 from fra.crop import retinaface
 from fra.faces.geometry import whole_box
+from fra.printable import counted
 
 YUNET_VARIABLE = "FRA_YUNET_MODEL"
 LONGER_SIDE = 640
 """Detectors see photos reduced to this longer side, in pixels: the size that RetinaFace with MobileNet was trained at
 (faces.md). On photos of 800 pixels it loses no annotated face (tests/crop/test_crop.py) and is twice as fast."""
+SMALLEST_FACE = 16
+"""Side in pixels of RetinaFace's smallest anchors: much smaller faces cannot be found, some of this size are not."""
+NO_FACE = "no face"
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth of being equal
@@ -110,11 +114,33 @@ def make_detector(name: str, *, min_score: float) -> Detector:
 def reduce(image: UInt8[Tensor, "3 H W"]) -> tuple[UInt8[Tensor, "3 h w"], Float[Tensor, "2"]]:
     """The photo at most LONGER_SIDE large, and how much larger the photo is in x and y (never less than 1)."""
     height, width = image.shape[1:]
-    factor = min(1.0, LONGER_SIDE / max(height, width))
-    size = [max(1, round(height * factor)), max(1, round(width * factor))]
-    if factor == 1:
+    size = reduced_size(height, width)
+    if size == [height, width]:
         return image, torch.ones(2)
     return transforms.resize(image, size, antialias=True), torch.tensor([width / size[1], height / size[0]])
+
+
+def reduced_size(height: int, width: int) -> list[int]:
+    """Height and width at which a photo is searched."""
+    factor = min(1.0, LONGER_SIDE / max(height, width))
+    return [max(1, round(height * factor)), max(1, round(width * factor))]
+
+
+def why_no_face(height: int, width: int) -> str:
+    """The reason why a photo of this size has no face: NO_FACE, and what could not be seen where it was reduced."""
+    small = reduced_size(height, width)
+    if small == [height, width]:
+        return NO_FACE
+    smallest = SMALLEST_FACE * max(height, width) / LONGER_SIDE
+    return (
+        f"{NO_FACE}: the photo was reduced from {width}x{height} to {small[1]}x{small[0]}, "
+        f"where faces smaller than about {smallest:.0f} pixels cannot be found"
+    )
+
+
+def reduced_photos(number: int) -> str:
+    """What a command says of the photos without a face that were reduced."""
+    return f"{counted(number, 'photo')} without a face had to be reduced: small faces in them cannot be found"
 
 
 def to_photo(points: Float[Tensor, "*N"], scale: Float[Tensor, "2"]) -> Float[Tensor, "*N"]:

@@ -4,7 +4,6 @@ After every chunk of photos its rows (and shards) are forced to disk, and only t
 Whatever ends the run, everything up to the position is complete; what follows is cut off when the run goes on.
 """
 
-import csv
 import io
 import os
 import zlib
@@ -13,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from fra.cells import read_cells, write_cells
 from fra.crop.cut import COLUMNS, Row
 from fra.crop.shards import ShardPosition
 from fra.files import read_json, reading, write_json
@@ -54,7 +54,7 @@ class Journal:
 
     def _write(self, rows: Sequence[Row]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_cells(text, rows)
         content = text.getvalue().encode("utf-8", "surrogateescape")  # file names need not be UTF-8
         self._stream.write(content)
         self._size += len(content)
@@ -81,7 +81,7 @@ def read_journal(out: Path) -> Iterator[list[str]]:
             size = int(position["bytes"])
         _sum(table, size, position.get(SUM_OF_TABLE))
     with open(table, newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        rows = csv.reader(_first_lines(stream, size))
+        rows = read_cells(_first_lines(stream, size))
         next(rows, None)
         while True:
             with reading(table, TABLE_AGAIN):

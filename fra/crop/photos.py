@@ -2,14 +2,15 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fra.crop.cut import Photo
-from fra.faces.image import image_files, image_folder
+from fra.data.listing import Account, image_files, image_folder, require_readable
+from fra.faces.image import read_image
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and a temporary name is longer than the final one
 
@@ -23,15 +24,21 @@ class PhotoList:
     """
 
     def __init__(self, *sources: Path) -> None:
-        self.ignored: Counter[str] = Counter()
-        """Endings of the files in the folders that are no photos."""
-        self.files, self.root = _files_and_root(sources, self.ignored)
+        self.account = Account()
+        """What there is in the folders and lists besides."""
+        self.files, self.root = _files_and_root(sources, self.account)
+        self._sources = sources
         marks = np.array([_mark(self._stem(file).casefold()) for file in self.files], dtype=np.uint64)
         values, counts = np.unique(marks, return_counts=True)
         self._shared = frozenset(values[counts > 1].tolist())
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def require_readable(self) -> None:
+        """ValueError when not one of the photos can be read."""
+        reads = (partial(read_image, file) for file in self.files)
+        require_readable(reads, source=" and ".join(map(str, self._sources)))
 
     def digest(self) -> str:
         """Changes when a photo is added, removed or renamed."""
@@ -60,16 +67,18 @@ class PhotoList:
         return os.path.splitext(self._name(file))[0]
 
 
-def _files_and_root(sources: Sequence[Path], ignored: Counter[str]) -> tuple[list[Path], Path]:
+def _files_and_root(sources: Sequence[Path], account: Account) -> tuple[list[Path], Path]:
     """The photos, and the folder they are named from: the input folder, or one that holds everything listed."""
-    files = [file for source in sources for file in image_files(source, ignored=ignored)]
+    files = [file for source in sources for file in image_files(source, account=account)]
     if len(sources) == 1:
         if sources[0].is_dir():
             return files, image_folder(sources[0])
         below = Path(os.path.normpath(sources[0].parent))
         if all(file.is_relative_to(below) for file in files):
             return files, below
+    given = len(files)
     files = [Path(name) for name in dict.fromkeys(os.path.abspath(file) for file in files)]
+    account.repeated += given - len(files)
     return files, Path(os.path.commonpath([file.parent for file in files]))
 
 

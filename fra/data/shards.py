@@ -6,6 +6,7 @@ version 1.0, and that of 0.2 copies local shards to a cache first and holds Pyth
 """
 
 import os
+import stat
 import tarfile
 import weakref
 from array import array
@@ -20,10 +21,12 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from fra.faces.image import EXTENSIONS, UnreadableImage, endings, image_from_bytes
-from fra.files import DamagedFile, atomic, read_arrays, reading
+from fra.faces.decode import MOST_BYTES
+from fra.faces.image import EXTENSIONS, UnreadableImage, endings, image_from_bytes, too_many_bytes
+from fra.files import DamagedFile, atomic, open_regular, read_arrays, reading, regular_descriptor
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes: a header takes one, contents are filled up to a multiple
+INDEX = ".index.npz"
 KEPT_OPEN = 32  # shards that a process keeps open (ours: macOS allows 256 files in all)
 
 
@@ -57,7 +60,7 @@ class Shards:
     def path(self, index: int) -> Path:
         """The member with this index, as if its shard were a folder."""
         shard, (start, _, _) = self._place(index)
-        with suppress(OSError, tarfile.TarError), open(self.files[shard], "rb") as stream:
+        with suppress(OSError, tarfile.TarError), open_regular(self.files[shard]) as stream:
             stream.seek(start)
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 member = tar.next()
@@ -65,14 +68,16 @@ class Shards:
                     return self.files[shard] / member.name
         return self.files[shard] / f"byte {start}"
 
-    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
-        """Read and decode one image. Raises UnreadableImage."""
+    def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
+        """Read and decode one image, `least_side` as for `read_image`. Raises UnreadableImage."""
         shard, (_, offset, size) = self._place(index)
+        if size > MOST_BYTES:
+            raise UnreadableImage(self.path(index), too_many_bytes(size))
         try:
             content = os.pread(self._descriptor(shard), size, offset)
             if len(content) < size:
                 raise UnreadableImage(self.files[shard], "its shard is cut off")
-            return image_from_bytes(content, self.files[shard])
+            return image_from_bytes(content, self.files[shard], least_side=least_side)
         except OSError as error:
             raise UnreadableImage(self.path(index), error.strerror or type(error).__name__) from error
         except UnreadableImage as error:
@@ -86,7 +91,7 @@ class Shards:
         if shard in self._descriptors:
             self._descriptors.move_to_end(shard)
         else:
-            self._descriptors[shard] = os.open(self.files[shard], os.O_RDONLY)
+            self._descriptors[shard] = regular_descriptor(self.files[shard])
             if len(self._descriptors) > KEPT_OPEN:
                 os.close(self._descriptors.popitem(last=False)[1])
         return self._descriptors[shard]
@@ -110,7 +115,7 @@ def _close(descriptors: OrderedDict[int, int]) -> None:
 
 def index_file(shard: Path) -> Path:
     """Where the index of a shard is kept: faces-000000.tar has faces-000000.index.npz beside it."""
-    return shard.with_suffix(".index.npz")
+    return shard.with_suffix(INDEX)
 
 
 def load_index(shard: Path) -> Int64[np.ndarray, "N 3"]:
@@ -137,6 +142,8 @@ def _kept_index(shard: Path) -> Int64[np.ndarray, "N 3"] | None:
     """The index beside the shard, or None when it is absent, damaged, or older than the shard or of another one."""
     try:
         kept, now = index_file(shard).stat(), shard.stat()
+        if not stat.S_ISREG(kept.st_mode):  # a pipe would be waited for
+            return None
         with reading(index_file(shard)):
             arrays = read_arrays(index_file(shard))
             size, entries = int(arrays["shard_bytes"]), arrays["entries"]
@@ -152,7 +159,7 @@ def scan(shard: Path) -> Int64[np.ndarray, "N 3"]:
     entries = array("q")
     key_of_plain = None  # the sample that has had its KEY.jpg
     try:
-        with open(shard, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        with open_regular(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # they would all be kept otherwise
                 folder, name = os.path.split(member.name)

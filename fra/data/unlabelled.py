@@ -4,6 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import yaml
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.data.shards import Shards
-from fra.faces.image import EXTENSIONS, UnreadableImage, image_names, listed_names, named, read_image
+from fra.data.listing import Account, image_names, listed_names, named, require_readable
+from fra.data.shards import INDEX, Shards
+from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
@@ -26,6 +28,8 @@ class Pool(ABC):
 
     crop_settings: dict[str, Any] | None = None
     """The content of `crop.yaml` where `fra crop` made the pool."""
+    account: Account
+    """What there is in the folder or list besides."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -40,8 +44,13 @@ class Pool(ABC):
         """Where the image with this index is; in a shard, as if the shard were a folder."""
 
     @abstractmethod
-    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
-        """The image with this index. Raises UnreadableImage."""
+    def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
+        """The image with this index, `least_side` as for `read_image`. Raises UnreadableImage."""
+
+    def require_readable(self, source: Path | str) -> None:
+        """ValueError when not one of the images, which are from `source`, can be read."""
+        reads = (partial(self.image, index) for index in range(len(self)))
+        require_readable(reads, source=str(source), noun="image")
 
     def read(self, index: int) -> tuple[UInt8[Tensor, "3 _ _"], list[int]]:
         """The image at `index`, or the next readable one after it, and the indices that could not be read.
@@ -69,7 +78,8 @@ class FolderPool(Pool):
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
         self.crop_settings = _crop_settings(path)
-        self.root, names = image_names(path)
+        self.account = Account()
+        self.root, names = image_names(path, account=self.account)
         # All names in one piece of memory: a list of objects would be copied, page by page, into every worker. Tensors,
         # because PyTorch hands them to spawned workers as shared memory.
         text, ends = bytearray(), array("q")
@@ -80,7 +90,8 @@ class FolderPool(Pool):
         except ValueError as error:
             if not path.is_dir():
                 raise
-            hint = f"no faces found in {path}: expected .jpg, .png or .tar in it; did you run `fra crop` first?"
+            met = f" ({'; '.join(self.account.parts())})" if self.account.parts() else ""
+            hint = f"no faces found in {path}: expected .jpg, .png or .tar in it; did you run `fra crop` first?{met}"
             raise ValueError(hint) from error
         self._text = torch.frombuffer(text, dtype=torch.uint8).clone()
         self._ends = torch.frombuffer(ends, dtype=torch.int64).clone()
@@ -97,16 +108,19 @@ class FolderPool(Pool):
         name = self._text[start : int(self._ends[index])].numpy().tobytes()
         return named(self.root, os.fsdecode(name))
 
-    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
-        return read_image(self.path(index))
+    def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
+        return read_image(self.path(index), least_side=least_side)
 
 
 class ShardPool(Pool):
     """The images in .tar shards; `crop_settings` where `fra crop --shards` made them."""
 
-    def __init__(self, files: Iterable[Path], *, crop_settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, files: Iterable[Path], *, crop_settings: dict[str, Any] | None = None, account: Account | None = None
+    ) -> None:
         self.shards = Shards(list(files))
         self.crop_settings = crop_settings
+        self.account = Account() if account is None else account
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -118,8 +132,8 @@ class ShardPool(Pool):
     def path(self, index: int) -> Path:
         return self.shards.path(index)
 
-    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
-        return self.shards.image(index)
+    def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
+        return self.shards.image(index, least_side=least_side)
 
 
 class FirstImages(Pool):
@@ -127,7 +141,7 @@ class FirstImages(Pool):
 
     def __init__(self, pool: Pool, count: int) -> None:
         self.pool, self.count = pool, count
-        self.crop_settings = pool.crop_settings
+        self.crop_settings, self.account = pool.crop_settings, pool.account
 
     def __len__(self) -> int:
         return min(self.count, len(self.pool))
@@ -139,8 +153,8 @@ class FirstImages(Pool):
     def path(self, index: int) -> Path:
         return self.pool.path(index)
 
-    def image(self, index: int) -> UInt8[Tensor, "3 _ _"]:
-        return self.pool.image(index)
+    def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
+        return self.pool.image(index, least_side=least_side)
 
 
 def open_pool(path: Path | str) -> Pool:
@@ -162,14 +176,15 @@ def open_pool(path: Path | str) -> Pool:
         return FolderPool(path)
     settings = _crop_settings(path)
     packed = settings is not None and (path / "shards").is_dir()
-    files = _shards_in(path / "shards" if packed else path)
+    account = Account()
+    files = _shards_in(path / "shards" if packed else path, account)
     if packed and not files:
         raise ValueError(f"no faces found in {path}: `fra crop --shards` found none, or was interrupted (use --resume)")
-    return ShardPool(files, crop_settings=settings) if files else FolderPool(path)
+    return ShardPool(files, crop_settings=settings, account=account) if files else FolderPool(path)
 
 
-def _shards_in(folder: Path) -> list[Path]:
-    """The shards in a folder (not below it), in sorted order."""
+def _shards_in(folder: Path, account: Account) -> list[Path]:
+    """The shards in a folder (not below it), in sorted order; what lies beside them goes into `account`."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     shards = sorted(name for name in names if _is_shard(name))
@@ -178,6 +193,11 @@ def _shards_in(folder: Path) -> list[Path]:
         raise ValueError(
             f"{folder} holds shards ({shards[0]}) and images ({image}): separate them, or list one kind in a .txt file"
         )
+    for name in names:
+        if (folder / name).is_dir():
+            account.ignored["folder"] += 1
+        elif not _is_shard(name) and not name.endswith(INDEX):
+            account.ignored[os.path.splitext(name)[1].lower() or "without ending"] += 1
     return [folder / name for name in shards]
 
 

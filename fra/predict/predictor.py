@@ -17,15 +17,17 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import fra
-from fra.crop.cut import Photo
-from fra.crop.detectors import Face, make_detector
+from fra.crop.cut import UNREADABLE, Photo
+from fra.crop.detectors import NO_FACE, Face, make_detector, reduced_photos, why_no_face
 from fra.crop.photos import PhotoList
 from fra.data.framing import Framing, Whole, framing_of
+from fra.data.listing import Account, closing_line, image_names
 from fra.faces.geometry import invert_matrix, transform_points
-from fra.faces.image import UnreadableImage, image_names, read_image, write_image
+from fra.faces.image import UnreadableImage, read_image, write_image
 from fra.files import atomic, claim_folder
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
+from fra.printable import counted, printable
 from fra.training.devices import choose_device
 from fra.transfer.features import encoder_fingerprint
 
@@ -135,14 +137,15 @@ def predict(
     began = time.monotonic()
     sources, complaints = usable(photos)
     for complaint in complaints:
-        print(f"fra: {complaint}", file=sys.stderr)
+        print(f"fra: {printable(complaint)}", file=sys.stderr)
     if not sources:
         raise ValueError("there is no photo to look at: give photos, folders of them, or .txt lists")
     for source in sources:
         if out is not None and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise ValueError(f"{out} lies inside the photos {source}: choose another --out")
     found = PhotoList(*sources)
-    _require_readable(found)
+    found.require_readable()
+    found.account.refused += len(complaints)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, device=device)
     question = _question(found, predictor, detector, min_score)
     summary = Summary(list(predictor.models))
@@ -150,7 +153,7 @@ def predict(
         for entry in _answered(out, question):
             summary.add(entry)
     kept = summary.photos
-    with _record(out, question) as write:
+    with _record(out, question, found.account) as write:
         for photo, image, seen in _look(found, predictor, kept, quiet):
             if out is not None and isinstance(image, Tensor) and seen:
                 write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
@@ -160,7 +163,7 @@ def predict(
     for name, reason in summary.unreadable:
         print(f"fra: {UnreadableImage(found.root / name, reason)}", file=sys.stderr)
     if not quiet:
-        summary.show(time.monotonic() - began, out, kept)
+        summary.show(time.monotonic() - began, out, kept, found.account)
 
 
 def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
@@ -176,20 +179,6 @@ def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
             except ValueError as error:
                 complaints.append(str(error))
     return sources, complaints
-
-
-def _require_readable(found: PhotoList) -> None:
-    """Raises ValueError when no photo can be read, after a line for each."""
-    problems = []
-    for [photo] in found.chunks(0, 1):
-        try:
-            read_image(photo.path)
-            return
-        except UnreadableImage as error:
-            problems.append(error)
-    for problem in problems:
-        print(f"fra: {problem}", file=sys.stderr)
-    raise ValueError(f"nothing to look at: of {_count(len(problems), 'photo')} none can be read")
 
 
 Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
@@ -261,6 +250,8 @@ def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], 
     entry: Entry = {"photo": photo.name, "width": image.shape[2], "height": image.shape[1]}
     if pictures and seen:
         entry["picture"] = _picture(photo)
+    if not seen and (reason := why_no_face(*image.shape[1:])) != NO_FACE:
+        entry["no_face"] = reason.removeprefix(f"{NO_FACE}: ")
     entry["faces"] = [
         {
             "box": one.face.box.tolist(),
@@ -315,7 +306,7 @@ def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
 
 
 @contextmanager
-def _record(out: Path | None, question: dict[str, Any]) -> Iterator[Callable[[Entry], None]]:
+def _record(out: Path | None, question: dict[str, Any], account: Account) -> Iterator[Callable[[Entry], None]]:
     """The journal, to which one line per photo is added, and from it in the end `predictions.json`.
 
     No number of photos fills the memory, and whatever ends the run, the photos before are answered.
@@ -332,7 +323,8 @@ def _record(out: Path | None, question: dict[str, Any]) -> Iterator[Callable[[En
         if stream.tell() == 0:
             write(question)
         yield write
-    head = json.dumps({name: value for name, value in question.items() if name != "photos"})
+    kept = {name: value for name, value in question.items() if name != "photos"}
+    head = json.dumps({**kept, "not_photos": account.record()})
     with (
         open(out / JOURNAL, encoding="utf-8") as journal,
         atomic(out / "predictions.json") as temporary,
@@ -359,14 +351,14 @@ class Summary:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.tasks = tasks
-        self.photos = self.faces = self.without = 0
+        self.photos = self.faces = self.without = self.reduced = 0
         self.cropped: list[str] = []
         self.unreadable: list[tuple[str, str]] = []
         self.rows: list[tuple[str, ...]] = []
 
     def add(self, entry: Entry) -> None:
         name, faces = entry["photo"], entry["faces"]
-        shown = os.fsencode(name).decode("utf-8", "replace")
+        shown = printable(name)
         self.photos += 1
         self.faces += len(faces)
         if "unreadable" in entry:
@@ -374,7 +366,8 @@ class Summary:
             return
         if not faces:
             self.without += 1
-            self.rows.append((shown, "", "no face", *[""] * len(self.tasks)))
+            self.reduced += "no_face" in entry
+            self.rows.append((shown, "", NO_FACE, *[""] * len(self.tasks)))
             if _sized_like_a_crop(entry["height"], entry["width"]):
                 self.cropped.append(shown)
         for number, face in enumerate(faces, 1):
@@ -382,7 +375,7 @@ class Summary:
             self.rows.append((shown if number == 1 else "", str(number), f"{face['score']:.2f}", *cells))
         del self.rows[SHOWN_ROWS:]
 
-    def show(self, seconds: float, out: Path | None, kept: int) -> None:
+    def show(self, seconds: float, out: Path | None, kept: int, account: Account) -> None:
         from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
@@ -397,22 +390,25 @@ class Summary:
         hidden = self.faces + self.without - len(self.rows)
         if hidden > 0:
             console.print(f"{hidden:,} more rows are not shown")
-        found = f"{_count(self.faces, 'face')} in {_count(self.photos, 'photo')}"
+        found = f"{counted(self.faces, 'face')} in {counted(self.photos, 'photo')}"
         parts = [f"{found}, {(self.photos - kept) / seconds:.1f} photos a second"]
         parts += [f"{kept:,} answered before"] if kept else []
-        parts += [f"{self.without:,} without a face"] if self.without else []
-        parts += [f"{len(self.unreadable):,} unreadable"] if self.unreadable else []
         console.print("; ".join(parts))
+        skipped = {NO_FACE: self.without, UNREADABLE: len(self.unreadable)}
+        used = self.photos - sum(skipped.values())
+        console.print(escape(closing_line(account, used=used, skipped=skipped)), soft_wrap=True)
+        if self.reduced:
+            console.print(f"{reduced_photos(self.reduced)} (predictions.json says how small)", soft_wrap=True)
         if self.cropped:
             first, others = escape(self.cropped[0]), len(self.cropped) - 1
             who = f"{first} and {others:,} more look like crops" if others else f"{first} looks like a crop"
             console.print(f"{who} of a face already: for such pictures add --detector none")
-        where = f"all of it is in {out}" if out else "add --out DIR to keep predictions.json and annotated pictures"
+        where = (
+            f"all of it is in {printable(out)}"
+            if out
+            else "add --out DIR to keep predictions.json and annotated pictures"
+        )
         console.print(escape(where))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:

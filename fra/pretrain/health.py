@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fra.faces.image import image_files, read_image, to_input
+from fra.data.listing import image_files
+from fra.faces.image import read_image, to_input
 from fra.models.encoder import Encoder
 from fra.models.region_head import RegionModel, RegionOutput
 from fra.models.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
@@ -186,7 +187,7 @@ def read_pairs(folder: Path, size: int) -> Pairs:
 
 
 def _read_all(files: list[Path], size: int) -> Tensor:
-    return torch.stack([to_input(read_image(path), size) for path in files]).float() / 255
+    return torch.stack([to_input(read_image(path, least_side=size), size) for path in files]).float() / 255
 
 
 def _in_batches(network: Any, inputs: Tensor, *, batch: int = 128) -> Tensor:

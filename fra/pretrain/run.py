@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fra import __version__
+from fra.data.listing import closing_line
 from fra.data.unlabelled import FirstImages, Pool, open_pool
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
@@ -41,6 +42,7 @@ from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.printable import printable
 from fra.recipe import Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
@@ -112,6 +114,7 @@ def compile_encoders(method: Method) -> None:
 def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
     """The faces that the recipe uses of those in a folder, list or shards. ValueError when there are none."""
     pool = open_pool(faces)
+    pool.require_readable(faces)
     return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
 
 
@@ -214,6 +217,8 @@ def pretrain(
             f" {how.schedule.epochs} epochs of {steps_per_epoch:,} steps of {recipe.batch_size} faces,"
             f" on {fabric.world_size} x {fabric.device.type} in {precision}"
         )
+        if beside := pool.account.parts():
+            print("; ".join(beside))
     watch = Watch(recipe, pool, out, fabric, loaders, side_sets)
     steps = fit(
         method,
@@ -225,6 +230,7 @@ def pretrain(
     )
     _finish(recipe, pool, method, out, steps=steps, work=work)
     if not quiet:
+        print(faces_line(pool, out))
         print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
     fabric.barrier()
     return out
@@ -331,7 +337,7 @@ class Watch:
 
     def _list_unreadable(self) -> None:
         """Add the images met so far that could not be read; a resumed run keeps what was listed before."""
-        met = {str(path) for loader in self.loaders for path in loader.unreadable.values()}
+        met = {printable(path) for loader in self.loaders for path in loader.unreadable.values()}
         known = set(unreadable_faces(self.out))
         if met - known:
             write_text(self.out / "unreadable.txt", "".join(f"{path}\n" for path in sorted(met | known)))
@@ -377,6 +383,14 @@ def unreadable_faces(out: Path) -> list[str]:
     return read_text(table, "remove it, and what it lists is forgotten").splitlines() if table.exists() else []
 
 
+def faces_line(pool: Pool, out: Path) -> str:
+    """The closing line: what became of all that was given."""
+    unreadable = len(unreadable_faces(out))
+    beyond = len(pool.pool) - len(pool) if isinstance(pool, FirstImages) else 0
+    skipped = {"unreadable, see unreadable.txt": unreadable, "beyond max_faces": beyond}
+    return closing_line(pool.account, used=len(pool) - unreadable, skipped=skipped, noun="face")
+
+
 def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, steps: int, work: float) -> None:
     """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
     table = out / "log.csv"
@@ -398,6 +412,7 @@ def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, st
         seconds=round(seconds, 1),
         pairs_per_second=round(sum(pairs) / max(seconds, 1e-9), 2),
         unreadable=unreadable_faces(out),
+        not_faces=pool.account.record(),
     )
     write_json(out / "summary.json", summary, indent=2)
     write_card(out, summary, run_metadata(recipe, pool))

@@ -3,16 +3,19 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fra.data.listing import Account, closing_line
 from fra.data.unlabelled import Pool, open_pool
 from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder
 from fra.models.region_head import RegionModel
+from fra.printable import printable
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
@@ -32,6 +35,8 @@ class RegionsSummary:
     entropy: float
     skipped: list[tuple[str, str]]
     """Files that could not be read, with the reason."""
+    not_faces: dict[str, Any]
+    """What there was beside the faces (`Account.record`)."""
     drawn: int
     """Faces in regions.png."""
     files: list[str]
@@ -59,7 +64,7 @@ def draw_regions(
     if top < 1:
         raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
     pool = open_pool(faces)
-    _require_readable(pool, faces)
+    pool.require_readable(faces)
     region_model = load_region_model(model, quiet=quiet)
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
@@ -88,29 +93,18 @@ def draw_regions(
         map_cosine=found.map_cosine,
         entropy=found.entropy,
         skipped=seen.skipped,
+        not_faces=pool.account.record(),
         drawn=len(drawn),
         files=[*written, "regions.json"],
     )
     with atomic(out / "regions.json") as temporary:
         temporary.write_text(json.dumps({"model": Path(model).name, **asdict(summary)}, indent=2) + "\n")
     if not quiet:
-        print(describe(summary, out))
+        print(describe(summary, out, pool.account))
     return summary
 
 
-def _require_readable(pool: Pool, faces: Path) -> None:
-    """Raises ValueError when no face can be read."""
-    reasons = []
-    for place in range(len(pool)):
-        try:
-            pool.image(place)
-            return
-        except UnreadableImage as error:
-            reasons.append(error.reason)
-    raise ValueError(f"none of the {len(pool)} images in {faces} can be read; the first: {reasons[0]}")
-
-
-def describe(summary: RegionsSummary, out: Path) -> str:
+def describe(summary: RegionsSummary, out: Path, account: Account) -> str:
     """The few lines a person reads after the command."""
     undecided = float(np.log(summary.regions))
     shares = "  ".join(f"{index + 1}: {share:.0%}" for index, share in enumerate(summary.shares))
@@ -124,10 +118,12 @@ def describe(summary: RegionsSummary, out: Path) -> str:
         lines.append("the pixels have not chosen any region: the pictures stretch differences that are next to nothing")
     if summary.drawn < summary.faces:
         lines.append(f"drawn: {summary.drawn} of the faces, spread over the set")
-    lines += [f"skipped {name}: {reason}" for name, reason in summary.skipped[:5]]
+    lines += [f"skipped {printable(name)}: {reason}" for name, reason in summary.skipped[:5]]
     if len(summary.skipped) > 5:
         lines.append(f"... and {len(summary.skipped) - 5} more, all in regions.json")
-    lines.append(f"{', '.join(summary.files)} in {out}")
+    skipped = {"unreadable": len(summary.skipped)}
+    lines.append(closing_line(account, used=summary.faces, skipped=skipped, noun="face"))
+    lines.append(f"{', '.join(summary.files)} in {printable(out)}")
     return "\n".join(lines)
 
 
@@ -160,7 +156,7 @@ def _look(model: RegionModel, pool: Pool, device: str, rows: int, *, batch: int 
     readable = -1
     for place in range(len(pool)):
         try:
-            original = pool.image(place)
+            original = pool.image(place, least_side=max(size, draw.TILE))
         except UnreadableImage as reason:
             seen.skipped.append((str(reason.path), reason.reason))
         else:
@@ -175,5 +171,5 @@ def _look(model: RegionModel, pool: Pool, device: str, rows: int, *, batch: int 
             seen.scores.append(output.scores.float().cpu())
             waiting = []
     if seen.names and not seen.images:  # every face that was to be drawn is unreadable
-        seen.images[len(seen.names) - 1] = to_input(pool.image(readable), draw.TILE)
+        seen.images[len(seen.names) - 1] = to_input(pool.image(readable, least_side=draw.TILE), draw.TILE)
     return seen

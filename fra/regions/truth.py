@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 
 from fra.data.datasets.w300 import picture_of, pts_files, read_pts
@@ -105,8 +104,8 @@ def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
         part_of[[REGION_NAMES.index(region) for region in regions]] = index
     for name in _progress(names, quiet):
         images.append(to_input(read_image(root / "images" / name), size))
-        with Image.open(root / "regions" / f"{Path(name).stem}.png") as truth:
-            parts.append(torch.from_numpy(part_of[np.asarray(truth)]))
+        drawn = read_image(root / "regions" / f"{Path(name).stem}.png")[0]  # grey: the region's number
+        parts.append(torch.from_numpy(part_of[drawn.numpy()]))
     split = np.array([rows[number]["split"] for number in used])
     train, test = (torch.from_numpy(np.flatnonzero(split == word)) for word in ("train", "test"))
     return ScoredFaces(torch.stack(images), place_in_image(points, parts[0].shape[1]), train, test, torch.stack(parts))

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fra.faces import pictures
+from fra.faces.image import UnreadableImage, read_image
 from fra.files import atomic
 from fra.regions import draw
 from fra.regions import heatmaps as measure
@@ -249,10 +250,9 @@ def _sheet_of_snapshots(run: PretrainRun) -> str:
 def _regions(run: RegionsRun, *, moving: bool) -> dict[str, Any]:
     sheet = None
     if run.sheet is not None:
-        with Image.open(run.sheet) as image:
-            drawn = int(run.numbers.get("drawn") or 0)
-            whole = pictures.from_pillow(image)
-            sheet = embed(draw.first_rows(whole, drawn, ROWS) if drawn else whole)
+        drawn = int(run.numbers.get("drawn") or 0)
+        whole = read_image(run.sheet)
+        sheet = embed(draw.first_rows(whole, drawn, ROWS) if drawn else whole)
     return {
         "run": run,
         "sheet": sheet,
@@ -290,9 +290,8 @@ def embed_file(path: Path | None) -> str | None:
     if path.suffix.lower() == ".gif":
         return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
     try:
-        with Image.open(path) as stored:
-            return embed(pictures.from_pillow(stored))
-    except OSError:
+        return embed(read_image(path))
+    except UnreadableImage:
         return None
 
 

@@ -175,11 +175,11 @@ def test_what_cannot_be_shown_is_one_plain_sentence(
     assert said("half.png").startswith("This file cannot be shown: ")
     Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
     assert said("huge.png") == "This file cannot be shown: it has 81 megapixels, and at most 80 are looked at."
-    Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")  # Pillow itself refuses it
-    assert said("bomb.png").startswith("This file cannot be shown: Image size (180000000 pixels) exceeds limit")
+    Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")
+    assert said("bomb.png").startswith("This file cannot be shown: it has 180 megapixels")
     frames = [Image.new("RGB", (500, 80), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert said("moving.gif") == "The file holds several pictures; this is the first. No face was found."
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    assert said("moving.webp") == "The file holds several pictures; this is the first. No face was found."
     write_image(tmp_path / "crop.png", draw_face(2, size=64).image)
     assert said("crop.png").endswith("If it is a crop of a face already, start `fra app` with --detector none.")
 

@@ -26,9 +26,9 @@ from tiny_runs import same_bits
 from fra.crop import detectors, shards
 from fra.crop.run import crop
 from fra.data import shards as reading
+from fra.data.listing import image_files
 from fra.data.shards import Shards, index_file, load_index
 from fra.data.unlabelled import FolderPool, Pool, ShardPool, open_pool
-from fra.faces.image import image_files
 from fra.pretrain.loader import Batch, EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 
@@ -386,7 +386,7 @@ def test_input_that_is_no_pool_of_shards_is_one_clear_line(tmp_path: Path):
         "torn.tar": f"is not a whole .tar .no member begins at byte {second}",
         "zip.tar": "unpack it if it is compressed",
         "empty.tar": "is not a whole .tar",
-        "texts.tar": "no images in .*texts.tar: expected .bmp, .jpeg, .jpg",
+        "texts.tar": "no images in .*texts.tar: expected .*[.]jpg",
         "none": "no faces found in .*none: .* --resume",
     }.items():
         with pytest.raises(ValueError, match=message):

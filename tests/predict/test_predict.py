@@ -276,6 +276,7 @@ def test_lists_patterns_and_single_photos_are_the_same_photos(
         options = [*runs, "--detector", "told", "--device", "cpu", "--quiet", "--out", str(out)]
         assert cli.main(["predict", *given, *options]) == 0
         answers.append(json.loads((out / "predictions.json").read_text()))
+        assert answers[-1].pop("not_photos")["repeated"] == (number == 2)
     assert [photo["photo"] for photo in answers[0]["photos"]] == ["a.jpg", "sub/a.png"]
     assert answers[0] == answers[1] == answers[2]
 
@@ -287,7 +288,7 @@ def test_what_is_no_photo_is_said_and_the_others_go_on(photos: Path) -> None:
     sources, complaints = usable([photos / "gone.jpg", photos / "a.jpg", empty, photos / "notes.csv", f"{photos}/b*"])
     assert sources == [photos / "a.jpg", photos / "broken.jpg"]
     assert [complaint.split(str(photos))[0] for complaint in complaints] == [
-        "there is nothing at ",
+        "no such file or folder: ",
         "no images below ",
         "",
     ]
@@ -306,7 +307,7 @@ def test_nothing_to_do_is_exit_status_2(
     assert len(lines) == 2
     assert "there is no photo to look at" in lines[1]
     lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told", "--out", tmp_path / "out")
-    assert "of 1 photo none can be read" in lines[1]
+    assert lines == [f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"]
     assert not (tmp_path / "out").exists()  # free for the right photo
     assert "finished run folder" in fails(capsys, photos, "--task", photos)[0]
     assert "choose one of retinaface" in fails(capsys, photos, *runs, "--detector", "mine")[0]

@@ -21,7 +21,7 @@ from torch import Tensor
 from fra.data.labelled import Dataset, LabelledFaces, splits_of
 from fra.data.layout import find_layout
 from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
-from fra.faces.image import write_image
+from fra.faces.image import read_header, write_image
 from fra.faces.points import place_in_image
 from fra.files import MARK, claim_folder, read_rows, write_rows
 from fra.processes import available_cores, helper_pool
@@ -51,8 +51,7 @@ def read(folder: Path) -> LabelledFaces:
         raise ValueError(f"{root / 'labels.csv'} lists no drawn faces: draw some with `fra data synthetic`")
     names = tuple(name for name in rows[0] if name not in known)
     points = _read_points(root / "landmarks.npz")
-    with Image.open(root / "images" / rows[0]["file"]) as first:
-        size = first.width
+    size = read_header(root / "images" / rows[0]["file"]).width
     return LabelledFaces(
         name="synthetic",
         root=root / "images",

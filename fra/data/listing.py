@@ -1,0 +1,283 @@
+"""The door for photos and faces: what there is in folder trees, lists and single files, and an account of all the rest.
+
+Every command that reads photos lists them here and closes with `closing_line`, so that nothing that was given is
+passed over without a word.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fra.faces.decode import KINDS, kind_of
+from fra.faces.image import EXTENSIONS, UnreadableImage, endings
+from fra.files import open_regular
+from fra.printable import counted, printable
+from fra.text import lines_of
+
+ENDINGS_SHOWN, FOLDERS_SHOWN = 8, 3
+FOLDERS_KEPT = 1000  # ours: how many folders that may not be entered are remembered by name
+
+
+@dataclass
+class Account:
+    """What was met while photos were listed and is not among them."""
+
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Files by their ending, in lower case."""
+    hidden: int = 0
+    """Folders and files with an image's ending whose name begins with a dot."""
+    repeated: int = 0
+    """Lines of a list that name a photo again, and links to folders that are listed anyway."""
+    refused: int = 0
+    """What was named on the command line and holds no photo; a line of its own says why."""
+    closed: int = 0
+    """Folders that could not be entered."""
+    closed_folders: list[tuple[str, str]] = field(default_factory=list)
+    """The first FOLDERS_KEPT of them, each with the reason."""
+
+    def close(self, folder: str, error: OSError) -> None:
+        """Count a folder that could not be entered, or read to its end."""
+        self.closed += 1
+        if len(self.closed_folders) < FOLDERS_KEPT:
+            self.closed_folders.append((folder, error.strerror or type(error).__name__))
+
+    def parts(self) -> list[str]:
+        """What there is to say, for people; nothing where every file was a photo."""
+        parts = []
+        if self.closed:
+            shown = [f"{printable(folder)}: {reason}" for folder, reason in self.closed_folders[:FOLDERS_SHOWN]]
+            more = ["..."] if self.closed > FOLDERS_SHOWN else []
+            parts.append(f"{counted(self.closed, 'folder')} could not be entered ({', '.join(shown + more)})")
+        if self.ignored:
+            common = sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))
+            kinds = [f"{count:,} {printable(ending)}" for ending, count in common[:ENDINGS_SHOWN]]
+            others = sum(count for _, count in common[ENDINGS_SHOWN:])
+            kinds += [counted(others, "other")] if others else []
+            parts.append(f"ignored: {', '.join(kinds)} (only files that end in {endings()} are read)")
+        if self.refused:
+            parts.append(f"{self.refused:,} of what was named cannot be used")
+        if self.hidden:
+            parts.append(f"{self.hidden:,} hidden")
+        if self.repeated:
+            parts.append(f"{self.repeated:,} listed twice")
+        return parts
+
+    def record(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "ignored": {printable(ending): count for ending, count in sorted(self.ignored.items())},
+            "hidden": self.hidden,
+            "repeated": self.repeated,
+            "refused": self.refused,
+            "closed_folders": [
+                {"folder": printable(folder), "reason": reason} for folder, reason in self.closed_folders
+            ],
+        }
+
+
+def closing_line(account: Account, *, used: int, skipped: Mapping[str, int], noun: str = "photo") -> str:
+    """Everything that was given, in one line: used, skipped by reason, ignored by ending, not entered.
+
+    `skipped` counts by reason, without the files' own details.
+    """
+    total = used + sum(skipped.values())
+    parts = [f"{used:,} used", *(f"{count:,} skipped ({reason})" for reason, count in skipped.items() if count)]
+    return "; ".join([f"{counted(total, noun)}: {', '.join(parts)}", *account.parts()])
+
+
+# --- what there is
+
+
+def image_files(path: Path | str, *, account: Account | None = None) -> list[Path]:
+    """The images of a folder tree in sorted order, of a .txt list in its own order, or one single image.
+
+    A folder made by `fra crop` stands for the `crops` inside it. Hidden files and folders are left out, links are
+    followed, a folder that is reached again is not listed again. Lines of a list are relative to the list's folder;
+    blank lines and lines that begin with # do not count, and a path that appears twice counts once. Whether a file can
+    be read is found out by reading it. What is not among the images goes into `account`. ValueError when there is
+    nothing at `path`, or no image in it.
+    """
+    root, names = image_names(path, account=account)
+    return [named(root, name) for name in names]
+
+
+def image_names(path: Path | str, *, account: Account | None = None) -> tuple[str, Iterator[str]]:
+    """What `image_files` finds, one after the other: a folder, and names that are relative to it (or absolute).
+
+    For pools that are too large for a list of paths. The errors of `image_files` come when the first name is asked for.
+    """
+    path, account = Path(path), Account() if account is None else account
+    if path.is_dir():
+        folder = image_folder(path)
+        return str(folder), _names_below(folder, account)
+    if not os.path.lexists(path):
+        raise ValueError(f"no such file or folder: {printable(path)} (give a folder of images, or a .txt list of them)")
+    if path.suffix.lower() == ".txt":
+        return os.path.normpath(path.parent), listed_names(path, account=account)
+    if path.suffix.lower() not in EXTENSIONS and not _holds_an_image(path):
+        raise ValueError(f"{printable(path)} is neither an image nor a folder nor a .txt list: expected {endings()}")
+    return str(path.parent), iter([path.name])
+
+
+def _holds_an_image(path: Path) -> bool:
+    """Whether a file that was given by itself is an image by its content, whatever its name."""
+    try:
+        with open_regular(path) as stream:
+            return kind_of(stream.read(200)) in KINDS
+    except OSError as error:
+        raise ValueError(f"cannot read {printable(path)}: {error.strerror or error}") from error
+
+
+def named(root: str, name: str) -> Path:
+    """The path of a name that `image_names` gave."""
+    path = os.path.join(root, name)
+    return Path(os.path.normpath(path) if name.startswith("..") else path)
+
+
+def image_folder(path: Path | str) -> Path:
+    """The folder itself, or the `crops` inside a folder made by `fra crop`, beside which its contact sheet lies.
+
+    ValueError when `fra crop` packed the crops in shards.
+    """
+    path = Path(path)
+    made_by_crop = os.path.isfile(path / "crop.yaml")  # False too where the folder may not be entered
+    if made_by_crop and (path / "shards").is_dir():
+        raise ValueError(
+            f"the crops in {printable(path)} are packed in shards, which `fra pretrain` and `fra regions` read; "
+            f"for anything else unpack some: `tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
+        )
+    return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
+
+
+def listed_names(path: Path, *, account: Account | None = None) -> Iterator[str]:
+    """The lines of a .txt list as `image_files` understands them, relative to the list's folder or absolute."""
+    seen: set[bytes] = set()  # short digests: a million paths would take several times as much
+    for line in map(str.strip, lines_of(path)):
+        if not line or line.startswith("#"):
+            continue
+        name = os.path.normpath(line)
+        where = os.path.normpath(os.path.join(path.parent, name))
+        digest = hashlib.blake2b(os.fsencode(where), digest_size=8).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield name
+        elif account is not None:
+            account.repeated += 1
+    if not seen:
+        raise ValueError(f"the list {printable(path)} is empty: expected one image path a line")
+
+
+def _names_below(folder: Path, account: Account) -> Iterator[str]:
+    """The images below a folder, relative to it, in the order of their paths."""
+    found = False
+    for name in _walk(str(folder), account):
+        found = True
+        yield name
+    if not found:
+        met = f" ({'; '.join(account.parts())})" if account.parts() else ""
+        raise ValueError(f"no images below {printable(folder)}: expected files that end in {endings()}{met}")
+
+
+def _walk(root: str, account: Account) -> Iterator[str]:
+    seen: set[str] = set()  # a linked folder is followed, a circle of links is not
+    waiting = [""]  # the next one last; folders end with a separator
+    while waiting:
+        name = waiting.pop()
+        if name and not name.endswith(os.sep):
+            yield name
+            continue
+        here = os.path.join(root, name.rstrip(os.sep)) if name else root
+        real = os.path.realpath(here)
+        if real in seen:
+            account.repeated += 1
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(here) as entries:
+                found = [kept for entry in entries if (kept := _kept(entry, account)) is not None]
+        except OSError as error:
+            account.close(here, error)
+            continue
+        waiting += [os.path.join(name, each) for each in sorted(found, key=_without_separator, reverse=True)]
+
+
+def _without_separator(name: str) -> str:
+    return name.rstrip(os.sep)
+
+
+def _kept(entry: "os.DirEntry[str]", account: Account) -> str | None:
+    """The name of an image, or of a folder with a separator behind it; None for what is counted instead."""
+    folder, ending = _is_folder(entry), os.path.splitext(entry.name)[1].lower()
+    if entry.name.startswith("."):  # .DS_Store and the like are no loss
+        account.hidden += folder or ending in EXTENSIONS
+        return None
+    if folder:
+        return entry.name + os.sep
+    if ending not in EXTENSIONS:
+        account.ignored[ending or "without ending"] += 1
+        return None
+    return entry.name
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+# --- whether anything can be read
+
+
+def require_readable(reads: Iterable[Callable[[], object]], *, source: str, noun: str = "photo") -> None:
+    """ValueError when none of the images can be read; each of `reads` reads one, or raises UnreadableImage.
+
+    Stops at the first that can be read. The message names the first file as it was looked for, and what may be wrong
+    with the list that names it.
+    """
+    first, count = None, 0
+    for read in reads:
+        count += 1
+        try:
+            read()
+            return
+        except UnreadableImage as error:
+            first = first or error
+    if first is None:
+        raise ValueError(f"there is no {noun} in {printable(source)}")
+    where = os.path.abspath(first.path)
+    if source == str(first.path):
+        raise first
+    none = "nothing" if count == 1 else f"none of the {counted(count, noun)}"
+    which = "" if count == 1 else "the first is "
+    raise ValueError(
+        f"{none} in {printable(source)} can be read: {which}{printable(where)} ({first.reason}){_hint(where)}"
+    )
+
+
+def _hint(where: str) -> str:
+    """What may be wrong with the name of a file that is not there."""
+    folder, name = os.path.split(where)
+    if os.path.lexists(where):
+        return ""
+    if "\\" in name:
+        return "; the path is written as in Windows: write / in place of \\, and a folder in place of a drive"
+    if "://" in where or ":/" in where:
+        return "; only files are read: download it first"
+    for sign, what in (("\t", "a tab"), (",", "a comma"), (";", "a semicolon"), ("|", "a bar"), (" ", "a blank")):
+        before, found, behind = name.partition(sign)
+        if found and behind and os.path.splitext(before)[1].lower() in EXTENSIONS:
+            return f"; a label or the like stands behind the name, after {what}: give one path a line and nothing else"
+    if set("\"'") & {name[-1:], where.removeprefix(os.getcwd() + os.sep)[:1]}:
+        return "; write the path without quotation marks"
+    if f"{os.sep}~" in folder:
+        return "; write the whole path in place of ~"
+    parts = where.split(os.sep)
+    for start in range(1, len(parts)):
+        if os.path.lexists(there := os.path.join(*parts[start:])):
+            return f"; {printable(there)} is there, but the lines of a list are relative to the list's own folder"
+    return ""
