@@ -8,7 +8,7 @@ apostrophe off again.
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO
+from io import TextIOBase
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # spreadsheets of East Asia take the wide ones too
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE)
@@ -26,7 +26,7 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def write_cells(stream: TextIO, rows: Iterable[Sequence[object]]) -> None:
+def write_cells(stream: TextIOBase, rows: Iterable[Sequence[object]]) -> None:
     """Add rows to a stream that was opened with newline=""."""
     plain = csv.writer(stream, lineterminator="\n")
     quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)

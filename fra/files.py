@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TypeVar
 
 from fra.cells import read_cells, write_cells
 from fra.lock import is_claim, only_writer
@@ -450,7 +450,7 @@ def _row_sum(columns: Sequence[str], cells: Sequence[str]) -> str:
     return checksum("\0".join([*columns, *cells]).encode("utf-8", "surrogateescape"))
 
 
-def _table(path: Path | str, mode: Literal["r", "a", "w"]) -> TextIO:
+def _table(path: Path | str, mode: Literal["r", "a", "w"]) -> io.TextIOWrapper:
     return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")  # names of files need not be UTF-8
 
 

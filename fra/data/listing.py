@@ -9,8 +9,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
@@ -184,43 +185,49 @@ def _names_below(folder: Path, account: Account) -> Iterator[str]:
 
 def _walk(root: str, account: Account) -> Iterator[str]:
     seen: set[str] = set()  # a linked folder is followed, a circle of links is not
-    waiting = [""]  # the next one last; folders end with a separator
+    waiting = [_Found("", os.path.realpath(root))]  # the next one last
     while waiting:
-        name = waiting.pop()
-        if name and not name.endswith(os.sep):
-            yield name
+        found = waiting.pop()
+        if found.real is None:
+            yield found.name
             continue
-        here = os.path.join(root, name.rstrip(os.sep)) if name else root
-        real = os.path.realpath(here)
-        if real in seen:
+        if found.real in seen:
             account.repeated += 1
             continue
-        seen.add(real)
+        seen.add(found.real)
+        here = os.path.join(root, found.name) if found.name else root
         try:
             with os.scandir(here) as entries:
-                found = [kept for entry in entries if (kept := _kept(entry, account)) is not None]
+                inside = [kept for entry in entries if (kept := _kept(entry, found, account)) is not None]
         except OSError as error:
             account.close(here, error)
             continue
-        waiting += [os.path.join(name, each) for each in sorted(found, key=_without_separator, reverse=True)]
+        waiting += sorted(inside, key=attrgetter("name"), reverse=True)
 
 
-def _without_separator(name: str) -> str:
-    return name.rstrip(os.sep)
+class _Found(NamedTuple):
+    """An image, or a folder with its real path, by its name below the root."""
+
+    name: str
+    real: str | None = None
 
 
-def _kept(entry: "os.DirEntry[str]", account: Account) -> str | None:
-    """The name of an image, or of a folder with a separator behind it; None for what is counted instead."""
+def _kept(entry: "os.DirEntry[str]", parent: _Found, account: Account) -> _Found | None:
+    """An image or a folder; None for what is counted instead."""
     folder, ending = _is_folder(entry), os.path.splitext(entry.name)[1].lower()
     if entry.name.startswith("."):  # .DS_Store and the like are no loss
         account.hidden += folder or ending in EXTENSIONS
         return None
+    name = os.path.join(parent.name, entry.name)
     if folder:
-        return entry.name + os.sep
+        assert parent.real is not None
+        return _Found(
+            name, os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(parent.real, entry.name)
+        )
     if ending not in EXTENSIONS:
         account.ignored[ending or "without ending"] += 1
         return None
-    return entry.name
+    return _Found(name)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
