@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -331,6 +332,51 @@ def test_there_is_no_websocket(page: Page, path: str) -> None:
     key = {"Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()}
     assert page.ask("GET", path, headers={**wanted, **key})[0] != 101
     assert page.ask("GET", path, headers={**wanted, **key, "Origin": "http://elsewhere.example"})[0] == 403
+
+
+ATTEMPTS = """async page => {
+    const photo = new Blob(["a photo"]);
+    const tried = {};
+    for (const mode of ["cors", "no-cors"])
+        for (const [method, path] of [["GET", "/"], ["POST", "/look"]])
+            tried[`${mode} ${method}`] = await fetch(page + path, {mode, method, body: method == "POST" ? photo : null})
+                .then(answer => answer.text()).catch(() => "");
+    const frame = document.createElement("iframe");
+    const framed = new Promise(done => frame.onload = done);
+    frame.src = page;
+    document.body.append(frame);
+    await framed;
+    try { tried.frame = frame.contentDocument?.body.innerText ?? ""; } catch { tried.frame = ""; }
+    return tried;
+}"""
+
+
+def test_in_a_real_browser_a_page_of_elsewhere_gets_nothing(page: Page, neighbour: tuple[str, list[str]]) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    own = f"http://127.0.0.1:{page.port}"
+    flags = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-background-networking"]
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(
+            executable_path=browser, args=[*flags, "--host-resolver-rules=MAP elsewhere.example 127.0.0.1"]
+        )
+        tab = chromium.new_page()
+        tab.set_default_timeout(120_000)
+        answers: list[tuple[str, int]] = []
+        tab.on("response", lambda answer: answers.append((answer.url, answer.status)))
+        tab.goto(neighbour[0])  # a page of another origin on this machine
+        tried = tab.evaluate(ATTEMPTS, own)
+        assert set(tried.values()) == {""}
+        assert {status for url, status in answers if url.startswith(own)} == {403}
+        told = tab.goto(f"http://elsewhere.example:{page.port}/")  # a name that was led here
+        assert told is not None
+        assert told.status == 400
+        link = tab.goto(own)
+        assert link is not None
+        assert link.status == 200
+        chromium.close()
 
 
 # --- how much is taken

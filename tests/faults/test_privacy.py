@@ -137,6 +137,7 @@ def test_no_command_asks_or_sends_anything(tmp_path: Path, elsewhere: dict[str, 
     assert (seen.status, seen.questions, seen.packets) == (0, [], []), seen.output
     for made in ("crops/crops.csv", "answers/predictions.json", "exported", "learned/results.json", "report.html"):
         assert (tmp_path / made).exists(), seen.output
+    assert list((tmp_path / "tmp").iterdir()) == []
     left = {path.relative_to(tmp_path / "home").parts[:2] for path in (tmp_path / "home").rglob("*") if path.is_file()}
     assert left <= {(".cache", "matplotlib"), (".config", "matplotlib")}
 
