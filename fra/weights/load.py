@@ -77,7 +77,7 @@ def load_encoder(
             _say(imported.report, quiet)
             encoder = imported.model
     if not all(bool(weights.isfinite().all()) for weights in encoder.parameters()):
-        raise ValueError(f"{what} holds weights that are not finite: it is of a run that failed, take another")
+        raise ValueError(f"{what}: weights contain NaN or inf: that run diverged; use another checkpoint")
     return encoder.to(device).eval()
 
 
