@@ -46,7 +46,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs: files of the repository that are no pages are named, not linked."""
-    markdown = re.sub(r"\{lines:([\w. ]*)\}", lambda match: f"{lines_of(match[1].split()):,}", markdown)
+    markdown = re.sub(r"\{lines:([\w.* ]*)\}", lambda match: f"{lines_of(match[1].split()):,}", markdown)
     return re.sub(
         r"\[([^\]]+)\]\((?:\.\./)+((?:fra|tests|scripts|experiments|benchmarks)/[^)]+)\)", r"\1 (`\2`)", markdown
     )
@@ -60,8 +60,8 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def lines_of(names: list[str]) -> int:
-    """Lines of Python below fra/ in these rooms or files, or in all."""
-    places = [ROOT / "fra" / name for name in names or [""]]
+    """Lines of Python in these rooms or files of fra/, or in all."""
+    places = [place for name in names or ["*"] for place in (ROOT / "fra").glob(name)]
     files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*.py"))]
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
 

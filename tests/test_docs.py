@@ -90,3 +90,12 @@ def test_the_files_of_a_run_folder_are_all_explained(tmp_path: Path, drawn_faces
     section = page.partition("## `fra pretrain`")[2].partition("\n## ")[0]
     for path in out.iterdir():
         assert path.name in section or path.name.startswith("."), path.name
+
+
+def test_lines_of_rooms_are_counted_in_the_architecture_page() -> None:
+    page = (ROOT / "docs" / "dev" / "architecture.md").read_text()
+    names = re.findall(r"\{lines:([\w.* ]*)\}", page)
+    *rooms, everything = [make_reference.lines_of(name.split()) for name in names]
+    assert min(rooms) > 100
+    assert sum(rooms) == everything
+    assert "{lines" not in make_reference.on_page_markdown(page)
