@@ -113,7 +113,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 def make(table: Table, given: argparse.Namespace) -> None:
     """Do what is missing, and write the table from what there is, whatever happens."""
     place = Place(given.out, given.faces, given.data, precision=given.precision, workers=given.workers)
-    claim_folder(given.out, command="reproduce", resume=True)
+    claim_folder(given.out, command="reproduce", resume=True, shared=True)
     try:
         do_runs(table.runs(), LAPTOP, place)
     finally:

@@ -24,7 +24,7 @@ from fra.data.framing import Framing, Whole, framing_of
 from fra.data.listing import Account, closing_line, image_names
 from fra.faces.geometry import invert_matrix, transform_points
 from fra.faces.image import UnreadableImage, read_image, write_image
-from fra.files import atomic, claim_folder
+from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, sealed, unsealed
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.printable import counted, printable
@@ -35,6 +35,7 @@ PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of
 FACES_AT_ONCE = 64
 SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
 LARGEST_CROP, FLATTEST_CROP = 320, 0.75  # ours: datasets give crops of 48 to 256 pixels, square or like 178 x 218
+AGAIN = "remove it, and --resume looks at all photos again"
 JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
 
 Answer = dict[str, Any]
@@ -116,6 +117,7 @@ def name_tasks(tasks: Sequence[str | Path]) -> dict[str, Path]:
     return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
 
 
+@one_writer
 def predict(
     photos: Sequence[str | Path],
     tasks: Sequence[str | Path],
@@ -151,7 +153,8 @@ def predict(
     summary = Summary(list(predictor.models))
     if out is not None and claim_folder(out, command="predict", resume=resume):
         for entry in _answered(out, question):
-            summary.add(entry)
+            with reading(out / JOURNAL, AGAIN):
+                summary.add(entry)
     kept = summary.photos
     with _record(out, question, found.account) as write:
         for photo, image, seen in _look(found, predictor, kept, quiet):
@@ -287,22 +290,47 @@ def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: 
 
 
 def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
-    """The entries of an earlier run in `out`; an unfinished last line is cut off. ValueError for another question."""
-    if not (out / JOURNAL).exists():
+    """The entries of an earlier run in `out`, up to the first that is not whole or whose picture is gone.
+
+    The journal is cut off there, so that its photos are looked at again. Raises ValueError for another question, and
+    DamagedFile when the journal does not say which it was.
+    """
+    path, size = out / JOURNAL, 0
+    if not os.path.lexists(path):
         return
-    size = 0
-    with open(out / JOURNAL, "rb") as stream:
-        for line in stream:
+    with reading(path, AGAIN):
+        os.close(os.open(path, os.O_RDWR))
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
             if not line.endswith(b"\n"):
                 break
-            content = json.loads(line)
-            if size:
+            try:
+                with reading(path, AGAIN):
+                    content = _content(line.decode())
+            except DamagedFile as error:
+                if not size:
+                    raise
+                print(f"fra: {error.what}, line {number}: photos from there on are looked at again", file=sys.stderr)
+                break
+            if not size:
+                changed = [name for name in question if name != "fra" and question[name] != content.get(name)]
+                if changed:
+                    different = " and ".join(changed).replace("_", "-")
+                    raise ValueError(f"{out} was begun with other {different}: give the same, or choose another --out")
+            elif "picture" in content and not (out / content["picture"]).is_file():
+                break
+            else:
                 yield content
-            elif changed := [name for name in question if name != "fra" and question[name] != content.get(name)]:
-                different = " and ".join(changed).replace("_", "-")
-                raise ValueError(f"{out} was begun with other {different}: give the same, or choose another --out")
             size += len(line)
-    os.truncate(out / JOURNAL, size)
+    os.truncate(path, size)
+
+
+def _content(line: str) -> dict[str, Any]:
+    """What a line of the journal says. ValueError when it is damaged."""
+    content = json.loads(unsealed(line.rstrip("\n")))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON objects")
+    return content
 
 
 @contextmanager
@@ -317,7 +345,7 @@ def _record(out: Path | None, question: dict[str, Any], account: Account) -> Ite
     with open(out / JOURNAL, "a", encoding="utf-8") as stream:
 
         def write(line: dict[str, Any]) -> None:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(sealed(json.dumps(line)) + "\n")
             stream.flush()
 
         if stream.tell() == 0:
@@ -333,7 +361,7 @@ def _record(out: Path | None, question: dict[str, Any], account: Account) -> Ite
         next(journal)
         whole.write(head[:-1] + ', "photos": [')
         for number, line in enumerate(journal):
-            whole.write((",\n" if number else "\n") + line.rstrip("\n"))
+            whole.write((",\n" if number else "\n") + unsealed(line.rstrip("\n")))
         whole.write("\n]}\n")
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fra.faces.image import to_input
+from fra.files import reading
 from fra.models.encoder import Encoder
 from fra.tasks import TASKS
 from fra.tasks.task import Task
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
 
+TRAIN_AGAIN = "put a copy of it back, or let `fra transfer` write it again with --resume"
 AT_ONCE = 64  # images through the encoder
 
 
@@ -114,22 +116,24 @@ def load_task_model(run: str | Path) -> TaskModel:
     tensors, notes = read_weights(path)
     if notes.get("task") not in TASKS:
         raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
-    task = TASKS[notes["task"]](**settings)
+    with reading(path, TRAIN_AGAIN):
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
+        task = TASKS[notes["task"]](**settings)
+        size, source, crop = int(notes["image_size"]), notes.get("encoder", ""), notes.get("crop", "")
+        dataset, fingerprint = notes["dataset"], notes.get("encoder_hash", "")
     standardise: Standardiser | nn.Identity = nn.Identity()
     if "encoder_config" in notes:
         encoder = Encoder(encoder_config(notes["encoder_config"], path))
         fill(encoder.backbone, below("encoder.", tensors), f"{path} does not fit its own description")
     else:
-        encoder = load_encoder(notes["encoder"], quiet=True)
-        if encoder_fingerprint(encoder) != notes["encoder_hash"]:
-            raise ValueError(
-                f"{notes['encoder']} is not the encoder that {path} was trained with: train the task again"
-            )
-        standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
-    head = task.head(encoder.channels)
-    if "alignment" in notes:
-        head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
-    head.load_state_dict(below("head.", tensors))
-    where_from = {"dataset": notes["dataset"], "crop": notes.get("crop", "")}
-    return TaskModel(task, encoder, standardise, head, size=notes["image_size"], **where_from).eval()
+        encoder = load_encoder(source, quiet=True)
+        if encoder_fingerprint(encoder) != fingerprint:
+            raise ValueError(f"{source} is not the encoder that {path} was trained with: train the task again")
+        with reading(path, TRAIN_AGAIN):
+            standardise = Standardiser(tensors["features.mean"], tensors["features.scale"])
+    with reading(path, TRAIN_AGAIN):
+        head = task.head(encoder.channels)
+        if "alignment" in notes:
+            head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
+        head.load_state_dict(below("head.", tensors))
+    return TaskModel(task, encoder, standardise, head, size=size, dataset=dataset, crop=crop).eval()

@@ -1,6 +1,5 @@
 """fra regions: a pre-trained region model and faces to heatmaps, pictures and a few numbers."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from fra.data.listing import Account, closing_line
 from fra.data.unlabelled import Pool, open_pool
 from fra.faces.image import UnreadableImage, to_input, write_image
-from fra.files import atomic, claim_folder
+from fra.files import atomic, claim_folder, one_writer, write_json
 from fra.models.region_head import RegionModel
 from fra.printable import printable
 from fra.regions import draw
@@ -43,6 +42,7 @@ class RegionsSummary:
     """What was written, relative to the output folder."""
 
 
+@one_writer
 def draw_regions(
     model: str,
     faces: Path,
@@ -68,6 +68,7 @@ def draw_regions(
     region_model = load_region_model(model, quiet=quiet)
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
+    (out / "regions.json").unlink(missing_ok=True)  # written last: with it all of them belong together
     place = choose_device(device)
     seen = _look(region_model.to(place).eval(), pool, place, rows)
     maps = torch.cat(seen.heatmaps)
@@ -97,8 +98,7 @@ def draw_regions(
         drawn=len(drawn),
         files=[*written, "regions.json"],
     )
-    with atomic(out / "regions.json") as temporary:
-        temporary.write_text(json.dumps({"model": Path(model).name, **asdict(summary)}, indent=2) + "\n")
+    write_json(out / "regions.json", {"model": Path(model).name, **asdict(summary)}, indent=2)
     if not quiet:
         print(describe(summary, out, pool.account))
     return summary

@@ -5,7 +5,6 @@ heatmaps themselves; what is about decisions (who owns a position, how surely) o
 at the temperature at which pre-training decides. Both at their own size.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.files import atomic, claim_folder
+from fra.files import claim_folder, one_writer, write_json
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_pairwise_cosine
 from fra.regions import heatmaps as measure
@@ -26,6 +25,7 @@ from fra.weights.load import load_region_model
 BATCH = 64
 
 
+@one_writer
 def write_score(
     model: str, folder: Path, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
 ) -> dict[str, Any]:
@@ -38,8 +38,7 @@ def write_score(
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
     found = score_regions(region_model, faces)
-    with atomic(out / "score.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(out / "score.json", found, indent=2)
     if not quiet:
         print(f"{describe(found)}\nscore.json in {out}")
     return found

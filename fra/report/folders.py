@@ -1,6 +1,5 @@
-"""What a run folder holds, read with tolerance: a missing piece is None or empty, never an error."""
+"""What a run folder holds: a missing piece is None or empty; one that is not as it was written is a DamagedFile."""
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,12 +10,13 @@ import numpy as np
 
 from fra.crop.cut import COLUMNS
 from fra.crop.journal import TABLE, read_journal
-from fra.files import MARK, read_rows
+from fra.files import MARK, read_json, read_rows, read_text, reading
 from fra.regions.draw import Snapshots, load_snapshots
 
 Table = dict[str, np.ndarray]
 """Columns of numbers by name; an empty cell is NaN."""
 
+LEFT_OUT = "put a copy of it back, or remove it, and the report is without it"
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -144,15 +144,16 @@ def _add(runs: Runs, folder: Path) -> None:
 
 def _pretrain(folder: Path) -> PretrainRun:
     recipe = folder / "recipe.yaml"
-    rows = read_rows(folder / "health.csv") if (folder / "health.csv").is_file() else []
-    warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
+    with reading(folder / "health.csv", LEFT_OUT):
+        rows = _rows(folder / "health.csv")
+        warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
     return PretrainRun(
         name=folder.resolve().name,
         summary=_json(folder / "summary.json"),
         log=_table(folder / "log.csv"),
         health=_table(folder / "health.csv"),
         warnings=warnings,
-        recipe=recipe.read_text() if recipe.is_file() else None,
+        recipe=read_text(recipe, LEFT_OUT) if recipe.is_file() else None,
         snapshots=load_snapshots(folder / "snapshots"),
         pictures=_pictures(folder),
     )
@@ -162,7 +163,7 @@ def paper_tables(folder: Path) -> list[PaperTable]:
     """What `fra reproduce` wrote into its folder."""
     found = []
     for file in sorted(folder.glob("table*.md")):
-        title, blocks = read_page(file.read_text(encoding="utf-8"))
+        title, blocks = read_page(read_text(file, LEFT_OUT))
         found.append(PaperTable(title or file.stem, blocks))
     figure = _existing(folder / "figure1.png")
     if figure:
@@ -199,21 +200,20 @@ def _existing(path: Path) -> Path | None:
 
 def _pictures(folder: Path, *, most: int = 4) -> list[Path]:
     inside = [*folder.glob("*"), *(folder / "pictures").glob("*")]
-    return [file for file in sorted(inside) if file.suffix.lower() in PICTURE_SUFFIXES][:most]
+    shown = (file for file in sorted(inside) if not file.name.startswith("."))
+    return [file for file in shown if file.suffix.lower() in PICTURE_SUFFIXES][:most]
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_json(path, LEFT_OUT) if path.is_file() else {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return read_rows(path, LEFT_OUT) if path.is_file() else []
 
 
 def _table(path: Path) -> Table:
-    if not path.is_file():
-        return {}
-    rows = read_rows(path)
+    rows = _rows(path)
     return {name: np.array([_number(row[name]) for row in rows]) for name in (rows[0] if rows else ())}
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from fra.faces import pictures
-from fra.faces.image import UnreadableImage, read_image
-from fra.files import atomic
+from fra.faces.image import read_image
+from fra.files import atomic, claim_file, one_writer, reading
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, words
-from fra.report.folders import PretrainRun, RegionsRun, Runs, read_runs
+from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, read_runs
 from fra.report.scores import scores
 from fra.report.tables import TransferTable, lower_is_better, metric_name, transfer_tables
 
@@ -55,6 +55,7 @@ class Frame:
     source: str
 
 
+@one_writer
 def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | None = None) -> Path:
     """Write `report.html` from run folders (crop, pretrain, transfer, regions; in any mix) and return its path.
 
@@ -65,6 +66,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | No
     from jinja2 import Environment, StrictUndefined
 
     target = _target(Path(out))
+    claim_file(target)
     found = read_runs([Path(run) for run in runs])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(duration=words.duration, count=words.count, plural=words.plural, metric=metric_name)
@@ -251,8 +253,9 @@ def _regions(run: RegionsRun, *, moving: bool) -> dict[str, Any]:
     sheet = None
     if run.sheet is not None:
         drawn = int(run.numbers.get("drawn") or 0)
-        whole = read_image(run.sheet)
-        sheet = embed(draw.first_rows(whole, drawn, ROWS) if drawn else whole)
+        with reading(run.sheet, LEFT_OUT):
+            whole = read_image(run.sheet)
+            sheet = embed(draw.first_rows(whole, drawn, ROWS) if drawn else whole)
     return {
         "run": run,
         "sheet": sheet,
@@ -284,15 +287,13 @@ def _dots(table: TransferTable) -> str | None:
 
 
 def embed_file(path: Path | None) -> str | None:
-    """An image file as a data address, a GIF as it is; None when there is none that can be read."""
+    """An image file as a data address, a GIF as it is; None for none. Raises DamagedFile when it cannot be read."""
     if path is None:
         return None
-    if path.suffix.lower() == ".gif":
-        return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
-    try:
+    with reading(path, LEFT_OUT):
+        if path.suffix.lower() == ".gif":
+            return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
         return embed(read_image(path))
-    except UnreadableImage:
-        return None
 
 
 def embed(picture: UInt8[Tensor, "3 H W"], *, widest: int = 1400) -> str:

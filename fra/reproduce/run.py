@@ -1,14 +1,13 @@
 """`fra reproduce`: from the wanted tables to runs, from finished runs to tables."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fra.data.unlabelled import open_pool
-from fra.files import atomic, claim_folder
-from fra.lock import claim, holder
+from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
+from fra.lock import InUse, claim, holder
 from fra.processes import Lost
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
@@ -26,6 +25,7 @@ POLL = 5.0
 """Seconds between two looks at runs that other processes have."""
 
 
+@one_writer
 def reproduce(
     names: Sequence[str],
     *,
@@ -60,7 +60,7 @@ def reproduce(
     if plan:
         print_plan(runs, used, place)
         return []
-    claim_folder(out, command="reproduce", resume=True)
+    claim_folder(out, command="reproduce", resume=True, shared=True)
     if not do_runs(runs, used, place, wait=wait):
         return []
     written = [write_table(table, used, place) for table in tables]
@@ -103,7 +103,7 @@ def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = Tru
             did = _do_one(run, place, f"{len(runs) - len(missing)} of {len(runs)} runs are finished") or did
         if did:
             continue
-        held = [f"{run.name} ({who})" for run in missing if (who := holder(place.out / "claims", run.name))]
+        held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
         if not wait:
             if not place.quiet:
                 print(f"left to others: {', '.join(held)}; the last of them writes the tables")
@@ -114,6 +114,10 @@ def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = Tru
     return True
 
 
+def _holder(run: Run, place: Place) -> str | None:
+    return holder(place.out / "claims", run.name) or holder(run.folder(place), LOCK)
+
+
 def _do_one(run: Run, place: Place, standing: str) -> bool:
     """Whether the run could be had, and so is finished now."""
     with claim(place.out / "claims", run.name) as mine:
@@ -121,11 +125,15 @@ def _do_one(run: Run, place: Place, standing: str) -> bool:
             return False
         if run.finished(place):  # by somebody else, since we looked
             return True
+        if holder(run.folder(place), LOCK):  # who has started it by hand
+            return False
         if not place.quiet:
             print(f"\n== {standing}; now {run.name}", flush=True)
         try:
             with costed(run, place):
                 run.work(place)
+        except InUse:
+            return False
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error
         except Lost as error:
@@ -140,12 +148,13 @@ def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     """What is given, before hours are spent on it; all who share a folder must be given the same."""
     given = {"scale": scale.name, "faces": len(open_pool(place.faces))}
     file = place.out / "reproduce.json"
-    before = json.loads(file.read_text()) if file.exists() else given
-    if before != given:
+    with reading(file):
+        before = read_json(file) if file.exists() else given
         was, now = (f"{found['faces']:,} faces at scale {found['scale']}" for found in (before, given))
+    if before != given:
         raise ValueError(f"{place.out} was begun with {was}, and this is {now}: choose another --out")
-    with atomic(file) as temporary:
-        temporary.write_text(json.dumps(given) + "\n")
+    if not file.exists():
+        write_json(file, given)
     recipes = {run.recipe.dataset: run.recipe for run in runs if isinstance(run, Transfer) and not run.finished(place)}
     for name, recipe in recipes.items():
         read_dataset(recipe, place.dataset(name))

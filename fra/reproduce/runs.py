@@ -1,7 +1,6 @@
 """The runs that tables are made of. Each has a folder of its own, named by what it is and the hash of its recipe."""
 
 import hashlib
-import json
 import platform
 import shlex
 import subprocess
@@ -19,7 +18,7 @@ import torch
 
 from fra import __version__
 from fra.data.datasets.synthetic import write as write_drawn_faces
-from fra.files import MARK, atomic
+from fra.files import MARK, read_json, reading, write_json
 from fra.pretrain.run import PretrainRecipe, faces_of, load_pretrain_recipe, pretrain
 from fra.recipe import recipe_hash
 from fra.reproduce.timing import time_per_step
@@ -29,6 +28,7 @@ from fra.transfer.protocol import TransferRecipe
 from fra.transfer.results import spread
 from fra.transfer.run import load_transfer_recipe, transfer
 
+AGAIN = "remove it, and the same command makes it again"
 FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
 """Below --data, where it is not the dataset's own name."""
 
@@ -234,7 +234,7 @@ class Transfer(Run, Source):
 
     def _results(self, place: Place) -> dict[str, Any] | None:
         file = self.folder(place) / "results.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(file, AGAIN) if file.exists() else None
 
 
 @dataclass(frozen=True)
@@ -264,8 +264,7 @@ class Timing(Run, Source):
             precision=place.precision,
             workers=place.workers,
         )
-        with atomic(self.folder(place) / "timing.json") as temporary:
-            temporary.write_text(json.dumps(measured, indent=1) + "\n")
+        write_json(self.folder(place) / "timing.json", measured, indent=1)
 
     def command(self, place: Place) -> str:
         return ""
@@ -275,8 +274,10 @@ class Timing(Run, Source):
         if not self.finished(place):
             return None
         method, _, kind = metric.partition(".")
-        found = json.loads((self.folder(place) / "timing.json").read_text())[kind][method]
-        return Value(found["ratio"], low=found["low"], high=found["high"])
+        file = self.folder(place) / "timing.json"
+        with reading(file, AGAIN):
+            found = read_json(file)[kind][method]
+            return Value(found["ratio"], low=found["low"], high=found["high"])
 
 
 @dataclass(frozen=True)
@@ -298,8 +299,7 @@ def costed(run: Run, place: Place) -> Iterator[None]:
     started = time.monotonic()
     yield
     record = {"seconds": round(time.monotonic() - started, 1), "finished": f"{datetime.now(UTC):%Y-%m-%d}"}
-    with atomic(run.folder(place) / "cost.json") as temporary:
-        temporary.write_text(json.dumps(record | about(place)) + "\n")
+    write_json(run.folder(place) / "cost.json", record | about(place))
 
 
 def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
@@ -307,11 +307,14 @@ def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
     file = run.folder(place) / "cost.json"
     if not file.exists():
         return None
-    cost = json.loads(file.read_text())
+    with reading(file, f"remove it, and the table does not count what {run.name} took"):
+        cost = read_json(file)
+        known = {name: cost[name] for name in ("seconds", "finished", "version", "machine")}
     summary = run.folder(place) / "summary.json"
     if summary.exists():  # of all sittings
-        cost["seconds"] = max(cost["seconds"], json.loads(summary.read_text())["seconds"])
-    return cost
+        with reading(summary, "the same run with --resume writes it again"):
+            known["seconds"] = max(known["seconds"], read_json(summary)["seconds"])
+    return known
 
 
 def about(place: Place) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fra.files import atomic, write_rows
+from fra.files import write_rows, write_text
 from fra.reproduce.runs import Place, Run, Value, about, cost_of
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.supplement.tables import Cell, Part, Row, Table
@@ -17,8 +17,7 @@ def write_table(table: Table, scale: Scale, place: Place) -> Path:
     Raises ValueError, after writing, when a table that must hold the published numbers does not.
     """
     page = place.out / f"{table.name}.md"
-    with atomic(page) as temporary:
-        temporary.write_text("\n".join(_lines(table, scale, place)) + "\n", encoding="utf-8")
+    write_text(page, "\n".join(_lines(table, scale, place)) + "\n")
     write_rows(
         place.out / f"{table.name}.csv", [row for each in table.cells() for row in _records(table, scale, place, *each)]
     )

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
 from fra.data.read import BATCH, FaceImages
-from fra.files import append_rows, atomic, read_rows, shortened
+from fra.files import append_rows, read_rows, read_tensors, reading, shortened, write_tensors
 from fra.models.encoder import Encoder
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
@@ -115,7 +114,8 @@ class WholeNetwork(Protocol):
         averaged = None if model.average is None else self._outputs(model.average, self.test)
         best = None
         if len(val):
-            load_state(model, load_file(validation.weights))
+            with reading(validation.weights, again(folder)):
+                load_state(model, read_tensors(validation.weights)[0])
             best = self._outputs(model, self.test)
         return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train), averaged)
 
@@ -202,23 +202,34 @@ class Validation:
         """Write down the scores, keep the weights when they are the best; a line to show."""
         table, key = self.folder / "validation.csv", f"val_{self.task.selects}"
         scores = {f"val_{name}": score for name, score in self.task.metrics(outputs, self.targets).items()}
-        before = [float(row[key]) for row in read_rows(table)] if table.exists() else []
+        with reading(table, again(self.folder)):
+            before = [float(row[key]) for row in read_rows(table)] if table.exists() else []
         row = shortened({"step": step, "epoch": epoch, **scores})
         sign = -1 if self.task.lower_is_better else 1
         # Compared as written, so that a resumed run chooses the same epoch.
         if all(sign * float(row[key]) > sign * other for other in before):
-            with atomic(self.weights) as temporary:
-                save_file(state_of(model), temporary)
+            write_tensors(self.weights, state_of(model), {})
         append_rows(table, [row])
         return [f"epoch {epoch}: validation {self.task.selects} {scores[key]:.2f}"]
+
+
+def again(folder: Path) -> str:
+    """What to do when a file of a seed that is being learned is damaged."""
+    return f"remove the folder {folder}, and --resume learns this seed from its beginning"
 
 
 def epoch_rows(folder: Path, seed: int) -> list[dict[str, Any]]:
     """Rows of the run's log from the loop's: per epoch the mean of the logged losses, and validation scores."""
     table = folder / "validation.csv"
-    scores = {row["epoch"]: row for row in read_rows(table)} if table.exists() else {}
+    with reading(table, again(folder)):
+        scores = {row["epoch"]: row for row in read_rows(table)} if table.exists() else {}
+    with reading(folder / "log.csv", again(folder)):
+        return _epoch_rows(read_rows(folder / "log.csv"), scores, seed)
+
+
+def _epoch_rows(steps: list[dict[str, str]], scores: dict[str, dict[str, str]], seed: int) -> list[dict[str, Any]]:
     by_epoch: dict[int, list[dict[str, str]]] = {}
-    for row in read_rows(folder / "log.csv"):
+    for row in steps:
         by_epoch.setdefault(int(row["epoch"]) + 1, []).append(row)
     log = []
     for epoch, rows in by_epoch.items():

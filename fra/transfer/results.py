@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fra.data.labelled import LabelledFaces
-from fra.files import atomic, shortened, write_rows
+from fra.files import atomic, read_tensors, reading, shortened, write_json, write_rows, write_tensors
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.metrics import wilson
 from fra.tasks.task import Baseline, Task
@@ -51,24 +49,24 @@ def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
         if getattr(fitted, name) is not None:
             tensors[name] = getattr(fitted, name)
     notes = {"log": json.dumps(fitted.log), "train_images": str(fitted.train_images)}
-    with atomic(seed_file(out, seed)) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=notes)
+    write_tensors(seed_file(out, seed), tensors, notes)
 
 
 def load_seed(out: Path, seed: int) -> SeedResult:
-    with safe_open(seed_file(out, seed), "pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        notes = stored.metadata()
-    return SeedResult(
-        seed,
-        tensors.pop("outputs"),
-        tensors.pop("best_outputs", None),
-        tensors.pop("averaged_outputs", None),
-        tensors,
-        json.loads(notes["log"]),
-        tensors.pop("subset"),
-        int(notes["train_images"]),
-    )
+    """What `save_seed` wrote. Raises DamagedFile."""
+    path = seed_file(out, seed)
+    with reading(path, "remove it, and --resume learns this seed again"):
+        tensors, notes = read_tensors(path)
+        return SeedResult(
+            seed,
+            tensors.pop("outputs"),
+            tensors.pop("best_outputs", None),
+            tensors.pop("averaged_outputs", None),
+            tensors,
+            json.loads(notes["log"]),
+            tensors.pop("subset"),
+            int(notes["train_images"]),
+        )
 
 
 def score(task: Task, targets: Tensor, seeds: Sequence[SeedResult]) -> dict[str, dict[str, Any]]:
@@ -173,19 +171,18 @@ def write_run(
     test = faces.splits["test"]
     targets = faces.targets[word][test]
     results = summarise(task, word, faces, seeds, about)
+    (out / "results.json").unlink(missing_ok=True)  # killed in between, the run is not finished
     write_rows(out / "log.csv", [shortened(row) for seed in seeds for row in seed.log])
     write_rows(out / "predictions.csv", _predictions(task, faces, targets, seeds))
     labels = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
     notes = notes | {"task": task.name, "settings": labels, "image_size": size}
-    with atomic(out / "task.safetensors") as temporary:
-        tensors = {name: tensor.contiguous() for name, tensor in seeds[0].tensors.items()}
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in notes.items()})
+    notes = {name: json.dumps(value) for name, value in notes.items()}
+    write_tensors(out / "task.safetensors", seeds[0].tensors, notes)
     order = task.order(seeds[0].outputs, targets)
     images = [faces.image(index, size=size) for index in test[order[:PICTURE_FACES]].tolist()]
     with atomic(out / f"{task.name}.png") as temporary:
         task.picture(seeds[0].outputs[order], targets[order], images).savefig(temporary, dpi=120)
-    with atomic(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(out / "results.json", results, indent=1)
     return results
 
 

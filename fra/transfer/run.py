@@ -1,7 +1,6 @@
 """`fra transfer`: an encoder and labelled faces to scores."""
 
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from torch import nn
 
 from fra.data.datasets import find_dataset
 from fra.data.labelled import LabelledFaces
-from fra.files import atomic, claim_folder, write_rows
+from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
 from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
 from fra.tasks.attributes import Attributes
@@ -116,6 +115,7 @@ def transfer(
 
 
 @with_peers()
+@one_writer
 def transfer_network(
     recipe: TransferRecipe,
     encoder: nn.Module,
@@ -162,8 +162,7 @@ def transfer_network(
     def begin() -> list[int]:
         claim_folder(out, command="transfer", resume=resume)
         _check_settings(out, settings | {"precision": precision})
-        with atomic(out / "recipe.yaml") as temporary:
-            temporary.write_text(recipe_text(recipe))
+        write_text(out / "recipe.yaml", recipe_text(recipe))
         finished = [seed for seed in splits if seed_file(out, seed).exists()]
         for seed in finished:  # what a kill after saving the seed left
             shutil.rmtree(seed_file(out, seed).with_suffix(""), ignore_errors=True)
@@ -180,7 +179,7 @@ def transfer_network(
             recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet
         )
         if learn.unreadable and first:
-            write_rows(out / "unreadable.csv", [dataclasses.asdict(item) for item in learn.unreadable])
+            write_rows(out / "unreadable.csv", [dataclasses.asdict(item) for item in learn.unreadable], checked=True)
         for seed in missing:
             labels, val = splits[seed]
             folder = seed_file(out, seed).with_suffix("")
@@ -246,7 +245,7 @@ def _prepare(
             raise ValueError("the linear protocol computes on one device: leave out --devices and --nodes")
         precision = "32"
     elif resume and precision == "auto" and (out / "settings.json").exists():
-        precision = json.loads((out / "settings.json").read_text()).get("precision", "auto")
+        precision = read_json(out / "settings.json").get("precision", "auto")
     precision = choose_precision(device, precision, processes=devices * nodes)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
     launch(fabric)
@@ -293,19 +292,18 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     """Note what this run is made of, or stop when a resumed run is made of something else."""
     file = out / "settings.json"
-    if file.exists():
-        before = json.loads(file.read_text())
+    if file.exists() or any(out.glob("seeds/*.safetensors")):
+        before = read_json(file)
         changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
             raise ValueError(f"{out} was started with another {', '.join(changed)}: choose another --out")
     else:
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n")
+        write_json(file, settings, indent=1)
 
 
 def _count_unreadable(out: Path) -> int:
     table = out / "unreadable.csv"
-    return len(table.read_text().splitlines()) - 1 if table.exists() else 0
+    return len(read_rows(table)) if table.exists() else 0
 
 
 def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:

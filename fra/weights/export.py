@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fra.files import atomic, claim_folder
+from fra.files import atomic, claim_folder, one_writer
 from fra.models.region_head import RegionModel
 from fra.training.checkpoint import load_checkpoint
 from fra.weights import released_fra
@@ -19,6 +19,7 @@ from fra.weights.load import read_weights, rebuild_region_model
 from fra.weights.rebuild import below
 
 
+@one_writer
 def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
     """Write a finished or interrupted run of FRA as a checkpoint of the released FRA, and `parity.json`, into `out`.
 
@@ -38,6 +39,7 @@ def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool =
     if unsaid:
         content[OURS] = json.loads(json.dumps({"encoder": asdict(model.encoder.config), "regions": asdict(head)}))
     claim_folder(out, command="export", resume=resume)
+    (out / "parity.json").unlink(missing_ok=True)  # written last: it is of the file beside it
     path = out / f"{run.resolve().name}.pth.tar"
     with atomic(path) as temporary:
         torch.save(content, temporary)

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.files import atomic, claim_folder
+from fra.files import atomic, claim_folder, one_writer, temporary_prefix
 from fra.models.encoder import SMALL_RESNETS, Encoder, make_stages_fine
 from fra.models.region_head import RegionHead
 from fra.weights.bundled import MissingPart
@@ -51,6 +51,7 @@ class Portable(nn.Module):
         return features, self.head(maps, embeddings=self.head.prototypes).heatmaps
 
 
+@one_writer
 def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = False, quiet: bool = False) -> Path:
     """Write an encoder, with its regions where it has them, in the format `kind` (onnx, torch or timm) into `out`.
 
@@ -61,6 +62,7 @@ def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = Fal
     model = portable(run)
     out, name = Path(out), EncoderSource.parse(run).label
     claim_folder(out, command="export", resume=resume)
+    (out / "parity.json").unlink(missing_ok=True)  # written last: it is of the file beside it
     path, facts = WRITERS[kind](model, out, name)
     with atomic(out / "parity.json") as temporary:
         temporary.write_text(json.dumps({"format": kind, "file": path.name} | facts, indent=2) + "\n")
@@ -155,7 +157,7 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
     plain = Portable(model.encoder, None)
     mean, deviation = model.encoder.mean, model.encoder.std
     note = ""
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=out) as unproved:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(), dir=out) as unproved:
         files = [Path(unproved) / "config.json", Path(unproved) / "model.safetensors"]
         files[0].write_text(json.dumps(described, indent=2) + "\n")
         save_file(state, files[1], {"format": "pt"})

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from fra.data.layout import find_layout
 from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.faces.image import read_header, write_image
 from fra.faces.points import place_in_image
-from fra.files import MARK, claim_folder, read_rows, write_rows
+from fra.files import MARK, claim_file, claim_folder, one_writer, read_arrays, read_rows, reading, write_rows
 from fra.processes import available_cores, helper_pool
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
@@ -32,6 +31,7 @@ from fra.tasks.landmarks import Landmarks
 SPLITS = ("train",) * 7 + ("val",) + ("test",) * 2  # of each ten faces in a row: 70, 10 and 20 %
 FACES_PER_SEED = 10_000_000  # faces of two seeds are never the same
 CHUNK = 64
+DRAW_AGAIN = "draw the faces again with `fra data synthetic`"
 
 CELEBA_NAMES = (  # all forty, in CelebA's order
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
@@ -45,7 +45,7 @@ CELEBA_NAMES = (  # all forty, in CelebA's order
 def read(folder: Path) -> LabelledFaces:
     """Read what `write` wrote: tasks `expression`, `attributes`, `landmarks` (68) and `landmarks98`."""
     root = find_layout(folder, holds="labels.csv", below="synthetic", name="synthetic")
-    rows = read_rows(root / "labels.csv")
+    rows = read_rows(root / "labels.csv", DRAW_AGAIN)
     known = ("file", "split", "expression")
     if not rows or not all(name in rows[0] for name in known):
         raise ValueError(f"{root / 'labels.csv'} lists no drawn faces: draw some with `fra data synthetic`")
@@ -73,11 +73,9 @@ def read(folder: Path) -> LabelledFaces:
 
 
 def _read_points(path: Path) -> dict[str, Float[Tensor, "N P 2"]]:
-    try:
-        with open(path, "rb") as stream, np.load(stream) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in ("points68", "points98")}
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path} is missing or damaged: draw the faces again with `fra data synthetic`") from error
+    with reading(path, DRAW_AGAIN):
+        arrays = read_arrays(path)
+        return {name: torch.from_numpy(arrays[name]) for name in ("points68", "points98")}
 
 
 def _expression(row: dict[str, str], root: Path) -> int:
@@ -89,6 +87,7 @@ def _expression(row: dict[str, str], root: Path) -> int:
     return EXPRESSIONS.index(row["expression"])
 
 
+@one_writer
 def write(
     out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int | None = None, resume: bool = False
 ) -> None:
@@ -105,11 +104,12 @@ def write(
         if not _holds(out, count, size, seed):
             raise ValueError(f"{out} was drawn with another count, size or seed: give the same, or another --out")
         return
+    claim_file(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty: choose another --out")
     building = out.with_name(f".{out.name}-unfinished")
     shutil.rmtree(building, ignore_errors=True)  # left by a run that was killed
-    claim_folder(building, command="data synthetic", resume=False)
+    claim_folder(building, command="data synthetic", resume=False, shared=True)
     try:
         for name in ("images", "regions"):
             (building / name).mkdir()
