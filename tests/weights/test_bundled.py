@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, fairface: Path) -> Path:
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty place for shipped weights."""
-    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(bundled, "SHIPPED", tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -284,7 +284,7 @@ def test_an_unfinished_run_is_refused(script, fairface, weights, tmp_path, capsy
 
 def test_weights_that_would_not_fit_are_refused_and_the_old_ones_stay(script, run, fairface, tiny, monkeypatch):
     before = (tiny / "manifest.json").read_text()
-    monkeypatch.setattr(shipped, "MOST_BYTES", 1000)
+    monkeypatch.setattr(bundled, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="more than 1,000"):
         script.ship(run, name="laptop", faces=fairface, results=[])
     assert (tiny / "manifest.json").read_text() == before
