@@ -213,7 +213,7 @@ def test_what_cannot_be_served_is_one_line(run: Path, tmp_path: Path, capsys: py
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "give another --port" in fails(capsys, "--model", run, "--detector", "none", "--port", port)
-    assert "up to 65535" in fails(capsys, "--model", run, "--detector", "none", "--port", 99_999)
+    assert "from 0 to 65535" in fails(capsys, "--model", run, "--detector", "none", "--port", 99_999)
     assert "holds no model.safetensors" in fails(capsys, "--model", tmp_path)
     assert "finished run folder" in fails(capsys, "--task", tmp_path)
 

@@ -23,7 +23,7 @@ from small_photos import TwoFaces, contents, face, photo, table
 from torch.testing import assert_close
 from torchvision.ops import box_iou
 
-from fra.crop import cluster, cut, detectors, retinaface, workers
+from fra.crop import cluster, cut, detectors, retinaface
 from fra.crop.cut import CropSettings, choose_faces
 from fra.crop.detectors import Face, make_detector
 from fra.crop.photos import PhotoList
@@ -31,6 +31,7 @@ from fra.crop.run import crop
 from fra.data.listing import image_files
 from fra.faces.image import read_image
 from fra.files import temporary_prefix
+from fra.processes import available_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -363,7 +364,7 @@ def test_what_is_not_looked_at_is_said_and_a_sheet_that_is_not_there_is_not(
 
 
 def test_more_workers_than_cores_are_not_the_default():
-    assert 1 <= workers.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
 
 
 # --- detectors ---------------------------------------------------------------------------------------------------

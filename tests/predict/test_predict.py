@@ -311,7 +311,7 @@ def test_nothing_to_do_is_exit_status_2(
     assert not (tmp_path / "out").exists()  # free for the right photo
     assert "finished run folder" in fails(capsys, photos, "--task", photos)[0]
     assert "choose one of retinaface" in fails(capsys, photos, *runs, "--detector", "mine")[0]
-    assert "min-score is 2.0" in fails(capsys, photos, *runs, "--min-score", 2)[0]
+    assert "min-score is 2" in fails(capsys, photos, *runs, "--min-score", 2)[0]
     assert "lies inside the photos" in fails(capsys, photos, *runs, "--out", photos / "out")[0]
     assert not (photos / "out").exists()
 

@@ -227,8 +227,9 @@ def test_a_timeline_keeps_one_colour_scale_so_that_a_flat_start_stays_flat():
     assert float(first.std(dim=(1, 2)).max()) < 1 < float(last.std(dim=(1, 2)).max())
 
 
-def test_damaged_snapshots_are_no_timeline(tmp_path):
+def test_damaged_snapshots_are_named(tmp_path):
     snapshots(tmp_path / "snapshots", 2)
     assert draw.load_snapshots(tmp_path / "snapshots") is not None
     (tmp_path / "snapshots/epoch_0001.npz").write_bytes(b"cut off")
-    assert draw.load_snapshots(tmp_path / "snapshots") is None
+    with pytest.raises(ValueError, match=r"epoch_0001\.npz is damaged"):
+        draw.load_snapshots(tmp_path / "snapshots")

@@ -1,6 +1,5 @@
 """The region score, on planted heatmaps whose score is known, and the command on drawn and on real faces."""
 
-import json
 import math
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from fra.cli import main
+from fra.files import read_json
 from fra.models.region_head import RegionOutput
 from fra.regions import score
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
@@ -212,7 +212,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_the_promised_fields(untrained, drawn, tmp_path, capsys):
     arguments = ["regions", str(untrained), "--score", str(drawn), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(arguments) == 0
-    found = json.loads((tmp_path / "out/score.json").read_text())
+    found = read_json(tmp_path / "out/score.json")
     fields = "landmark_nme mean_face_nme usage entropy mask_cosine flip_consistency iou iou_of"
     assert list(found) == fields.split()
     assert sum(found["usage"]) == pytest.approx(1)
@@ -221,7 +221,7 @@ def test_the_command_writes_the_promised_fields(untrained, drawn, tmp_path, caps
     assert "NME" in capsys.readouterr().out
     assert main(arguments) == 2
     assert main([*arguments, "--resume", "--quiet"]) == 0
-    assert json.loads((tmp_path / "out/score.json").read_text()) == found
+    assert read_json(tmp_path / "out/score.json") == found
 
 
 def test_a_folder_without_landmarks_is_one_clear_line(untrained, tmp_path, capsys):

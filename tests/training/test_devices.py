@@ -11,7 +11,7 @@ from fra.training.checkpoint import Position, save_checkpoint, written_precision
 from fra.training.devices import bf16_speedup, choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.schedules import ScheduleConfig
-from fra.training.trainable import Loss, Progress
+from fra.training.trainable import Loss, Part, Progress
 
 
 @pytest.mark.parametrize(("speedup", "precision"), [(0.6, "32"), (1.2, "32"), (1.9, "bf16")])
@@ -72,7 +72,10 @@ class Line(nn.Module):
         super().__init__()
         self.layer = nn.Linear(2, 1)
 
-    def loss(self, batch: Tensor, progress: Progress) -> Loss:
+    def parts(self, batch: Tensor, progress: Progress) -> list[Part]:
+        return [lambda: self.loss(batch)]
+
+    def loss(self, batch: Tensor) -> Loss:
         answers = self.layer(batch)
         self.given, self.computed = batch.dtype, answers.dtype
         return Loss(answers.float().square().mean(), {})

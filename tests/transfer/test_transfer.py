@@ -1,7 +1,6 @@
 """The linear protocol on planted features with a known answer, and end to end on drawn faces."""
 
 import csv
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from fra.data.datasets import DATASETS, synthetic
 from fra.data.labelled import LabelledFaces
 from fra.faces.geometry import FLIP_68
 from fra.faces.image import write_image
+from fra.files import read_json
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.recipe import shipped_recipes
@@ -137,7 +137,7 @@ def test_the_encoder_is_frozen_with_its_batch_norm(planted: LabelledFaces, tmp_p
 def test_the_results_hold_what_the_contract_promises(planted: LabelledFaces, tmp_path: Path) -> None:
     out = tmp_path / "run"
     results = judge(replace(RECIPE, fraction=0.5), planted, out, seeds=2)
-    assert json.loads((out / "results.json").read_text()) == results
+    assert read_json(out / "results.json") == results
     promised = {"task": "expression", "dataset": "planted", "protocol": "linear", "fraction": 0.5, "train_images": 15}
     promised |= {"test_images": 24, "encoder": "colour", "recipe": "planted", "seeds": [0, 1]}
     assert promised.items() <= results.items()

@@ -325,4 +325,5 @@ def test_the_wheel_takes_the_weights_along():
     import tomllib
 
     project = tomllib.loads((SCRIPT.parents[1] / "pyproject.toml").read_text())
-    assert "weights/*/*" in project["tool"]["setuptools"]["package-data"]["fra"]
+    taken = project["tool"]["setuptools"]["package-data"]["fra"]
+    assert {"weights/*/*.json", "weights/*/*.md", "weights/*/*.safetensors"} <= set(taken)
