@@ -75,15 +75,11 @@ def elsewhere(tmp_path: Path) -> dict[str, str]:
     proxies = [name for name in kept if name.lower().endswith("_proxy")]
     for name in proxies:  # they would be asked instead
         del kept[name]
-    (tmp_path / "home").mkdir()
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    places = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
     root = str(Path(fra.__file__).parents[1])
-    return {
-        **kept,
-        "HOME": str(tmp_path / "home"),
-        "PYTHON": sys.executable,
-        "PYTHONPATH": root,
-        "OMP_NUM_THREADS": "1",
-    }
+    return {**kept, **places, "PYTHON": sys.executable, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(autouse=True)
