@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fra.text import read_text, shown
+from fra.text import shown, text_of
 
 SCALES = ("paper", "one_gpu", "laptop", "smoke")
 MOST_BYTES, MOST_NESTED = 1_000_000, 32
@@ -133,7 +133,7 @@ def load_recipe(
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} is no recipe: it has {path.stat().st_size:,} bytes")
     try:
-        raw = parse_yaml(read_text(path))
+        raw = parse_yaml(text_of(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {_reason(error)}") from error
     if not isinstance(raw, dict):

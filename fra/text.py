@@ -1,10 +1,10 @@
 """Files of other people and programs: text is read as UTF-8 or refused by name, and quoted so that one can see it."""
 
 import csv
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 SHOWN = 80
 """Characters of a line that a message quotes."""
@@ -12,7 +12,7 @@ _MARKS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\x
 """Byte order marks, longest first."""
 
 
-def read_text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """The whole file without its byte order mark, line ends as newlines; the errors of `lines_of`."""
     return "".join(lines_of(path))
 
@@ -23,18 +23,23 @@ def lines_of(path: Path, *, newline: str | None = None) -> Iterator[str]:
     Raises ValueError naming the file, and the line, where it is not UTF-8 or has NUL bytes, and when it is no regular
     file; OSError when it cannot be opened.
     """
+    require_regular(path)
+    with open(path, "rb") as raw:
+        begin = raw.read(4)
+    encoding = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
+    if encoding:
+        raise ValueError(_not_utf8(path, f"it is {encoding}", encoding=encoding))
     number = 0
     try:
-        with open_regular(path) as raw:
-            _refuse_other_encodings(path, raw.read(4))
         with open(path, encoding="utf-8-sig", newline=newline) as stream:
             for number, line in enumerate(stream, 1):
                 if "\0" in line:
                     raise ValueError(_not_utf8(path, f"line {number} has NUL bytes, as in UTF-16 or a binary file"))
                 yield line
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise ValueError(_not_utf8(path, f"byte {byte:#04x} about line {number + 1}")) from None
+        line_number = number + 1 + error.object[: error.start].count(b"\n")
+        byte = f"byte {error.object[error.start]:#04x} about line {line_number}"
+        raise ValueError(_not_utf8(path, byte)) from None
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -61,34 +66,33 @@ def shown(text: str | Iterable[str]) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """The file, opened to read bytes. ValueError for a pipe, a socket or a device, which might never end."""
+def require_regular(path: Path) -> None:
+    """ValueError for a pipe, a socket or a device, which might never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError(f"{path} is not a regular file: give a file on disk")
-    return open(path, "rb")
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a library raises at a damaged file into a ValueError with the file's name; `kind` is what it is.
+def decoding(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a library raises at a damaged file into a ValueError with the file's name, without its warnings.
 
-    A missing file stays an OSError, and an error that names the file already stays as it is.
+    `kind` is what the file should be. A missing file stays an OSError, and errors that name the file stay as they are.
     """
+    require_regular(path)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except MemoryError as error:
         raise ValueError(f"{path} is damaged: as a {kind} it would not fit into memory") from error
     except Exception as error:  # damaged files raise nearly anything inside a library
         if (isinstance(error, OSError) and error.filename) or str(path) in str(error):
             raise
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ValueError(f"{path} is not a whole {kind} ({reason}): take the original file again") from error
+        raise ValueError(f"{path} is not a whole {kind} ({_reason(error)}): take the original file again") from error
 
 
-def _refuse_other_encodings(path: Path, begin: bytes) -> None:
-    name = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
-    if name:
-        raise ValueError(_not_utf8(path, f"it is {name}", encoding=name))
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _not_utf8(path: Path, why: str, *, encoding: str = "ENCODING") -> str:

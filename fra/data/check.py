@@ -91,6 +91,7 @@ def check(
         *group_faults(faces, dataset.published),
         *label_faults(faces),
         *list_faults(faces),
+        *mirror_faults(faces),
         *missing_faults(faces, missing),
     ]
     there = torch.tensor([place for place, file in enumerate(faces.files) if file not in missing], dtype=torch.long)
@@ -222,6 +223,18 @@ def list_faults(faces: LabelledFaces) -> Iterator[Fault]:
         yield Fault(
             f"{len(shared):,} images are in more than one split", "take the original list of splits", tuple(shared)
         )
+
+
+def mirror_faults(faces: LabelledFaces) -> Iterator[Fault]:
+    """Mirrored copies that lie beside the originals."""
+    for split, called in CALLED.items():
+        mirrored = faces.mirrored(split)
+        if mirrored:
+            yield Fault(
+                f"{len(mirrored):,} of {len(faces.splits[split]):,} {called} images are mirrored copies of others",
+                "remove the files that end in _mirror: training mirrors faces itself, published scores have no copies",
+                tuple(mirrored),
+            )
 
 
 def missing_faults(faces: LabelledFaces, missing: set[str]) -> Iterator[Fault]:

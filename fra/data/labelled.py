@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -92,9 +93,16 @@ class LabelledFaces:
                 there[folder].update(os.listdir(self.root / folder))
         return [file for file in self.files if os.path.basename(file) not in there[os.path.dirname(file)]]
 
+    def mirrored(self, split: str) -> list[str]:
+        """The `files` of a split that are called mirrored copies, as some downloads of landmarks have them (300-W)."""
+        if "landmarks" not in self.tasks:
+            return []
+        named = (self.files[image] for image in self.splits[split].tolist())
+        return [file for file in named if os.path.splitext(file)[0].lower().endswith("_mirror")]
+
     def fingerprint(self, task: str) -> str:
         """A hash of file names, splits and the task's targets: the same data, the same hash."""
-        digest = hashlib.sha256("\n".join(self.files).encode())
+        digest = hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape"))
         for tensor in (*self.splits.values(), self.targets[task]):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -130,7 +138,8 @@ class Dataset:
     """Ways to cut its faces; the first is taken when none is asked for."""
 
     def __call__(self, folder: Path, *, crop: str | None = None) -> LabelledFaces:
-        """`read`, and a ValueError as well for pictures that its lists name but are not there, and an unknown crop."""
+        """`read`, and a ValueError as well for an unknown crop, pictures that its lists name but are not there, and
+        mirrored copies among the test images."""
         if crop is None:
             faces = self.read(folder)
         elif crop in self.crops:
@@ -138,11 +147,18 @@ class Dataset:
         else:
             ways = f"is cut as {', '.join(self.crops)}" if self.crops else "is cut in one way: leave crop out"
             raise ValueError(f"there is no crop '{crop}' of this dataset, which {ways}")
+        all_named = f"(`{shlex.join(['fra', 'data', 'check', faces.name, str(folder)])} --all` names all)"
         missing = faces.missing()
         if missing:
             raise ValueError(
                 f"{len(missing):,} of {len(faces.files):,} listed pictures are missing, the first is "
-                f"{faces.root / missing[0]}: complete the download (`fra data check {faces.name} {folder}` names all)"
+                f"{faces.root / missing[0]}: complete the download {all_named}"
+            )
+        mirrored = faces.mirrored("test")
+        if mirrored:
+            raise ValueError(
+                f"{len(mirrored):,} of {len(faces.splits['test']):,} test images are mirrored copies of others, the "
+                f"first is {faces.root / mirrored[0]}: no published score counts them, so remove them {all_named}"
             )
         return faces
 

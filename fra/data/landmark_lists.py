@@ -5,7 +5,6 @@ STAR's and ADNet's .tsv:       image_path, 5 points, P points, scale, center_w, 
                                numbers of a column parted by commas
 """
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fra.data.crops import HRNET_MARGIN, SCALE_UNIT, AnnotatedFaces, squares_about
 from fra.data.labelled import first_there
+from fra.text import lines_of, rows_of, shown
 
 PICTURES = ("images", "image", "WFLW_images", "data/flickr", "flickr", "data")
 HRNET_COLUMNS = ("image_name", "scale", "center_w", "center_h")
@@ -32,26 +32,23 @@ def read_hrnet_csv(path: Path, count: int, *, shift: float = 0.0) -> AnnotatedFa
     Raises ValueError naming the line that cannot be understood.
     """
     files, rows, points = [], [], []
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        table = csv.reader(stream)
-        heading = [word.strip() for word in next(table, [])]
-        sized = "box_size" in heading
-        first = len(HRNET_COLUMNS) + sized
-        if not set(HRNET_COLUMNS) <= set(heading[:first]) or len(heading) != first + 2 * count:
-            raise ValueError(
-                f"{path} begins with '{','.join(heading)[:60]}': expected {', '.join(HRNET_COLUMNS)} "
-                f"and then x and y of {count} landmarks"
-            )
-        place = {name: heading.index(name) for name in heading[:first]}
-        for number, row in enumerate(table, 2):
-            if not row:
-                continue
-            if len(row) != len(heading):
-                raise ValueError(f"line {number} of {path} has {len(row)} columns where its heading has {len(heading)}")
-            files.append(row[place["image_name"]].replace("\\", "/"))
-            wanted = ("scale", "center_w", "center_h", *(["box_size"] if sized else []))
-            rows.append(numbers([row[place[name]] for name in wanted], path, number))
-            points.append(numbers(row[first:], path, number))
+    table = rows_of(path)
+    heading = [word.strip() for word in next(table, (1, []))[1]]
+    sized = "box_size" in heading
+    first = len(HRNET_COLUMNS) + sized
+    if not set(HRNET_COLUMNS) <= set(heading[:first]) or len(heading) != first + 2 * count:
+        raise ValueError(
+            f"{path} begins with '{shown(heading)}': expected {', '.join(HRNET_COLUMNS)} "
+            f"and then x and y of {count} landmarks"
+        )
+    place = {name: heading.index(name) for name in heading[:first]}
+    for number, row in table:
+        if len(row) != len(heading):
+            raise ValueError(f"line {number} of {path} has {len(row)} columns where its heading has {len(heading)}")
+        files.append(row[place["image_name"]].strip().replace("\\", "/"))
+        wanted = ("scale", "center_w", "center_h", *(["box_size"] if sized else []))
+        rows.append(numbers([row[place[name]] for name in wanted], path, number))
+        points.append(numbers(row[first:], path, number))
     values = torch.tensor(rows).view(len(files), 3 + sized)
     centres, sides = values[:, 1:3] + shift, SCALE_UNIT * values[:, 0]
     return AnnotatedFaces(
@@ -68,12 +65,15 @@ def read_star_tsv(path: Path, count: int) -> AnnotatedFaces:
     Raises ValueError naming the line that cannot be understood.
     """
     files, rows, points, flags = [], [], [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        row = line.split("\t")
+    for number, line in enumerate(lines_of(path), 1):
+        row = line.rstrip("\n").split("\t")
         if not line.strip():
             continue
         if len(row) < 6:
-            raise ValueError(f"line {number} of {path} has {len(row)} columns parted by tabulators: expected 6 or 7")
+            raise ValueError(
+                f"line {number} of {path} is '{shown(line)}': expected 6 or 7 columns with tabs between them, not "
+                f"{len(row)}"
+            )
         where = numbers(row[2].strip(",").split(","), path, number)
         if len(where) != 2 * count:
             raise ValueError(f"line {number} of {path} has {len(where)} coordinates: expected {2 * count}")
@@ -101,7 +101,7 @@ def numbers(words: Sequence[str], path: Path, line: int) -> list[float]:
         except ValueError:
             found.append(float("nan"))
         if not abs(found[-1]) < float("inf"):
-            raise ValueError(f"line {line} of {path} has '{word[:40]}' where a number was expected")
+            raise ValueError(f"line {line} of {path} has '{shown(word)}' where a number was expected")
     return found
 
 
@@ -123,9 +123,8 @@ def hrnet_lists(root: Path, stem: str, splits: Sequence[str]) -> list[Path] | No
 
 def lines_also_in(part: Path, whole: Path) -> Bool[Tensor, "N"]:
     """Which faces of the list `whole` are in the list `part` of some of them, word by word."""
-    with open(whole) as all_lines, open(part) as some_lines:
-        some = {line.strip() for line in some_lines}
-        return torch.tensor([line.strip() in some for line in list(all_lines)[1:] if line.strip()], dtype=torch.bool)
+    some = {line.strip() for line in lines_of(part)}
+    return torch.tensor([line.strip() in some for line in list(lines_of(whole))[1:] if line.strip()], dtype=torch.bool)
 
 
 def join(parts: Sequence[AnnotatedFaces]) -> AnnotatedFaces:

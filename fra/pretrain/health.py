@@ -21,6 +21,7 @@ from fra.models.encoder import Encoder
 from fra.models.region_head import RegionModel, RegionOutput
 from fra.models.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
 from fra.pretrain.method import Method
+from fra.text import lines_of, shown
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,13 @@ def read_pairs(folder: Path, size: int) -> Pairs:
     where = {path.stem: path for path in image_files(folder)}
     indices: dict[Path, int] = {}
     first, second, same = [], [], []
-    for line in lists[0].read_text().splitlines()[1:]:
+    for number, line in enumerate(lines_of(lists[0]), 1):
         words = line.split()
+        if number == 1 or not words:
+            continue
+        if len(words) not in (3, 4) or not all(word.isdecimal() for word in (words[1], words[-1])):
+            expected = "expected 'Name 1 2', or 'Name 1 Other_Name 2'"
+            raise ValueError(f"line {number} of {lists[0]} is '{shown(line)}': {expected}")
         ends = [words[:2], [words[0], words[2]]] if len(words) == 3 else [words[:2], words[2:]]
         names = [f"{name}_{int(number):04d}" for name, number in ends]
         if any(name not in where for name in names):

@@ -6,9 +6,10 @@ right shape, nothing ever stays random, and the report says what was left aside.
 
 import pickle
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -35,12 +36,20 @@ from fra.weights.layouts import (
     timm_classifiers,
     timm_config,
 )
+from fra.weights.no_weights import is_safetensors, require_weights
 from fra.weights.rebuild import encoder_config, fill, region_head_config, shapes
 
 Model = TypeVar("Model", bound=nn.Module)
 
 HOLDERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
 """Under which entry of a checkpoint its tensors may be; the first that is there counts."""
+AVERAGES = (
+    *("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_model_state_dict"),
+    *("ema_model", "ema", "params_ema", "shadow"),
+)
+"""Entries of running averages, which are read where there is nothing else: `fra` takes what was asked to be saved."""
+INSIDE = ("state_dict", "module", "model", "shadow")
+"""Where the tensors of an entry may be, if not in it."""
 WRAPPERS = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put in front of every name."""
 OURS = "fra"
@@ -53,9 +62,11 @@ class Checkpoint:
 
     path: Path
     entry: str
-    """Which of HOLDERS the tensors are from, or nothing."""
+    """Which of HOLDERS or AVERAGES the tensors are from, or nothing."""
     tensors: dict[str, Tensor]
     notes: Mapping[str, Any]
+    passed_over: Mapping[str, int]
+    """Other entries with a network's tensors in them, and how many these are."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,8 @@ class ImportReport:
     """Batch norm's counters of steps that the file lacks; they start at 0 and nothing uses them."""
     skipped: dict[str, int]
     """Number of entries left aside, per group of names."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Other entries of the file with tensors in them, such as a running average, and how many these are."""
 
     def __str__(self) -> str:
         where = f"{self.file} ({self.entry})" if self.entry else self.file
@@ -81,9 +94,11 @@ class ImportReport:
         counters = f" ({self.counters} unused counters of batch norms set to 0)" if self.counters else ""
         groups = ", ".join(f"{name} {count}" for name, count in self.skipped.items())
         skipped = f"{sum(self.skipped.values())} entries skipped: {groups}" if groups else "nothing skipped"
+        others = ", ".join(f"{name} ({count} tensors)" for name, count in self.passed_over.items())
+        passed_over = f"; also in the file and not read: {others}" if others else ""
         return (
             f"{where}: {self.layout} checkpoint of a {self.network}, {read} tensors read{counters}; images are"
-            f" normalised with statistics of {self.normalisation}; {skipped}"
+            f" normalised with statistics of {self.normalisation}; {skipped}{passed_over}"
         )
 
 
@@ -98,17 +113,24 @@ class Imported(Generic[Model]):
 def read_checkpoint(path: Path) -> Checkpoint:
     """The tensors of a .pth, .pt, .pth.tar, .ckpt, .bin or .safetensors file.
 
-    They may be the whole file or one of HOLDERS. Raises ValueError with the way out when the file is unreadable, holds
-    pickled objects besides tensors and plain data, or has no tensors where they are looked for.
+    They may be the whole file, one of HOLDERS, or else one of AVERAGES. Raises ValueError with the way out when the
+    file is something else, unreadable, holds pickled objects besides tensors and plain data, or has no tensors where
+    they are looked for.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    require_weights(path)
+    content = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors: save a state_dict")
-    entry = next((name for name in HOLDERS if _has_tensors(content.get(name))), "")
-    state = content[entry] if entry else content
-    if not _has_tensors(state):
-        entries = ", ".join(str(name) for name in list(content)[:8]) or "nothing"
-        raise ValueError(f"{path} holds no tensors, neither by itself nor under {', '.join(HOLDERS)}; it has {entries}")
+    found = _networks(content)
+    usual = next((name for name in found if name.partition(".")[0] in HOLDERS), None)
+    if usual is None and not _has_tensors(content):
+        usual = next((name for name in found if name.partition(".")[0] in AVERAGES), None)
+        if usual is None:
+            names = {str(name): found.get(str(name), {}) for name in list(content)[:8]}
+            has = ", ".join(f"{name} ({len(state)} tensors)" if state else name for name, state in names.items())
+            looked = f"neither by itself nor under {', '.join(HOLDERS)}"
+            raise ValueError(f"{path} holds no tensors, {looked}; it has {has or 'nothing'}")
+    entry, state = usual or "", found[usual] if usual else content
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if isinstance(key, str) and isinstance(value, Tensor):
@@ -117,7 +139,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise ValueError(f"{path} has {name} twice, with and without `module.`: save one of them")
             tensors[name] = value
     notes = content.get(OURS)
-    return Checkpoint(path, entry, tensors, notes if isinstance(notes, dict) else {})
+    passed_over = {name: len(others) for name, others in found.items() if name != entry}
+    return Checkpoint(path, entry, tensors, notes if isinstance(notes, dict) else {}, passed_over)
+
+
+def _networks(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
+    """The entries with a network's tensors, the usual ones first; an optimiser's are none."""
+    names = [name for name in content if isinstance(name, str) and not name.startswith("optim")]
+    order = {name: place for place, name in enumerate((*HOLDERS, *AVERAGES))}
+    found: dict[str, dict[Any, Any]] = {}
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
+        value = content[name]
+        if _has_tensors(value):
+            found[name] = value
+        elif isinstance(value, dict):
+            found |= {f"{name}.{inner}": value[inner] for inner in INSIDE if _has_tensors(value.get(inner))}
+    return found
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -129,7 +166,9 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of old formats and types, which nobody here can change
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         objects = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
         if objects is None:
@@ -261,6 +300,7 @@ def _report(checkpoint: Checkpoint, found: _Found, *, read: dict[str, list[str]]
         read={part: len(names) for part, names in read.items()},
         counters=counters,
         skipped=dict(sorted(skipped.items())),
+        passed_over=dict(checkpoint.passed_over),
     )
 
 

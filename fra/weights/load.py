@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fra.models.region_head import RegionHead, RegionModel
 from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
 from fra.weights.foreign import import_encoder, import_region_model
 from fra.weights.layouts import timm_config
+from fra.weights.no_weights import is_safetensors, require_weights
 from fra.weights.rebuild import encoder_config, fill, region_head_config
 from fra.weights.source import EncoderSource
 
@@ -128,8 +130,9 @@ def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], pat
 
 
 def is_ours(path: Path) -> bool:
-    """Is this a safetensors file that fra wrote? ValueError when it is a damaged one, or holds a task."""
-    if path.suffix != ".safetensors":
+    """Is this a safetensors file that fra wrote? ValueError when it is damaged, holds a task, or is no weights at all."""
+    require_weights(path)
+    if not is_safetensors(path) and (path.suffix != ".safetensors" or zipfile.is_zipfile(path)):
         return False
     try:
         with safe_open(path, "pt") as stream:

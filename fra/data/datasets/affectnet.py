@@ -17,9 +17,9 @@ validation images are the test split, as everywhere, and there is no validation 
 a recipe with hold_out. Give affectnet/ or the folder that holds it.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from torch import Tensor
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there
 from fra.data.layout import find_layout
 from fra.tasks.expression import Expression
+from fra.text import decoding, rows_of, shown
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 LEFT_OUT = ("none", "uncertain", "no face")  # 8, 9, 10
@@ -83,24 +84,23 @@ def read_list(path: Path) -> Iterator[Face]:
     """The rows of training.csv or validation.csv, which some downloads give without its heading."""
     if not path.exists():
         raise ValueError(f"{path} is missing: training.csv and validation.csv belong together")
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        for number, row in enumerate(csv.reader(stream), 1):
-            if number == 1 and row and row[0] == HEADING.split()[0]:
-                if row[: len(COLUMNS)] != HEADING.split():
-                    raise ValueError(f"{path} begins with '{','.join(row)[:80]}': expected {HEADING.replace(' ', ',')}")
-                continue
-            try:
-                box = tuple(float(row[COLUMNS[f"face_{word}"]]) for word in ("x", "y", "width", "height"))
-                label = int(row[COLUMNS["expression"]])
-            except (ValueError, IndexError):
-                box, label = (0, 0, 0, 0), -1
-            empty = label < len(LABELS) and not (box[2] > 0 and box[3] > 0)
-            if empty or not 0 <= label < len(LABELS) + len(LEFT_OUT):
-                raise ValueError(
-                    f"line {number} of {path} is '{','.join(row)[:80]}': expected a file, a face's box, landmarks and "
-                    "an expression from 0 to 10"
-                )
-            yield Face(row[0], label, (box[0], box[1], box[2], box[3]))
+    for number, row in rows_of(path):
+        if number == 1 and row[0] == HEADING.split()[0]:
+            if row[: len(COLUMNS)] != HEADING.split():
+                raise ValueError(f"{path} begins with '{shown(row)}': expected {HEADING.replace(' ', ',')}")
+            continue
+        try:
+            box = tuple(float(row[COLUMNS[f"face_{word}"]]) for word in ("x", "y", "width", "height"))
+            label = int(row[COLUMNS["expression"]])
+        except (ValueError, IndexError):
+            box, label = (0, 0, 0, 0), -1
+        placed = all(map(isfinite, box)) and box[2] > 0 and box[3] > 0
+        if (label < len(LABELS) and not placed) or not 0 <= label < len(LABELS) + len(LEFT_OUT):
+            raise ValueError(
+                f"line {number} of {path} is '{shown(row)}': expected a file, a face's box, landmarks and an "
+                "expression from 0 to 10"
+            )
+        yield Face(row[0], label, (box[0], box[1], box[2], box[3]))
 
 
 def read_annotations(root: Path, split: str) -> Iterator[Face]:
@@ -111,10 +111,8 @@ def read_annotations(root: Path, split: str) -> Iterator[Face]:
         raise ValueError(f"no *_exp.npy in {folder}: each picture has its expression there")
     for name in sorted(names, key=lambda name: (len(name), name)):
         path = folder / f"{name}_exp.npy"
-        try:
+        with decoding(path, "NumPy file of an expression from 0 to 10"):
             label = int(np.load(path).item())
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} does not hold an expression from 0 to 10: {error}") from error
         if not 0 <= label < len(LABELS) + len(LEFT_OUT):
             raise ValueError(f"{path} says {label}: expected an expression from 0 to 10")
         yield Face(f"{split}/images/{name}.jpg", label, None)

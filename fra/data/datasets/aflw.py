@@ -24,6 +24,7 @@ from fra.data.labelled import Dataset, Groups, LabelledFaces, Published
 from fra.data.landmark_lists import hrnet_lists, lines_also_in, on_disk, read_hrnet_csv
 from fra.data.layout import find_layout
 from fra.tasks.landmarks import Landmarks
+from fra.text import decoding
 
 TABLE = "AFLWinfo_release.mat"
 LISTS = ("face_landmarks_aflw_train.csv", "annotations/face_landmarks_aflw_train.csv")
@@ -64,33 +65,33 @@ def read(folder: Path, crop: CropRule = "hrnet") -> LabelledFaces:
 def read_table(path: Path) -> tuple[dict[str, AnnotatedFaces], Bool[Tensor, "N"]]:
     """The faces of both splits, and which of the test faces are frontal. Raises ValueError when they do not fit."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with decoding(path, "file of MATLAB 5"):
         content = loadmat(path, squeeze_me=True, variable_names=list(SHAPES))
-    except (MatReadError, NotImplementedError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path} is not a whole file of MATLAB 5: {' '.join(str(error).split())}") from error
-    absent = [name for name in SHAPES if name not in content]
-    if absent:
-        raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
-    count = len(content["nameList"])
-    wrong = [f"{name} {content[name].shape}" for name, rest in SHAPES.items() if content[name].shape != (count, *rest)]
-    if wrong:
-        raise ValueError(f"{path} has {count} names but {', '.join(wrong)}: take the original file")
-    order = content["ra"].astype(np.int64) - 1  # counted from 1
-    if sorted(order.tolist()) != list(range(count)):
-        raise ValueError(f"{path}: ra is not an order of the {count} faces, counted from 1")
-    values = torch.from_numpy(content["data"].astype(np.float64)).float()
-    boxes = torch.from_numpy(content["bbox"].astype(np.float64)).float()[:, [0, 2, 1, 3]]  # left, right, top, bottom
-    if not (values.isfinite().all() and boxes.isfinite().all()):
-        raise ValueError(f"{path} has landmarks or boxes that are no numbers: take the original file")
-    points = torch.stack((values[:, :19], values[:, 19:]), 2)
-    parts = {
-        split: AnnotatedFaces([str(content["nameList"][face]) for face in chosen], points[chosen], boxes[chosen])
-        for split, chosen in (("train", order[:TRAINING_FACES]), ("test", order[TRAINING_FACES:]))
-    }
-    visible = torch.from_numpy(content["mask_new"] != 0).all(1)
-    return parts, visible[order[TRAINING_FACES:]]
+        absent = [name for name in SHAPES if name not in content]
+        if absent:
+            raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
+        count = len(content["nameList"])
+        wrong = [
+            f"{name} {content[name].shape}" for name, rest in SHAPES.items() if content[name].shape != (count, *rest)
+        ]
+        if wrong:
+            raise ValueError(f"{path} has {count} names but {', '.join(wrong)}: take the original file")
+        order = content["ra"].astype(np.int64) - 1  # counted from 1
+        if sorted(order.tolist()) != list(range(count)):
+            raise ValueError(f"{path}: ra is not an order of the {count} faces, counted from 1")
+        values = torch.from_numpy(content["data"].astype(np.float64)).float()
+        left_right_top_bottom = torch.from_numpy(content["bbox"].astype(np.float64)).float()
+        boxes = left_right_top_bottom[:, [0, 2, 1, 3]]
+        if not (values.isfinite().all() and boxes.isfinite().all()):
+            raise ValueError(f"{path} has landmarks or boxes that are no numbers: take the original file")
+        points = torch.stack((values[:, :19], values[:, 19:]), 2)
+        parts = {
+            split: AnnotatedFaces([str(content["nameList"][face]) for face in chosen], points[chosen], boxes[chosen])
+            for split, chosen in (("train", order[:TRAINING_FACES]), ("test", order[TRAINING_FACES:]))
+        }
+        visible = torch.from_numpy(content["mask_new"] != 0).all(1)
+        return parts, visible[order[TRAINING_FACES:]]
 
 
 DATASET = Dataset(

@@ -23,6 +23,7 @@ import torch
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there, splits_of
 from fra.data.layout import find_layout
 from fra.tasks.attributes import Attributes
+from fra.text import lines_of, rows_of, shown
 
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv", "Anno/list_attr_celeba.txt")
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")
@@ -51,7 +52,7 @@ def read(folder: Path) -> LabelledFaces:
     if len(strange):
         row, column = strange[0]
         raise ValueError(
-            f"{attributes}: {files[row]} has '{values[row, column]}' for {names[column]}, expected 1 or -1"
+            f"{attributes}: {files[row]} has '{shown(values[row, column])}' for {names[column]}, expected 1 or -1"
         )
     parts = read_partition(partition)
     absent = next((file for file in files if file not in parts), None)
@@ -82,15 +83,15 @@ def read_partition(path: Path) -> dict[str, str]:
     rows = _rows(path)[1:] if path.suffix == ".csv" else _rows(path)
     wrong = next((row for row in rows if len(row) != 2 or row[1] not in SPLITS), None)
     if wrong:
-        raise ValueError(f"{path} says '{' '.join(wrong)}': expected a file name, and 0 train, 1 val or 2 test")
+        raise ValueError(f"{path} says '{shown(' '.join(wrong))}': expected a file name, and 0 train, 1 val or 2 test")
     return {name: SPLITS[number] for name, number in rows}
 
 
 def _rows(path: Path) -> list[list[str]]:
     """The words of each line that has any."""
-    between = "," if path.suffix == ".csv" else None
-    with open(path, encoding="utf-8-sig") as lines:
-        return [line.strip().split(between) for line in lines if line.strip()]
+    if path.suffix == ".csv":
+        return [[word.strip() for word in row] for _, row in rows_of(path) if any(map(str.strip, row))]
+    return [line.split() for line in lines_of(path) if line.strip()]
 
 
 DATASET = Dataset(

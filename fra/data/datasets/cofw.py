@@ -24,6 +24,7 @@ from fra.data.landmark_lists import on_disk, read_star_tsv, star_lists
 from fra.data.layout import find_layout
 from fra.faces.image import UnreadableImage
 from fra.tasks.landmarks import Landmarks
+from fra.text import decoding
 
 TABLES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}
 PLACES = ("", "documentation/")
@@ -63,16 +64,13 @@ class PictureTable:
         """`letters` end the names of its variables. Raises ValueError when they are not there or do not fit."""
         self.path, self.pictures = path, f"Is{letters}"
         points, boxes = f"phis{letters}", f"bboxes{letters}"
-        try:
-            with h5py.File(path) as file:
-                absent = [name for name in (self.pictures, points, boxes) if name not in file]
-                if absent:
-                    raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
-                self.count = int(np.prod(file[self.pictures].shape))
-                # HDF5 stores MATLAB's arrays transposed.
-                values, corners = (torch.from_numpy(file[name][()].T).float() for name in (points, boxes))
-        except (OSError, KeyError) as error:
-            raise ValueError(f"{path} is not a whole file of MATLAB 7.3: {' '.join(str(error).split())}") from error
+        with decoding(path, "file of MATLAB 7.3"), h5py.File(path) as file:
+            absent = [name for name in (self.pictures, points, boxes) if name not in file]
+            if absent:
+                raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
+            self.count = int(np.prod(file[self.pictures].shape))
+            # HDF5 stores MATLAB's arrays transposed.
+            values, corners = (torch.from_numpy(file[name][()].T).float() for name in (points, boxes))
         if values.shape != (self.count, 87) or corners.shape != (self.count, 4):
             raise ValueError(
                 f"{path} has {self.count} pictures, landmarks of shape {tuple(values.shape)} and boxes of shape "
@@ -88,9 +86,11 @@ class PictureTable:
 
     def __call__(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """The picture at a position, grey ones too as RGB. Raises UnreadableImage when there is none."""
-        with h5py.File(self.path) as file:
-            cell = file[self.pictures][()].ravel()[index]
-            values = np.asarray(file[cell])
+        try:
+            with h5py.File(self.path) as file:
+                values = np.asarray(file[file[self.pictures][()].ravel()[index]])
+        except Exception as error:  # a damaged file raises nearly anything
+            raise UnreadableImage(self.path, f"picture {index + 1}: {' '.join(str(error).split())[:120]}") from error
         if values.dtype != np.uint8 or values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[0] != 3):
             raise UnreadableImage(self.path, f"picture {index + 1} is {values.dtype} of shape {values.shape}")
         picture = torch.from_numpy(values.swapaxes(-1, -2).copy())

@@ -15,7 +15,6 @@ fairface/00/25272.jpg …               folders 00, 01, …; the last of them te
 Give fairface/ or the folder that holds it. That the lists are complete is not checked: compare the two counts.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import torch
 from fra.data.labelled import Dataset, Groups, LabelledFaces, splits_of
 from fra.data.layout import find_layout
 from fra.tasks.expression import Expression
+from fra.text import rows_of, shown
 
 NAMES = {
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
@@ -71,16 +71,20 @@ def read_list(path: Path, file_column: str) -> list[dict[str, str]]:
     """The rows of a list: `path` as it stands in `file_column`, and labels that FairFace has."""
     if not path.exists():
         raise ValueError(f"{path} is missing: the lists of training and validation images belong together")
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        table = csv.DictReader(stream, restval="")
-        absent = [name for name in (file_column, *NAMES) if name not in (table.fieldnames or ())]
-        if absent:
-            raise ValueError(f"{path} has no column {', '.join(absent)}: expected {file_column},{','.join(NAMES)}")
-        rows = [{"path": row[file_column], **{kind: row[kind] for kind in NAMES}} for row in table]
-    for kind, names in NAMES.items():
-        wrong = next((row for row in rows if row[kind] not in names), None)
-        if wrong:
-            raise ValueError(f"{path}: {wrong['path']} has {kind} '{wrong[kind]}', expected one of {', '.join(names)}")
+    table = rows_of(path)
+    heading = [word.strip() for word in next(table, (1, []))[1]]
+    absent = [name for name in (file_column, *NAMES) if name not in heading]
+    if absent:
+        expected = f"expected {file_column},{','.join(NAMES)}, it begins with '{shown(heading)}'"
+        raise ValueError(f"{path} has no column {', '.join(absent)}: {expected}")
+    rows = []
+    for number, words in table:
+        row = dict(zip(heading, (word.strip() for word in words), strict=False))
+        for kind, names in NAMES.items():
+            if row.get(kind, "") not in names:
+                said = f"line {number} of {path}: {shown(words[0])} has {kind} '{shown(row.get(kind, ''))}'"
+                raise ValueError(f"{said}, expected one of {', '.join(names)}")
+        rows.append({"path": row[file_column], **{kind: row[kind] for kind in NAMES}})
     return rows
 
 

@@ -14,7 +14,6 @@ The same with the pictures in ferplus/Images/FER2013Train and the lists in ferpl
 code of FRA has it. Give ferplus/ or the folder that holds it. Votes become classes as Microsoft's "majority" rule says.
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from fra.data.labelled import Dataset, LabelledFaces, Published, first_there, sp
 from fra.data.layout import find_layout
 from fra.faces.image import UnreadableImage
 from fra.tasks.expression import Expression
+from fra.text import lines_of, rows_of, shown
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTES = (*LABELS, "unknown", "NF")  # NF: not a face
@@ -88,29 +88,27 @@ def majority(votes: Sequence[int]) -> int | None:
 
 def read_votes(path: Path) -> Iterator[Voted]:
     """The images of fer2013new.csv that have a name and a majority."""
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        table = csv.reader(stream)
-        heading = next(table, [])
-        if [word.strip() for word in heading] != ["Usage", "Image name", *VOTES]:
-            raise ValueError(f"{path} begins with '{','.join(heading)}': expected Usage,Image name,{','.join(VOTES)}")
-        for number, row in enumerate(table, 2):
-            if len(row) != 2 + len(VOTES) or row[0] not in USAGES:
-                raise _damaged(path, number, row, f"{' or '.join(USAGES)}, a name and ten votes")
-            label = majority(_counts(path, number, row, row[2:]))
-            if row[1] and label is not None:
-                split = USAGES[row[0]]
-                yield f"{FOLDERS[split]}/{row[1]}", split, label, number
+    table = rows_of(path)
+    heading = next(table, (1, []))[1]
+    if [word.strip() for word in heading] != ["Usage", "Image name", *VOTES]:
+        raise ValueError(f"{path} begins with '{shown(heading)}': expected Usage,Image name,{','.join(VOTES)}")
+    for number, row in table:
+        if len(row) != 2 + len(VOTES) or row[0] not in USAGES:
+            raise _damaged(path, number, row, f"{' or '.join(USAGES)}, a name and ten votes")
+        label = majority(_counts(path, number, row, row[2:]))
+        if row[1] and label is not None:
+            split = USAGES[row[0]]
+            yield f"{FOLDERS[split]}/{row[1]}", split, label, number
 
 
 def read_folder_list(path: Path, split: str) -> Iterator[Voted]:
     """The images of a label.csv that have a majority."""
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        for number, row in enumerate(csv.reader(stream), 1):
-            if len(row) != 2 + len(VOTES) or not row[0]:
-                raise _damaged(path, number, row, "a file name, a box and ten votes")
-            label = majority(_counts(path, number, row, row[2:]))
-            if label is not None:
-                yield f"{FOLDERS[split]}/{row[0]}", split, label, number
+    for number, row in rows_of(path):
+        if len(row) != 2 + len(VOTES) or not row[0]:
+            raise _damaged(path, number, row, "a file name, a box and ten votes")
+        label = majority(_counts(path, number, row, row[2:]))
+        if label is not None:
+            yield f"{FOLDERS[split]}/{row[0]}", split, label, number
 
 
 def _counts(path: Path, number: int, row: Sequence[str], words: Iterable[str]) -> list[int]:
@@ -121,7 +119,7 @@ def _counts(path: Path, number: int, row: Sequence[str], words: Iterable[str]) -
 
 
 def _damaged(path: Path, number: int, row: Sequence[str], expected: str) -> ValueError:
-    return ValueError(f"line {number} of {path} is '{','.join(row)[:80]}': expected {expected}")
+    return ValueError(f"line {number} of {path} is '{shown(row)}': expected {expected}")
 
 
 class PixelTable:
@@ -136,19 +134,20 @@ class PixelTable:
         self.starts = []
         wanted = zip(lines, splits, strict=True)
         line, split = next(wanted, (0, ""))
+        heading = [word.strip(' "\n') for word in next(lines_of(path), "").split(",")]
+        if "pixels" not in heading or "Usage" not in heading:
+            raise ValueError(f"{path} begins with '{shown(heading)}': expected emotion,pixels,Usage")
         with open(path, "rb") as table:
-            heading = [word.strip() for word in table.readline().decode("utf-8-sig", "replace").split(",")]
-            if "pixels" not in heading or "Usage" not in heading:
-                raise ValueError(f"{path} begins with '{','.join(heading)[:80]}': expected emotion,pixels,Usage")
+            table.readline()
             self.column, usage = heading.index("pixels"), heading.index("Usage")
             start, number = table.tell(), 2
             for content in table:
                 if number == line:
                     words = content.decode(errors="replace").rstrip().split(",")
-                    said = words[usage].strip() if len(words) == len(heading) else ""
+                    said = words[usage].strip(' "') if len(words) == len(heading) else ""
                     if USAGES.get(said) != split:
                         raise ValueError(
-                            f"line {number} of {path} says '{said}' where fer2013new.csv says {split}: "
+                            f"line {number} of {path} says '{shown(said)}' where fer2013new.csv says {split}: "
                             "the two tables must be the original ones, row by row"
                         )
                     self.starts.append(start)

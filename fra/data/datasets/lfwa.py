@@ -16,6 +16,7 @@ import torch
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there
 from fra.data.layout import find_layout
 from fra.tasks.attributes import Attributes
+from fra.text import decoding
 
 TABLES = ("lfw_att_40.mat", "anno/lfw_att_40.mat")
 PICTURES = ("lfw", "lfw_funneled", "lfw-deepfunneled", "images")
@@ -70,11 +71,8 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
 
     Raises ValueError when it is not such a file.
     """
-    try:
-        with h5py.File(path) as file:
-            return {name: _variable(file, node) for name, node in file.items() if isinstance(node, h5py.Dataset)}
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole file of MATLAB 7.3: {' '.join(str(error).split())}") from error
+    with decoding(path, "file of MATLAB 7.3"), h5py.File(path) as file:
+        return {name: _variable(file, node) for name, node in file.items() if isinstance(node, h5py.Dataset)}
 
 
 def _variable(file: h5py.File, node: h5py.Dataset) -> np.ndarray:

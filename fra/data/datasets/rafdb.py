@@ -13,6 +13,7 @@ import torch
 from fra.data.labelled import Dataset, LabelledFaces, Published, splits_of
 from fra.data.layout import find_layout
 from fra.tasks.expression import Expression
+from fra.text import lines_of, shown
 
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7 in the list
 
@@ -21,15 +22,15 @@ def read(folder: Path) -> LabelledFaces:
     """Read the layout above. Raises ValueError when the list is not there, or a line of it cannot be understood."""
     root = find_layout(folder, holds="EmoLabel/list_patition_label.txt", below="basic", name="rafdb")
     names, labels = [], []
-    with open(root / "EmoLabel/list_patition_label.txt", encoding="utf-8-sig") as lines:
-        for number, line in enumerate(filter(str.strip, lines), 1):
-            name, _, label = line.strip().partition(" ")
-            if not name.startswith(("train_", "test_")) or label not in tuple("1234567"):
-                raise ValueError(
-                    f"line {number} of {lines.name} is '{line.strip()}': expected 'train_00001.jpg 5', labels 1 to 7"
-                )
-            names.append(name)
-            labels.append(int(label) - 1)
+    path = root / "EmoLabel/list_patition_label.txt"
+    for number, line in enumerate(lines_of(path), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or not words[0].startswith(("train_", "test_")) or words[1] not in tuple("1234567"):
+            raise ValueError(f"line {number} of {path} is '{shown(line)}': expected 'train_00001.jpg 5', labels 1 to 7")
+        names.append(words[0])
+        labels.append(int(words[1]) - 1)
     return LabelledFaces(
         name="rafdb",
         root=root / "Image/aligned",

@@ -35,6 +35,7 @@ from fra.data.landmark_lists import (
 )
 from fra.data.layout import find_layout
 from fra.tasks.landmarks import Landmarks
+from fra.text import text_of
 
 HRNET_SHIFT = -2.0
 """From HRNet's coordinates and centres to pixels from 0; other sets need none (FaRL; spec alignment.md, section 6)."""
@@ -106,7 +107,7 @@ def picture_of(path: Path) -> Path:
 
 def read_pts(path: Path) -> Float[Tensor, "68 2"]:
     """Landmarks in pixels, first pixel's centre at (0, 0). The file counts from 1, so 1 is subtracted."""
-    text = path.read_text()
+    text = text_of(path)
     try:
         points = torch.tensor([float(word) for word in text[text.index("{") + 1 : text.index("}")].split()])
         return points.view(68, 2) - 1

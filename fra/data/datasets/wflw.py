@@ -35,6 +35,7 @@ from fra.data.landmark_lists import (
 )
 from fra.data.layout import find_layout
 from fra.tasks.landmarks import Landmarks
+from fra.text import lines_of, shown
 
 TABLES = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"
 LISTS = (
@@ -86,18 +87,17 @@ def read_table(path: Path) -> AnnotatedFaces:
     """An original list. Raises ValueError naming the line that cannot be understood."""
     before = 2 * POINTS + RECTANGLE + len(ATTRIBUTES)
     files, rows = [], []
-    with open(path, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            words = line.split(maxsplit=before)
-            if not words:
-                continue
-            if len(words) != before + 1 or not set(words[before - len(ATTRIBUTES) : before]) <= {"0", "1"}:
-                raise ValueError(
-                    f"line {number} of {path} is '{line[:40].strip()} ...': expected 196 coordinates, 4 of a "
-                    "rectangle, 6 flags of 0 or 1 and a file name"
-                )
-            files.append(words[before].strip())
-            rows.append(numbers(words[:before], path, number))
+    for number, line in enumerate(lines_of(path), 1):
+        words = line.split(maxsplit=before)
+        if not words:
+            continue
+        if len(words) != before + 1 or not set(words[before - len(ATTRIBUTES) : before]) <= {"0", "1"}:
+            raise ValueError(
+                f"line {number} of {path} is '{shown(line)}': expected 196 coordinates, 4 of a rectangle, 6 flags of 0 "
+                "or 1 and a file name"
+            )
+        files.append(words[before].strip())
+        rows.append(numbers(words[:before], path, number))
     values = torch.tensor(rows).view(len(files), before)
     points, rectangles, flags = values.split((2 * POINTS, RECTANGLE, len(ATTRIBUTES)), 1)
     return AnnotatedFaces(files, points.view(-1, POINTS, 2), rectangles=rectangles, flags=flags == 1)
