@@ -289,7 +289,8 @@ def _pretrain(options: Arguments) -> None:
         return
     if options.faces is None:
         raise ValueError(
-            "--faces is missing: a folder of face crops (`fra crop` makes one, `fra data synthetic` draws one)"
+            "--faces is missing: a folder of face crops, as `fra crop PHOTOS --out DIR` makes and "
+            "`fra data synthetic --out DIR --count 2000` draws"
         )
     if options.plan:
         plan(recipe, options.faces, device=options.device, devices=options.devices * options.nodes)

@@ -1,8 +1,12 @@
-"""Files of other people and programs: text is read as UTF-8 or refused by name, and quoted so that one can see it."""
+"""Files of other people and programs: text is read as UTF-8 or refused by name, and quoted so that one can see it.
+
+Also commands in messages, which are for people to copy.
+"""
 
 import csv
+import shlex
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +60,21 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"line {table.line_num} of {path} is no CSV ({error}): are all quotes closed?") from error
 
 
+def records_of(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV table below its heading, by column and without blanks around values; `columns` must be there.
+
+    What a short row lacks is empty. Raises ValueError naming the file, and as `rows_of`.
+    """
+    table = rows_of(path)
+    heading = [word.strip() for word in next(table, (1, []))[1]]
+    absent = [name for name in columns if name not in heading]
+    if absent:
+        expected = f"expected {','.join(columns)}, it begins with '{shown(heading)}'"
+        raise ValueError(f"{path} has no column {', '.join(absent)}: {expected}")
+    for number, words in table:
+        yield number, dict.fromkeys(heading, "") | dict(zip(heading, map(str.strip, words), strict=False))
+
+
 def shown(text: str | Iterable[str]) -> str:
     """Text, or the words of a row with commas, for a message: what cannot be seen as escapes, and cut when long.
 
@@ -64,6 +83,11 @@ def shown(text: str | Iterable[str]) -> str:
     line = (text if isinstance(text, str) else ",".join(text)).strip("\r\n")
     cut = line if len(line) <= SHOWN else line[: SHOWN - 4] + " ..."
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
+
+
+def command(*words: object) -> str:
+    """A command line for a message, in backquotes: it runs as it is printed, also with blanks in names."""
+    return f"`{shlex.join(map(str, words))}`"
 
 
 def require_regular(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 from fra.faces.geometry import Padding, crop_box
 from fra.faces.image import read_image, to_input
 from fra.tasks.task import Task
+from fra.text import command
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Dataset:
         else:
             ways = f"is cut as {', '.join(self.crops)}" if self.crops else "is cut in one way: leave crop out"
             raise ValueError(f"there is no crop '{crop}' of this dataset, which {ways}")
-        all_named = f"(`{shlex.join(['fra', 'data', 'check', faces.name, str(folder)])} --all` names all)"
+        all_named = f"({command('fra', 'data', 'check', faces.name, folder, '--all')} names all)"
         missing = faces.missing()
         if missing:
             raise ValueError(

@@ -179,7 +179,7 @@ def open_pool(path: Path | str) -> Pool:
     account = Account()
     files = _shards_in(path / "shards" if packed else path, account)
     if packed and not files:
-        raise ValueError(f"no faces found in {path}: `fra crop --shards` found none, or was interrupted (use --resume)")
+        raise ValueError(f"no faces found in {path}: `fra crop` has found none, or was interrupted (use --resume)")
     return ShardPool(files, crop_settings=settings, account=account) if files else FolderPool(path)
 
 

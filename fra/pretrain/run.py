@@ -44,6 +44,8 @@ from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.printable import printable
 from fra.recipe import Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
+from fra.text import command
+from fra.training.batch_norm import require_enough_images
 from fra.training.checkpoint import written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
@@ -123,6 +125,7 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     pool = faces_of(recipe, faces)
     order = _batches(recipe, len(pool), world=devices)
     method = build_method(recipe).to(choose_device(device))
+    _require_enough_images(recipe, method, world=devices, device=choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
         method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
@@ -168,6 +171,7 @@ def pretrain(
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     launch(fabric)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
+    _require_enough_images(recipe, method, world=fabric.world_size, device=fabric.device.type)
     side_sets = dict(
         labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
         pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
@@ -231,9 +235,18 @@ def pretrain(
     _finish(recipe, pool, method, out, steps=steps, work=work)
     if not quiet:
         print(faces_line(pool, out))
-        print(f"the encoder is {out / 'encoder.safetensors'}; look at `fra regions {out}` or `fra report {out}`")
+        print(f"the encoder is {out / 'encoder.safetensors'}; next: {next_steps(method, faces, out)}")
     fabric.barrier()
     return out
+
+
+def next_steps(method: Method, faces: Path, out: Path) -> str:
+    """What can be looked at after a run, as commands."""
+    report = command("fra", "report", out)
+    if method.region_model() is None:
+        return report
+    drawn = out.with_name(out.name + ".regions")
+    return f"{command('fra', 'regions', out, '--faces', faces, '--out', drawn)} or {report}"
 
 
 def _claim(fabric: "Fabric", out: Path, resume: bool) -> None:
@@ -265,6 +278,17 @@ def _batches(recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, f
         rank=rank,
         world=world,
         accumulate=recipe.accumulate,
+    )
+
+
+def _require_enough_images(recipe: PretrainRecipe, method: Method, *, world: int, device: str) -> None:
+    """ValueError when batch norm would see single images; several GPUs put theirs together."""
+    require_enough_images(
+        method,
+        batch_size=recipe.batch_size,
+        processes=world,
+        passes=recipe.accumulate,
+        synchronised=world > 1 and device == "cuda",
     )
 
 

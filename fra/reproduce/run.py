@@ -17,6 +17,7 @@ from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, in_order
 from fra.reproduce.write import write_table
 from fra.stopping import Stopped
+from fra.text import command
 from fra.training.devices import choose_device
 from fra.transfer.run import read_dataset
 
@@ -68,7 +69,7 @@ def reproduce(
         written.append(out / f"{FIGURE}.png")
         write_figure(written[-1], figure.folder(place), open_pool(place.faces), device=choose_device(device))
     if not quiet:
-        print(f"{', '.join(map(str, written))}: done; `fra report {out}` tells the whole story")
+        print(f"{', '.join(map(str, written))}: done; {command('fra', 'report', out)} tells the whole story")
     return written
 
 

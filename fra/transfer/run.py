@@ -19,6 +19,7 @@ from fra.models.encoder import Encoder
 from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
 from fra.tasks.attributes import Attributes
 from fra.tasks.task import Task
+from fra.training.batch_norm import require_enough_images
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import Star
@@ -27,7 +28,7 @@ from fra.transfer.features import encoder_fingerprint
 from fra.transfer.finetune import FineTune
 from fra.transfer.linear import Linear
 from fra.transfer.network import WholeNetwork, epochs_for
-from fra.transfer.protocol import Protocol, TransferRecipe, batch_for
+from fra.transfer.protocol import Learner, Protocol, TransferRecipe, batch_for, first_head
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
 from fra.transfer.subsets import draw_subset, hold_out
 from fra.weights.load import load_encoder
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from rich.console import Console
 
+LEARNERS: dict[str, type[Learner]] = {"finetune": FineTune, "eac": EAC, "star": Star}
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "linear": Linear,
-    "finetune": partial(WholeNetwork, FineTune),
-    "eac": partial(WholeNetwork, EAC),
-    "star": partial(WholeNetwork, Star),
+    **{name: partial(WholeNetwork, learner) for name, learner in LEARNERS.items()},
 }
 
 
@@ -150,6 +150,13 @@ def transfer_network(
         if not isinstance(encoder, Encoder):
             raise ValueError(f"{recipe.protocol} trains fra's encoders only (`load_encoder`): use a linear recipe")
         learned = {"encoder_config": dataclasses.asdict(encoder.config)}
+        head = first_head(lambda: LEARNERS[recipe.protocol].new_head(recipe, task, encoder), seed=first_seed)
+        require_enough_images(
+            nn.ModuleList([encoder, head]),
+            batch_size=recipe.batch_size,
+            processes=devices * nodes,
+            synchronised=devices * nodes > 1 and device == "cuda",
+        )
         if recipe.protocol == "star":
             learned["alignment"] = dataclasses.asdict(recipe.alignment)
     fabric, precision = _prepare(

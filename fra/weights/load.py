@@ -130,7 +130,7 @@ def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], pat
 
 
 def is_ours(path: Path) -> bool:
-    """Is this a safetensors file that fra wrote? ValueError when it is damaged, holds a task, or is no weights at all."""
+    """Is this a safetensors file that fra wrote? ValueError when it is damaged, holds a task, or is no weights."""
     require_weights(path)
     if not is_safetensors(path) and (path.suffix != ".safetensors" or zipfile.is_zipfile(path)):
         return False

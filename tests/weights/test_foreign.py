@@ -411,27 +411,6 @@ def test_a_pickled_object_is_never_built(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"these are no weights\n", "not a checkpoint that torch can read"),
-        (b"", "not a checkpoint that torch can read"),
-        (b"PK\x03\x04 cut off", "not a checkpoint that torch can read"),
-    ],
-)
-@pytest.mark.parametrize("load", [load_encoder, load_region_model])
-def test_a_file_that_is_no_checkpoint_is_refused(
-    tmp_path: Path, load: Callable[..., Any], content: bytes, message: str
-) -> None:
-    path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        load(path)
-    path.rename(tmp_path / "weights.safetensors")
-    with pytest.raises(ValueError, match="not a readable safetensors file"):
-        load(tmp_path / "weights.safetensors")
-
-
 def test_files_without_a_dictionary_of_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a list"):
         load_encoder(saved(tmp_path, [torch.zeros(1)]))

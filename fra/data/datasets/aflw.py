@@ -12,6 +12,9 @@ aflw/[annotations/]face_landmarks_aflw_test_frontal.csv
 Give aflw/ or the folder that holds it. There is no validation split.
 """
 
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +27,15 @@ from fra.data.labelled import Dataset, Groups, LabelledFaces, Published
 from fra.data.landmark_lists import hrnet_lists, lines_also_in, on_disk, read_hrnet_csv
 from fra.data.layout import find_layout
 from fra.tasks.landmarks import Landmarks
-from fra.text import decoding
+from fra.text import decoding, require_regular
 
 TABLE = "AFLWinfo_release.mat"
 LISTS = ("face_landmarks_aflw_train.csv", "annotations/face_landmarks_aflw_train.csv")
 SHAPES = {"nameList": (), "bbox": (4,), "data": (38,), "mask_new": (19,), "ra": ()}
 """Of the variables, after the number of faces."""
 TRAINING_FACES = 20_000
+LONGEST = 600
+"""Seconds that reading the table may take; it takes one."""
 TASK = Landmarks(19, normaliser="diag", thresholds=(7.0,), threshold_normaliser="box")
 """As FaRL judges AFLW: errors by the box's diagonal, their area up to 7 % by the root of its area (spec alignment.md,
 section 9); each by the other in results.json."""
@@ -62,12 +67,33 @@ def read(folder: Path, crop: CropRule = "hrnet") -> LabelledFaces:
     return label_faces(parts, TASK, crop, name="aflw", root=pictures, groups=groups, face_boxes=True)
 
 
+_LOAD = """
+import sys
+import numpy
+from scipy.io import loadmat
+found = loadmat(sys.argv[1], squeeze_me=True, variable_names=sys.argv[2:])
+texts = {name: value.astype(str) if value.dtype == object else value for name, value in found.items() if name[0] != "_"}
+numpy.savez(sys.stdout.buffer, **texts)
+"""
+
+
+def load_variables(path: Path) -> dict[str, np.ndarray]:
+    """The variables of SHAPES that a file has, read by a process of its own: SciPy crashes at damaged ones."""
+    require_regular(path)
+    with open(path, "rb"):  # says what is wrong with the path itself
+        words = [sys.executable, "-W", "ignore", "-P", "-c", _LOAD, str(path.resolve()), *SHAPES]
+    done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=LONGEST)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(lines[-1] if lines and done.returncode > 0 else "its reader crashed")
+    with np.load(io.BytesIO(done.stdout)) as arrays:
+        return dict(arrays)
+
+
 def read_table(path: Path) -> tuple[dict[str, AnnotatedFaces], Bool[Tensor, "N"]]:
     """The faces of both splits, and which of the test faces are frontal. Raises ValueError when they do not fit."""
-    from scipy.io import loadmat
-
     with decoding(path, "file of MATLAB 5"):
-        content = loadmat(path, squeeze_me=True, variable_names=list(SHAPES))
+        content = load_variables(path)
         absent = [name for name in SHAPES if name not in content]
         if absent:
             raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")

@@ -23,7 +23,7 @@ import torch
 from fra.data.labelled import Dataset, Groups, LabelledFaces, splits_of
 from fra.data.layout import find_layout
 from fra.tasks.expression import Expression
-from fra.text import rows_of, shown
+from fra.text import records_of, shown
 
 NAMES = {
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
@@ -71,18 +71,11 @@ def read_list(path: Path, file_column: str) -> list[dict[str, str]]:
     """The rows of a list: `path` as it stands in `file_column`, and labels that FairFace has."""
     if not path.exists():
         raise ValueError(f"{path} is missing: the lists of training and validation images belong together")
-    table = rows_of(path)
-    heading = [word.strip() for word in next(table, (1, []))[1]]
-    absent = [name for name in (file_column, *NAMES) if name not in heading]
-    if absent:
-        expected = f"expected {file_column},{','.join(NAMES)}, it begins with '{shown(heading)}'"
-        raise ValueError(f"{path} has no column {', '.join(absent)}: {expected}")
     rows = []
-    for number, words in table:
-        row = dict(zip(heading, (word.strip() for word in words), strict=False))
+    for number, row in records_of(path, (file_column, *NAMES)):
         for kind, names in NAMES.items():
-            if row.get(kind, "") not in names:
-                said = f"line {number} of {path}: {shown(words[0])} has {kind} '{shown(row.get(kind, ''))}'"
+            if row[kind] not in names:
+                said = f"line {number} of {path}: {shown(row[file_column])} has {kind} '{shown(row[kind])}'"
                 raise ValueError(f"{said}, expected one of {', '.join(names)}")
         rows.append({"path": row[file_column], **{kind: row[kind] for kind in NAMES}})
     return rows

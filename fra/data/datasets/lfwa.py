@@ -38,23 +38,25 @@ def read(folder: Path) -> LabelledFaces:
     absent += [name for name in ("indices_img_train", "indices_img_test") if name not in parts]
     if absent:
         raise ValueError(f"{table.parent} has no {', '.join(absent)} in its two .mat files: take the original ones")
-    names = tuple(word.strip() for word in content["AttrName"])
-    files = [word.strip().replace("\\", "/") for word in content["name"]]
-    values = content["label"]
-    if values.shape != (len(files), len(names)):
-        raise ValueError(f"{table} has labels of shape {values.shape} for {len(files)} images of {len(names)} names")
-    strange = np.argwhere(~np.isin(values, (0, 1)))
-    if len(strange):
-        row, column = strange[0]
-        raise ValueError(f"{table}: {files[row]} has {values[row, column]:g} for {names[column]}, expected 0 or 1")
-    splits = {"val": torch.empty(0, dtype=torch.long)}
-    for split in ("train", "test"):
-        places = np.sort(parts[f"indices_img_{split}"].astype(np.int64).ravel()) - 1
-        if len(places) and not 0 <= places[0] <= places[-1] < len(files):
+    with decoding(table, "table of LFWA"):
+        names = tuple(word.strip() for word in content["AttrName"])
+        files = [word.strip().replace("\\", "/") for word in content["name"]]
+        values = content["label"]
+        if values.shape != (len(files), len(names)):
             raise ValueError(
-                f"{parts_file} has {split} images from {places[0] + 1} to {places[-1] + 1}, but there are {len(files)}"
+                f"{table} has labels of shape {values.shape} for {len(files)} images of {len(names)} names"
             )
-        splits[split] = torch.from_numpy(places)
+        strange = np.argwhere(~np.isin(values, (0, 1)))
+        if len(strange):
+            row, column = strange[0]
+            raise ValueError(f"{table}: {files[row]} has {values[row, column]:g} for {names[column]}, expected 0 or 1")
+        splits = {"val": torch.empty(0, dtype=torch.long)}
+        for split in ("train", "test"):
+            places = np.sort(parts[f"indices_img_{split}"].astype(np.int64).ravel()) - 1
+            if len(places) and not 0 <= places[0] <= places[-1] < len(files):
+                ends = f"from {places[0] + 1} to {places[-1] + 1}"
+                raise ValueError(f"{parts_file} has {split} images {ends}, but there are {len(files)}")
+            splits[split] = torch.from_numpy(places)
     return LabelledFaces(
         name="lfwa",
         root=first_there(root, PICTURES) or root / PICTURES[0],

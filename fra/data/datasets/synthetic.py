@@ -31,7 +31,7 @@ from fra.tasks.landmarks import Landmarks
 SPLITS = ("train",) * 7 + ("val",) + ("test",) * 2  # of each ten faces in a row: 70, 10 and 20 %
 FACES_PER_SEED = 10_000_000  # faces of two seeds are never the same
 CHUNK = 64
-DRAW_AGAIN = "draw the faces again with `fra data synthetic`"
+DRAW_AGAIN = "draw faces anew by `fra data synthetic --out DIR --count 2000`"
 
 CELEBA_NAMES = (  # all forty, in CelebA's order
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
@@ -48,7 +48,7 @@ def read(folder: Path) -> LabelledFaces:
     rows = read_rows(root / "labels.csv", DRAW_AGAIN)
     known = ("file", "split", "expression")
     if not rows or not all(name in rows[0] for name in known):
-        raise ValueError(f"{root / 'labels.csv'} lists no drawn faces: draw some with `fra data synthetic`")
+        raise ValueError(f"{root / 'labels.csv'} lists no drawn faces: {DRAW_AGAIN}")
     names = tuple(name for name in rows[0] if name not in known)
     points = _read_points(root / "landmarks.npz")
     size = read_header(root / "images" / rows[0]["file"]).width
