@@ -166,9 +166,9 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():  # of old formats and types, which nobody here can change
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), open(path, "rb") as stream:  # by a path torch would judge the ending
+            warnings.simplefilter("ignore")  # of old formats and types, which nobody here can change
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         objects = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
         if objects is None:

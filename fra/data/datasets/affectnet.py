@@ -111,8 +111,8 @@ def read_annotations(root: Path, split: str) -> Iterator[Face]:
         raise ValueError(f"no *_exp.npy in {folder}: each picture has its expression there")
     for name in sorted(names, key=lambda name: (len(name), name)):
         path = folder / f"{name}_exp.npy"
-        with decoding(path, "NumPy file of an expression from 0 to 10"):
-            label = int(np.load(path).item())
+        with decoding(path, "NumPy file of an expression from 0 to 10"), open(path, "rb") as stream:
+            label = int(np.load(stream).item())
         if not 0 <= label < len(LABELS) + len(LEFT_OUT):
             raise ValueError(f"{path} says {label}: expected an expression from 0 to 10")
         yield Face(f"{split}/images/{name}.jpg", label, None)
