@@ -6,6 +6,7 @@ because the main thread may stand in a library that lets no Python run: it says 
 and ends the process after LIMIT. Files are written whole or line by line, so nothing breaks by that.
 """
 
+import atexit
 import os
 import select
 import signal
@@ -188,8 +189,9 @@ def settle(status: int) -> int:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process with everything that it has started, without Python's tidying up: it takes seconds with torch."""
+    """End the process with everything that it has started, without freeing all memory, for seconds with torch."""
     end_children()
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -255,13 +257,13 @@ class _Watcher(threading.Thread):
             return
         guard = threading.Timer(LIMIT - LAST_WORDS, os._exit, [reason.status])
         guard.start()
-        words = hold.say_last_words(patience=LIMIT - LAST_WORDS)
+        words = hold.say_last_words(patience=0.8 * (LIMIT - LAST_WORDS))
         if _now.reason is reason:
-            _exit_now(words if reason.message == KEPT else reason.message, reason.status)
+            _exit_now(words if words and reason.message == KEPT else reason.message, reason.status)
         guard.cancel()
 
 
-def _exit_now(message: str | None, status: int) -> None:
+def _exit_now(message: str, status: int) -> None:
     """End the process without the main thread, which may never come back."""
     with suppress(RuntimeError):  # Python is ending
         threading.Timer(1 + GOODBYE, os._exit, [status]).start()  # the terminal may not take the message

@@ -35,9 +35,16 @@ class Starter:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
+        self._process.communicate(timeout=30)
+
+
+def pretraining(faces: Path, out: Path, *more: str, epochs: int = 200) -> list[object]:
+    """The words of a pre-training of 3 steps an epoch, each of which is in its log."""
+    settings = ["method.head={hidden: 32, out: 16}", "encoder.image_size=32", "views.size=32", "batch_size=8"]
+    settings += ["health_faces=8", f"schedule.epochs={epochs}", "max_faces=24"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    where = ["--faces", faces, "--out", out, "--device", "cpu", "--precision", "32", "--quiet"]
+    return ["pretrain", "smoke/resnet10_half.byol", *where, *words, *more]
 
 
 class Running:

@@ -112,9 +112,10 @@ class ViewBatches(Dataset[Batch | Exception]):
     def __init__(self, pool: Pool, maker: ViewMaker) -> None:
         self.pool, self.maker = pool, maker
 
-    def __getitem__(self, which: tuple[int, Int[Tensor, "B"]]) -> Batch | Exception:
+    def __getitem__(self, which: tuple[int, list[int]]) -> Batch | Exception:
+        epoch, indices = which
         try:
-            batch = self._batch(*which)
+            batch = self._batch(epoch, torch.tensor(indices))
             if get_worker_info() is not None:
                 batch.share()
             return batch
@@ -126,6 +127,16 @@ class ViewBatches(Dataset[Batch | Exception]):
         unreadable = sorted({index for each in missing for index in each})
         views = self.maker.make(images, indices, epoch=epoch)
         return Batch(views, self.maker.frames(images, indices, epoch=epoch), indices, unreadable)
+
+
+class _AsNumbers(Sampler[tuple[int, list[int]]]):
+    """Batches as they can travel to a worker: tensors would need shared memory, and be lost without a word."""
+
+    def __init__(self, order: EpochBatches) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        return ((epoch, indices.tolist()) for epoch, indices in self.order)
 
 
 class FaceLoader:
@@ -142,7 +153,7 @@ class FaceLoader:
         self._loader = DataLoader(
             ViewBatches(pool, maker),
             batch_size=None,
-            sampler=order,
+            sampler=_AsNumbers(order),
             num_workers=workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
