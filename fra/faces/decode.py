@@ -27,7 +27,7 @@ MOST_SCANS = 500
 UPRIGHT = 1
 _ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 _MOST_SEGMENTS = 10_000  # ours: of a JPEG before its pixels; photos have about twenty
-_MARKER = re.compile(rb"\xff+([^\xff\x00])")
+_NO_FILL = re.compile(rb"[^\xff]")
 
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -232,11 +232,12 @@ def jpeg_header(content: bytes) -> JpegHeader:
     """
     at, frame, exif = 2, None, b""
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(content, at)
+        begin = content.find(b"\xff", at)
+        found = _NO_FILL.search(content, begin) if begin >= 0 else None
         if found is None:
             break
-        at, marker = found.end(), content[found.end() - 1]
-        if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # has no length
+        at, marker = found.end(), content[found.start()]
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # has no length
             continue
         length = int.from_bytes(content[at : at + 2], "big")
         if marker == 0xDA:  # the pixels begin
