@@ -489,7 +489,8 @@ def _synthetic(options: Arguments) -> None:
         resume=options.resume,
     )
     if not options.quiet:
-        print(f"{options.count} drawn faces are in {options.out}; pre-train on {options.out / 'images'}")
+        out = printable(options.out)
+        print(f"{options.count} drawn faces are in {out}; pre-train on {out}/images")
 
 
 def _layout(options: Arguments) -> None:
@@ -567,7 +568,7 @@ def _report(options: Arguments) -> None:
 
     page = write_report(options.runs, options.out)
     if not options.quiet:
-        print(f"the report is {page}")
+        print(f"the report is {printable(page)}")
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -13,6 +13,7 @@ from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.data.listing import image_files
 from fra.files import MARK, claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
+from fra.printable import printable
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
 from fra.transfer.run import load_transfer_recipe, transfer
@@ -51,7 +52,8 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
         title = f"FRA on {photos.name}"
     page = write_report(runs, out, title=title)
     if not quiet:
-        print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes. Open the report: {page.resolve()}")
+        minutes = (time.monotonic() - started) / 60
+        print(f"\nDone in {minutes:.1f} minutes. Open the report: {printable(page.resolve())}")
     return page
 
 

@@ -22,6 +22,7 @@ from fra.data.labelled import LabelledFaces, Published
 from fra.data.read import reading_threads
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of
+from fra.printable import printable
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 
@@ -104,15 +105,15 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
     """What is there, two lines for each fault with the first few files (or `all`), and how it ended."""
     if faces:
         parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
-        print(f"{name} in {folder}: {len(faces.files):,} images ({parts})")
+        print(f"{name} in {printable(folder)}: {len(faces.files):,} images ({parts})")
     for fault in faults:
-        print(f"wrong: {' '.join(fault.what.split())}")
+        print(f"wrong: {printable(' '.join(fault.what.split()))}")
         shown = fault.where if all else fault.where[:SHOWN]
         for line in shown:
-            print(f"       {line}")
+            print(f"       {printable(line)}")
         if len(shown) < len(fault.where):
             print(f"       and {len(fault.where) - len(shown):,} more, which --all shows")
-        print(f"  fix: {fault.fix}")
+        print(f"  fix: {printable(fault.fix)}")
     if not faults:
         known = "counts as published, " if DATASETS[name].published.images else ""
         print(f"nothing is wrong: {known}labels in range, every picture readable, no test face among the others")

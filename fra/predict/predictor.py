@@ -310,7 +310,8 @@ def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
             except DamagedFile as error:
                 if not size:
                     raise
-                print(f"fra: {error.what}, line {number}: photos from there on are looked at again", file=sys.stderr)
+                what = printable(f"{error.what}, line {number}: photos from there on are looked at again")
+                print(f"fra: {what}", file=sys.stderr)
                 break
             if not size:
                 changed = [name for name in question if name != "fra" and question[name] != content.get(name)]

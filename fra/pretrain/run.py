@@ -235,7 +235,7 @@ def pretrain(
     _finish(recipe, pool, method, out, steps=steps, work=work)
     if not quiet:
         print(faces_line(pool, out))
-        print(f"the encoder is {out / 'encoder.safetensors'}; next: {next_steps(method, faces, out)}")
+        print(f"the encoder is {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
     fabric.barrier()
     return out
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fra.files import claim_folder, one_writer, write_json
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_pairwise_cosine
+from fra.printable import printable
 from fra.regions import heatmaps as measure
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.tasks.metrics import inter_ocular_error
@@ -40,7 +41,7 @@ def write_score(
     found = score_regions(region_model, faces)
     write_json(out / "score.json", found, indent=2)
     if not quiet:
-        print(f"{describe(found)}\nscore.json in {out}")
+        print(f"{describe(found)}\nscore.json in {printable(out)}")
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fra.files import RESTORE, DamagedFile, atomic, check_archive, reading
+from fra.printable import printable
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ENTRIES = ("step", "identity", "model", "optimizer", "precision")
@@ -89,7 +90,8 @@ def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple
             damaged.append(error)
             continue
         if damaged and tell:
-            print(f"fra: {damaged[0].what}; going on from {path}, step {state['step']}", file=sys.stderr)
+            what = printable(f"{damaged[0].what}; going on from {path}, step {state['step']}")
+            print(f"fra: {what}", file=sys.stderr)
         return state, not damaged
     if damaged:
         raise DamagedFile(", and ".join(error.what for error in damaged), RESTORE)

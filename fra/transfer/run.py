@@ -16,6 +16,7 @@ from fra.data.datasets import find_dataset
 from fra.data.labelled import LabelledFaces
 from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
+from fra.printable import printable
 from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
 from fra.tasks.attributes import Attributes
 from fra.tasks.task import Task
@@ -331,6 +332,7 @@ def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
 def print_results(results: dict[str, Any], out: Path) -> None:
     """The table at the end: what the encoder reached beside what the constant answer does."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     def shown(values: dict[str, Any]) -> str:
@@ -364,8 +366,9 @@ def print_results(results: dict[str, Any], out: Path) -> None:
             f"of {outside['faces']:,} test faces lie outside of the image"
         )
     if results["unreadable"]:
-        console.print(f"{results['unreadable']} images could not be read and were left out: {out / 'unreadable.csv'}")
-    console.print(f"all of it is in {out}")
+        where = escape(printable(out / "unreadable.csv"))
+        console.print(f"{results['unreadable']} images could not be read and were left out: {where}")
+    console.print(escape(f"all of it is in {printable(out)}"))
 
 
 def _print_groups(console: "Console", kind: str, groups: dict[str, dict[str, Any]]) -> None:
