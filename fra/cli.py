@@ -18,7 +18,7 @@ from fra.printable import printable
 from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
-from fra.stopping import KEPT, Stopped, heard, leave, settle
+from fra.stopping import KEPT, Stopped, heard, interrupted, leave, settle
 from fra.text import shown
 
 Arguments = argparse.Namespace
@@ -39,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _parser().parse_args(arguments)
             debug = options.debug
             _require_working_directory()
-            return settle(int(options.run(options) or 0))
+            status = int(options.run(options) or 0)
+            if arguments is None and interrupted():  # which is how a page ends
+                leave(status)
+            return settle(status)
         except (Exception, KeyboardInterrupt) as error:
             status = _status(error)
             settle(status or 1)

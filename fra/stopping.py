@@ -180,6 +180,11 @@ def give_up(message: str, *, status: int = 1) -> None:
         _kick()
 
 
+def interrupted() -> bool:
+    """Whether the command has been told to end, whatever it made of that."""
+    return _now.reason is not None
+
+
 def settle(status: int) -> int:
     """The command is over: signals change nothing any more. Gives `status`."""
     if _now.listening:

@@ -38,7 +38,11 @@ def lines_of(path: Path, *, newline: str | None = None) -> Iterator[str]:
         with open(path, encoding="utf-8-sig", newline=newline) as stream:
             for number, line in enumerate(stream, 1):
                 if "\0" in line:
-                    raise ValueError(_not_utf8(path, f"line {number} has NUL bytes, as in UTF-16 or a binary file"))
+                    raise ValueError(
+                        _not_utf8(
+                            path, f"line {number} has NUL bytes, as in UTF-16 or a binary file", encoding="UTF-16LE"
+                        )
+                    )
                 yield line
     except UnicodeDecodeError as error:
         line_number = number + 1 + error.object[: error.start].count(b"\n")
@@ -119,5 +123,6 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
-def _not_utf8(path: Path, why: str, *, encoding: str = "ENCODING") -> str:
-    return f"{path} is not UTF-8 text ({why}): expected UTF-8; convert it, for example by iconv -f {encoding} -t UTF-8"
+def _not_utf8(path: Path, why: str, *, encoding: str = "LATIN1") -> str:
+    convert = shlex.join(["iconv", "-f", encoding, "-t", "UTF-8", str(path)])
+    return f"{path} is not UTF-8 text ({why}): expected UTF-8; convert it, for example by `{convert} > NEW`"

@@ -1,6 +1,7 @@
 """What a run folder holds: a missing piece is None or empty; one that is not as it was written is a DamagedFile."""
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +138,7 @@ def _add(runs: Runs, folder: Path) -> None:
         numbers, score = _json(folder / "regions.json"), _json(folder / "score.json")
         runs.regions.append(RegionsRun(name, numbers, score, _existing(sheet), _existing(gif)))
     elif kind == "crop":
-        rows = read_journal(folder) if (folder / TABLE).is_file() else ()
+        rows = read_journal(folder) if os.path.lexists(folder / TABLE) else ()
         skipped = Counter(any(row[COLUMNS.index("reason") :]) for row in rows)
         runs.crop.append(CropRun(name, skipped[False], skipped[True], _existing(folder / "contact_sheet.jpg")))
 
@@ -153,7 +154,7 @@ def _pretrain(folder: Path) -> PretrainRun:
         log=_table(folder / "log.csv"),
         health=_table(folder / "health.csv"),
         warnings=warnings,
-        recipe=read_text(recipe, LEFT_OUT) if recipe.is_file() else None,
+        recipe=read_text(recipe, LEFT_OUT) if os.path.lexists(recipe) else None,
         snapshots=load_snapshots(folder / "snapshots"),
         pictures=_pictures(folder),
     )
@@ -205,11 +206,11 @@ def _pictures(folder: Path, *, most: int = 4) -> list[Path]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return read_json(path, LEFT_OUT) if path.is_file() else {}
+    return read_json(path, LEFT_OUT) if os.path.lexists(path) else {}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    return read_rows(path, LEFT_OUT) if path.is_file() else []
+    return read_rows(path, LEFT_OUT) if os.path.lexists(path) else []
 
 
 def _table(path: Path) -> Table:
