@@ -239,7 +239,7 @@ def test_a_damaged_annotation_of_affectnet_is_named(content: np.ndarray, tmp_pat
     with pytest.raises(ValueError, match=r"3_exp\.npy .*an expression from 0 to 10"):
         affectnet.read(tmp_path, classes=8)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"3_exp\.npy does not hold an expression"):
+    with pytest.raises(ValueError, match=r"3_exp\.npy is not a whole NumPy file"):
         affectnet.read(tmp_path, classes=8)
 
 
@@ -360,7 +360,7 @@ def test_tables_of_lfwa_that_do_not_go_together_are_named(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"Ada_0001\.jpg has 5 for Male, expected 0 or 1"):
         lfwa.read(tmp_path)
     (tmp_path / "lfw_att_40.mat").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match="not a whole file of MATLAB"):
+    with pytest.raises(ValueError, match="not a whole file of MATLAB 7.3"):
         lfwa.read(tmp_path)
     (tmp_path / "indices_train_test.mat").unlink()
     with pytest.raises(ValueError, match=r"indices_train_test\.mat is missing"):

@@ -50,6 +50,7 @@ def read(folder: Path) -> LabelledFaces:
         if len(strange):
             row, column = strange[0]
             raise ValueError(f"{table}: {files[row]} has {values[row, column]:g} for {names[column]}, expected 0 or 1")
+    with decoding(parts_file, "table of LFWA"):
         splits = {"val": torch.empty(0, dtype=torch.long)}
         for split in ("train", "test"):
             places = np.sort(parts[f"indices_img_{split}"].astype(np.int64).ravel()) - 1
