@@ -45,7 +45,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs: files of the repository that are no pages are named, not linked."""
+    """Called by mkdocs: files of the repository that are no pages are named, not linked; what code knows is put in."""
+    markdown = with_measures(markdown)
     markdown = re.sub(r"\{lines:([\w.* ]*)\}", lambda match: f"{lines_of(match[1].split()):,}", markdown)
     return re.sub(
         r"\[([^\]]+)\]\((?:\.\./)+((?:fra|tests|scripts|experiments|benchmarks)/[^)]+)\)", r"\1 (`\2`)", markdown
@@ -57,6 +58,24 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
     if found := ELSEWHERE.search(output):
         raise ValueError(f"{page.file.src_uri} would load something from another host: {found[0]}")
     return output
+
+
+def with_measures(markdown: str) -> str:
+    """A table that ends in {measures}, in the order of the alphabet, with a row for each column of health.csv."""
+    from fra.pretrain.health import COMMON_COLUMNS
+    from fra.pretrain.run import METHODS
+
+    if "{measures}" not in markdown:
+        return markdown
+    owned = [(f"only {name}", column) for name, (_, kind) in METHODS.items() for column in kind.health_columns]
+    rows = [
+        f"| {column.title[0].lower()}{column.title[1:]} (`{column.name}{'_0` …' if column.family else '`'}, {owner})"
+        f" | {column.meaning}; expected: {column.good} |"
+        for owner, column in [*(("all methods", column) for column in COMMON_COLUMNS), *owned]
+    ]
+    head, line, table = markdown.partition("|---|---|\n")
+    written = [row for row in table.splitlines() if row.startswith("|")]
+    return "\n".join([head + line.strip(), *sorted([*written, *rows], key=str.lower), ""])
 
 
 def lines_of(names: list[str]) -> int:

@@ -74,6 +74,17 @@ def test_pages_made_from_the_code_are_those_that_are_linked() -> None:
     assert made["reference/bundled.md"].count("CC BY 4.0") >= 6
 
 
+def test_the_glossary_explains_every_measure_as_its_method_declares_it() -> None:
+    page = make_reference.on_page_markdown((ROOT / "docs/reference/glossary.md").read_text())
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert sum("`feature_std`, all methods" in row for row in rows) == 1
+    assert sum("`usage_0` …, only fra" in row for row in rows) == 1
+    assert "mean cosine of two regions' mask embeddings" in next(row for row in rows if "`mask_cosine`" in row)
+    assert rows[1:] == sorted(rows[1:], key=str.lower)
+    assert len({row.split("|")[1] for row in rows}) == len(rows)
+    assert "{measures}" not in page
+
+
 def test_a_page_that_would_load_something_from_elsewhere_is_refused() -> None:
     page = type("Page", (), {"file": type("File", (), {"src_uri": "a.md"})})
     assert make_reference.on_post_page("<script src='x.js'></script><a href=\"https://e.org\">", page) is not None

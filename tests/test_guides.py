@@ -85,9 +85,15 @@ def add(block: str, package: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def added(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> "subprocess.CompletedProcess[str]":
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the copy of the package lies, and what its commands write."""
+    return tmp_path_factory.mktemp("added")
+
+
+@pytest.fixture(scope="module")
+def added(begun: Path, place: Path) -> "subprocess.CompletedProcess[str]":
     """All three guides followed in one copy of the package, and their commands run by it in a process of its own."""
-    folder = tmp_path_factory.mktemp("added")
+    folder = place
     package = copy_package(folder)
     for name in ADDING:
         for kind in ("python", "yaml"):
@@ -116,6 +122,15 @@ def test_a_method_a_dataset_and_a_detector_are_added_as_their_guides_say(
     added: "subprocess.CompletedProcess[str]",
 ) -> None:
     assert added.returncode == 0, added.stderr[-2000:] + added.stdout[-2000:]
+
+
+def test_the_report_shows_the_added_methods_own_column_with_its_title(
+    added: "subprocess.CompletedProcess[str]", place: Path
+) -> None:
+    page = (place / "simsiam.html").read_text()
+    assert "Agreement of the predictor" in page
+    assert "mean cosine of a face&#39;s embedding and what the predictor makes of it" in page.replace("Mean", "mean")
+    assert "two views of a face agree" in page
 
 
 def test_the_added_dataset_shows_its_layout(added: "subprocess.CompletedProcess[str]") -> None:

@@ -1,5 +1,6 @@
 """The encoder: what pre-training leaves behind. Any timm network with a feature map, ResNets above all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -124,3 +125,8 @@ def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:
                 module.stride = (1, 1)
                 changed.append(name)
     return changed
+
+
+def in_batches(network: Callable[[Tensor], Tensor], inputs: Tensor, *, batch: int = 128) -> Tensor:
+    """`network` over all inputs, `batch` at a time, in float32; inputs and weights are on one device."""
+    return torch.cat([network(part) for part in inputs.split(batch)]).float()

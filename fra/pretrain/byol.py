@@ -6,7 +6,7 @@ B images, C encoder channels, D embedding channels, S view size.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class BYOL(Method):
     """Online network, predictor, and a teacher that follows."""
 
     online: FaceNetwork
+    loss_terms: ClassVar = {"same_face": "two views of a face agree"}
 
     def __init__(self, config: BYOLConfig, encoder: Encoder) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from fra.models.region_head import RegionHead, RegionHeadConfig, RegionModel
 from fra.models.similarity import cosine_distance, cosines
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
+from fra.pretrain.region_health import REGION_COLUMNS, region_warnings
 from fra.recipe import Count, NotNegative, Positive, Range, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
@@ -133,6 +134,14 @@ class FRA(Method):
     """Online network with two predictors, and a teacher that follows."""
 
     online: RegionNetwork
+    loss_terms: ClassVar = {
+        "same_face": "two views of a face agree",
+        "same_region": "a region agrees over two views",
+        "clusters": "assignment and mean entropy together",
+        "assignment": "pixels choose as the teacher does",
+        "mean_entropy": "regions are used evenly; 0 is even",
+    }
+    health_columns = REGION_COLUMNS
 
     def __init__(self, config: FRAConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -233,6 +242,9 @@ class FRA(Method):
 
     def region_model(self) -> RegionModel:
         return RegionModel(self.online.encoder, self.online.region_head)
+
+    def own_warnings(self, row: dict[str, Any]) -> list[str]:
+        return region_warnings(row)
 
     def teacher_momentum(self, progress: Progress) -> float:
         return rising_momentum(self.config.teacher_momentum, progress.fraction)

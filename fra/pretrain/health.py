@@ -1,9 +1,8 @@
 """Is it learning? Measured on fixed faces between epochs, without touching the method.
 
-B images, K facial regions, C encoder channels, D embedding channels.
+B images, C encoder channels, S their size.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,12 @@ from torch import Tensor
 
 from fra.data.listing import image_files
 from fra.faces.image import read_image, to_input
-from fra.models.encoder import Encoder
-from fra.models.region_head import RegionModel, RegionOutput
-from fra.models.similarity import cosines, effective_rank, mean_entropy, mean_pairwise_cosine, unit
+from fra.models.encoder import Encoder, in_batches
+from fra.models.region_head import RegionOutput
+from fra.models.similarity import cosines, effective_rank, unit
+from fra.pretrain.columns import HealthColumn, Judgement, Outcome, Table, from_to, should_rise
 from fra.pretrain.method import Method
+from fra.pretrain.region_health import look_at, region_health
 from fra.text import lines_of, shown
 
 
@@ -68,14 +69,14 @@ class HealthMonitor:
         """
         was_training = method.training
         method.eval()
-        features = _in_batches(method.encoder, self.faces)
+        features = in_batches(method.encoder, self.faces)
         row: dict[str, Any] = dict(
-            feature_std=float(unit(_in_batches(method.projections, self.faces)).std(0).mean()),
+            feature_std=float(unit(in_batches(method.projections, self.faces)).std(0).mean()),
             effective_rank=effective_rank(features),
         )
         teacher = method.teacher_encoder()
         if teacher is not None:
-            others = _in_batches(teacher, self.faces)
+            others = in_batches(teacher, self.faces)
             row["teacher_gap"] = float(1 - (unit(features) * unit(others)).sum(-1).mean())
         row |= method.own_health(self.faces)
         region_model = method.region_model()
@@ -83,53 +84,91 @@ class HealthMonitor:
         if regions is not None:
             row |= region_health(regions, temperature=self.temperature)
         if self.labelled is not None:
-            features = _in_batches(method.encoder, self.labelled.images)
+            features = in_batches(method.encoder, self.labelled.images)
             row["neighbour_accuracy"] = neighbour_accuracy(features, self.labelled.labels)
         if self.pairs is not None:
             row["pair_auc"] = pair_auc(method.encoder, self.pairs)
         highest_rank = max([*earlier_ranks, row["effective_rank"]])
-        warnings = diagnose(row, epoch=epoch, highest_rank=highest_rank)
-        row["warning"] = " ".join(warnings + (method.own_warnings(row) if epoch else []))
+        warnings = collapse_warnings(row, highest_rank=highest_rank) + method.own_warnings(row) if epoch else []
+        row["warning"] = " ".join(warnings)
         method.train(was_training)
         return row, regions
 
 
-def look_at(model: RegionModel, faces: Float[Tensor, "B 3 S S"]) -> RegionOutput:
-    """The regions of faces by their own mean mask embeddings: the running ones are empty before the first step."""
-    maps = _in_batches(model.encoder.maps, faces)
-    return model.head(maps, embeddings=_in_batches(model.head.decoder, maps).float().mean(0))
+def collapse_warnings(row: dict[str, Any], *, highest_rank: float) -> list[str]:
+    """Whether the features of a row of health.csv are collapsing, in a plain sentence."""
+    rank = row["effective_rank"]
+    if rank >= 0.3 * highest_rank or rank >= 3:
+        return []
+    return [
+        f"Features are collapsing: their effective rank fell from {highest_rank:.1f} to {rank:.1f}."
+        " Lower the learning rate or raise the batch size."
+    ]
 
 
-def region_health(regions: RegionOutput, *, temperature: float) -> dict[str, float]:
-    """Mask cosine, mean entropy of a pixel's assignment (nats; log K when uniform), share of pixels per region."""
-    scores = regions.scores
-    entropy = mean_entropy((scores / temperature).softmax(1), dim=1)
-    usage = torch.bincount(scores.argmax(1).flatten(), minlength=scores.shape[1]) / scores[:, 0].numel()
-    row = dict(mask_cosine=float(mean_pairwise_cosine(regions.embeddings)), assignment_entropy=entropy)
-    return row | {f"usage_{index}": float(share) for index, share in enumerate(usage)}
+def _judge_spread(values: np.ndarray, table: Table) -> Judgement:
+    share, observed = values[-1] / max(values.max(), 1e-12), from_to(values)
+    if share < 0.1 or values[-1] < 1e-4:
+        return Judgement(f"{observed}; the features have collapsed", "bad")
+    if share < 0.3:
+        return Judgement(f"{observed}; it shrank a lot", "watch")
+    return Judgement(observed, "good")
 
 
-def diagnose(row: dict[str, Any], *, epoch: int, highest_rank: float) -> list[str]:
-    """What is wrong, in plain sentences. Nothing is said before training has begun."""
-    found: list[str] = []
-    if epoch == 0:
-        return found
-    if row["effective_rank"] < 0.3 * highest_rank and row["effective_rank"] < 3:
-        found.append(
-            "Features are collapsing: their effective rank"
-            f" fell from {highest_rank:.1f} to {row['effective_rank']:.1f}."
-            " Lower the learning rate or raise the batch size."
-        )
-    usage = [value for name, value in row.items() if name.startswith("usage_")]
-    if usage and row["mask_cosine"] > 0.95 and row["assignment_entropy"] > 0.99 * math.log(len(usage)):
-        found.append(
-            "Regions are still equal: the cluster loss sits at log K and FRA works as BYOL."
-            " They may wake later; recipes with decoder.content = queries start alive."
-        )
-    elif usage and min(usage) < 0.02:
-        dead = [str(index) for index, value in enumerate(usage) if value < 0.02]
-        found.append(f"Regions {', '.join(dead)} own less than 2 % of the pixels.")
-    return found
+def _judge_rank(values: np.ndarray, table: Table) -> Judgement:
+    first, last, observed = values[0], values[-1], from_to(values, ".1f")
+    if last < 1.2 or (last < 3 and last < 0.3 * values.max()):
+        return Judgement(f"{observed}; almost one direction is left", "bad")
+    if last < 3 or last < 0.5 * first:
+        return Judgement(f"{observed}; few directions carry the features", "watch")
+    return Judgement(observed, "good")
+
+
+COLLAPSE = Outcome(
+    good="features did not collapse",
+    watch="features use few directions but did not collapse",
+    bad="features collapsed",
+)
+COMMON_COLUMNS = (
+    HealthColumn(
+        "feature_std",
+        title="Spread of the features",
+        meaning="standard deviation over faces of the unit-length embeddings, mean over their channels",
+        good="stays well away from 0, where every face gives the same features",
+        judge=_judge_spread,
+        outcome=COLLAPSE,
+    ),
+    HealthColumn(
+        "effective_rank",
+        title="Effective rank",
+        meaning="in how many directions the features spread: the exponential of the entropy of their normalised squared"
+        " singular values",
+        good="stays high; 1 is a collapse",
+        judge=_judge_rank,
+        outcome=COLLAPSE,
+    ),
+    HealthColumn(
+        "teacher_gap",
+        title="Distance to the teacher",
+        meaning="1 minus the cosine of a face's features in the encoder and in its momentum encoder (teacher)",
+        good="shrinks towards the end, as the teacher catches up",
+    ),
+    HealthColumn(
+        "neighbour_accuracy",
+        title="Nearest neighbours",
+        meaning="percent of labelled faces whose class wins the vote of their ten nearest others",
+        good="rises",
+        judge=should_rise,
+    ),
+    HealthColumn(
+        "pair_auc",
+        title="Same person or not",
+        meaning="area under the ROC curve when the cosine of two faces' features decides, in percent",
+        good="rises above 50, which is chance",
+        judge=should_rise,
+    ),
+)
+"""Of all methods; some need a teacher or faces of one's own (`--labelled`, `--pairs`)."""
 
 
 def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"], *, neighbours: int = 10) -> float:
@@ -143,7 +182,7 @@ def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"],
 @torch.no_grad()
 def pair_auc(encoder: Encoder, pairs: Pairs) -> float:
     """How well the cosine of two faces' features tells whether they are one person: area under the ROC, percent."""
-    features = unit(_in_batches(encoder, pairs.images))
+    features = unit(in_batches(encoder, pairs.images))
     return area_under_curve((features[pairs.first] * features[pairs.second]).sum(-1), pairs.same)
 
 
@@ -194,8 +233,3 @@ def read_pairs(folder: Path, size: int) -> Pairs:
 
 def _read_all(files: list[Path], size: int) -> Tensor:
     return torch.stack([to_input(read_image(path, least_side=size), size) for path in files]).float() / 255
-
-
-def _in_batches(network: Any, inputs: Tensor, *, batch: int = 128) -> Tensor:
-    """`network` over all inputs, `batch` at a time; inputs and weights are on one device."""
-    return torch.cat([network(part) for part in inputs.split(batch)]).float()

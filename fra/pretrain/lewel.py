@@ -8,16 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fra.models.encoder import Encoder
+from fra.models.encoder import Encoder, in_batches
 from fra.models.heads import MLPHead
 from fra.models.momentum_teacher import MomentumTeacher, rising_momentum
 from fra.models.similarity import cosine_distance, mean_entropy, unit
+from fra.pretrain.columns import HealthColumn, Judgement, Table, from_to
 from fra.pretrain.method import HeadConfig, Method
 from fra.recipe import Count, NotNegative, Positive, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
@@ -75,10 +77,37 @@ class AligningNetwork(nn.Module):
         return FaceAndAligned(projected[:, 0], self.aligned_projector(align(pixels, attention)), attention)
 
 
+def _judge_uniformity(values: np.ndarray, table: Table) -> Judgement:
+    """At the published scale maps are nearly uniform by design, so this is no fault."""
+    return Judgement(from_to(values, ".2f"), "good" if values[-1] < 0.9 else "watch")
+
+
+MAP_COLUMNS = (
+    HealthColumn(
+        "map_entropy",
+        title="Entropy of the maps",
+        meaning="mean entropy of a map over its P positions, in nats; log P is uniform",
+        good="below log P",
+    ),
+    HealthColumn(
+        "map_uniformity",
+        title="Uniformity of the maps",
+        meaning="the same as a share of log P",
+        good="below 1, where every map takes the plain mean of the face",
+        judge=_judge_uniformity,
+    ),
+)
+
+
 class LEWEL(Method):
     """Online network with two predictors, and a teacher that follows."""
 
     online: AligningNetwork
+    loss_terms: ClassVar = {
+        "same_face": "two views of a face agree",
+        "same_aligned": "aligned vectors agree over two views",
+    }
+    health_columns = MAP_COLUMNS
 
     def __init__(self, config: LEWELConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -118,8 +147,7 @@ class LEWEL(Method):
         return rising_momentum(self.config.teacher_momentum, progress.fraction)
 
     def own_health(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, float]:
-        """Mean entropy of a map over the positions, in nats and as a share of log P: 1 when the map is uniform."""
-        attention = torch.cat([self.online(part).attention for part in faces.split(64)])
+        attention = in_batches(lambda some: self.online(some).attention, faces, batch=64)
         entropy = mean_entropy(attention, dim=-1)
         return dict(map_entropy=entropy, map_uniformity=entropy / math.log(attention.shape[-1]))
 

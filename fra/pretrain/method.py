@@ -1,7 +1,7 @@
 """The contract of a pre-training method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fra.models.encoder import Encoder
 from fra.models.heads import MLPHead
 from fra.models.region_head import RegionModel
+from fra.pretrain.columns import HealthColumn
 from fra.recipe import Count, Settings
 from fra.training.trainable import Loss, Part, Progress, together
 
@@ -50,6 +51,10 @@ class Method(nn.Module, ABC):
     """More than two views, and small ones, make sense to it."""
     wants_frames: bool = False
     """In training `parts` is given FramedViews instead of the views alone."""
+    loss_terms: ClassVar[Mapping[str, str]] = {}
+    """What the named terms of its loss mean, a phrase each, for the report's charts of log.csv."""
+    health_columns: ClassVar[tuple[HealthColumn, ...]] = ()
+    """The columns of health.csv that it has beside those of all methods."""
 
     @property
     @abstractmethod
@@ -80,11 +85,11 @@ class Method(nn.Module, ABC):
         return None
 
     def own_health(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, float]:
-        """Columns of health.csv that this method alone can fill, measured in eval mode and without gradient."""
+        """Its `health_columns`, measured in eval mode and without gradient; those of regions are measured for it."""
         return {}
 
     def own_warnings(self, row: dict[str, Any]) -> list[str]:
-        """Plain sentences on what is wrong in a row of health.csv that holds `own_health`."""
+        """Plain sentences on what is wrong in a row of health.csv that holds all columns; not asked before training."""
         return []
 
     def region_model(self) -> RegionModel | None:

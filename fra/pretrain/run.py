@@ -35,7 +35,7 @@ from fra.files import (
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
-from fra.pretrain.health import HealthMonitor, read_labelled, read_pairs
+from fra.pretrain.health import COMMON_COLUMNS, HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.loader import EpochBatches, FaceLoader, default_workers, face_batch
 from fra.pretrain.method import FramedViews, Method
@@ -64,6 +64,7 @@ METHODS: dict[str, tuple[type[Any], type[Method]]] = {
     "lewel": (LEWELConfig, LEWEL),
     "fra": (FRAConfig, FRA),
 }
+"""A method's settings and its module, which also says what its columns of health.csv mean."""
 CONFIGS = {name: config for name, (config, _) in METHODS.items()}
 SNAPSHOT_FACES = 8
 
@@ -356,7 +357,8 @@ class Watch:
                 np.savez_compressed(temporary, heatmaps=shown(regions.heatmaps).half().cpu().numpy())
         self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
-        numbers = "  ".join(f"{key} {row[key]:.3g}" for key in SHOWN if key in row)
+        columns = (*COMMON_COLUMNS, *method.health_columns)
+        numbers = "  ".join(f"{column.name} {row[column.name]:.3g}" for column in columns if column.name in row)
         return [f"epoch {epoch}: {numbers}"] + ([f"[yellow]warning: {row['warning']}"] if row["warning"] else [])
 
     def _list_unreadable(self) -> None:
@@ -365,19 +367,6 @@ class Watch:
         known = set(unreadable_faces(self.out))
         if met - known:
             write_text(self.out / "unreadable.txt", "".join(f"{path}\n" for path in sorted(met | known)))
-
-
-SHOWN = (
-    "effective_rank",
-    "feature_std",
-    "mask_cosine",
-    "assignment_entropy",
-    "prototype_usage",
-    "map_entropy",
-    "neighbour_accuracy",
-    "pair_auc",
-    "teacher_gap",
-)
 
 
 def run_metadata(recipe: PretrainRecipe, pool: Pool) -> dict[str, Any]:

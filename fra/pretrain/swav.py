@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fra.models.distributed import gather_from_processes, share_of_process
-from fra.models.encoder import Encoder
+from fra.models.encoder import Encoder, in_batches
 from fra.models.similarity import mean_entropy, unit
 from fra.models.sinkhorn import sinkhorn
+from fra.pretrain.columns import HealthColumn, should_rise
 from fra.pretrain.method import HeadConfig, Method
 from fra.recipe import Count, Positive, Range, Settings, Whole
 from fra.training.trainable import Loss, Part, Progress
@@ -77,6 +78,22 @@ class SwAV(Method):
 
     online: PrototypeNetwork
     multi_crop = True
+    loss_terms: ClassVar = {"swapped": "each view predicts the clusters of the others; log K is no better than chance"}
+    health_columns = (
+        HealthColumn(
+            "prototype_usage",
+            title="Prototypes in use",
+            meaning="prototypes that are the nearest of some face, as a share of what is possible",
+            good="rises",
+            judge=should_rise,
+        ),
+        HealthColumn(
+            "prototype_entropy",
+            title="Prototype entropy",
+            meaning="mean entropy of a face's assignment to the K prototypes, in nats; log K is undecided",
+            good="falls below log K",
+        ),
+    )
 
     def __init__(self, config: SwAVConfig, encoder: Encoder) -> None:
         super().__init__()
@@ -143,8 +160,7 @@ class SwAV(Method):
         return self.online(faces)
 
     def own_health(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, float]:
-        """How many prototypes are the nearest of some face, as a share of what is possible, and how sure faces are."""
-        embeddings = torch.cat([self.online(part) for part in faces.split(64)])
+        embeddings = in_batches(self.online, faces, batch=64)
         scores = prototype_scores(embeddings, self.online.prototypes.weight)
         nearest = scores.argmax(1).unique()
         return dict(

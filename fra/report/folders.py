@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from fra.crop.cut import COLUMNS
 from fra.crop.journal import TABLE, read_journal
@@ -24,6 +25,8 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 @dataclass(frozen=True)
 class PretrainRun:
     name: str
+    method: str
+    """As the recipe names it, else the summary; empty when neither is there."""
     summary: dict[str, Any]
     log: Table
     health: Table
@@ -144,20 +147,31 @@ def _add(runs: Runs, folder: Path) -> None:
 
 
 def _pretrain(folder: Path) -> PretrainRun:
-    recipe = folder / "recipe.yaml"
+    file, summary = folder / "recipe.yaml", _json(folder / "summary.json")
+    recipe = read_text(file, LEFT_OUT) if os.path.lexists(file) else None
     with reading(folder / "health.csv", LEFT_OUT):
         rows = _rows(folder / "health.csv")
         warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
     return PretrainRun(
         name=folder.resolve().name,
-        summary=_json(folder / "summary.json"),
+        method=_method_in(recipe) or str(summary.get("method", "")),
+        summary=summary,
         log=_table(folder / "log.csv"),
         health=_table(folder / "health.csv"),
         warnings=warnings,
-        recipe=read_text(recipe, LEFT_OUT) if os.path.lexists(recipe) else None,
+        recipe=recipe,
         snapshots=load_snapshots(folder / "snapshots"),
         pictures=_pictures(folder),
     )
+
+
+def _method_in(recipe: str | None) -> str:
+    """The name of a recipe's method; empty for a recipe that says none, or that cannot be understood."""
+    try:
+        method = (yaml.safe_load(recipe or "") or {}).get("method")
+    except (yaml.YAMLError, AttributeError):
+        return ""
+    return str(method.get("name", "")) if isinstance(method, dict) else ""
 
 
 def paper_tables(folder: Path) -> list[PaperTable]:

@@ -15,25 +15,19 @@ from torch import Tensor
 from fra.faces import pictures
 from fra.faces.image import read_image
 from fra.files import atomic, claim_file, one_writer, reading
+from fra.pretrain.region_health import USAGE
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, words
-from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, read_runs
+from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
 from fra.report.scores import scores
 from fra.report.tables import TransferTable, lower_is_better, metric_name, transfer_tables
 
 ROWS = 6
 """Faces with heatmaps that the page shows; all of them stay in the run's regions.png."""
 
-TERMS = {
-    "same_face": "two views of a face agree",
-    "same_region": "a region agrees over two views",
-    "same_aligned": "aligned vectors agree over two views",
-    "clusters": "assignment and balance together",
-    "assignment": "pixels choose as the teacher does",
-    "mean_entropy": "regions are used evenly; 0 is even",
-}
-
+OF_ALL_METHODS = ("step", "epoch", "loss", "learning_rate", "teacher_momentum", "pairs_per_second", "waiting")
+"""Columns of log.csv; the others are terms of the method's loss."""
 
 OURS = (b'<meta name="generator" content="fra">', b"--paper: #fdfdfc; --ink: #1d1d1f;")
 """What a report begins with; older ones have the second alone."""
@@ -116,6 +110,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         "samples": [
             {"name": run.name, "source": embed_file(file)} for run in runs.transfer for file in run.pictures[:2]
         ],
+        "samples_title": _samples_title(runs.transfer),
         "unknown": runs.unknown,
         "missing": _missing(runs),
     }
@@ -134,8 +129,13 @@ def _title(runs: Runs) -> str:
         method = str(summary.get("method", "")).upper() or runs.pretrain[0].name
         return f"{method} on {words.plural(summary['faces'], 'face')}" if summary.get("faces") else f"{method} on faces"
     if runs.transfer:
-        return "What the features are worth"
+        return "Transfer results"
     return "Facial regions" if runs.regions else "Face crops"
+
+
+def _samples_title(runs: Sequence[TransferRun]) -> str:
+    confusions = [bool(run.results.get("confusion")) for run in runs if run.pictures]
+    return "Confusion matrices" if all(confusions) else "Answers in pictures"
 
 
 def _missing(runs: Runs) -> list[str]:
@@ -146,12 +146,13 @@ def _missing(runs: Runs) -> list[str]:
     if not _sheets(runs) and not any(run.snapshots for run in runs.pretrain):
         sentences.append("No heatmaps were given; `fra regions RUN --faces DIR --out DIR` draws them.")
     if not runs.transfer:
-        sentences.append("No transfer run was given, so nothing says yet what the features are worth on a task.")
+        sentences.append("No transfer run was given, so there are no results on a labelled task.")
     return sentences
 
 
 def _pretrain(run: PretrainRun, *, with_heatmaps: bool) -> dict[str, Any]:
     frames, strip, sheet = [], None, None
+    usage = USAGE.values(run.health)
     if run.snapshots is not None:
         strip = embed(draw.timeline_strip(run.snapshots))
         frames = [Frame(epoch, embed(picture)) for epoch, picture in draw.timeline_frames(run.snapshots, frames=16)]
@@ -165,7 +166,7 @@ def _pretrain(run: PretrainRun, *, with_heatmaps: bool) -> dict[str, Any]:
         "frames": frames,
         "strip": strip,
         "sheet": sheet,
-        "shares": _shares(words.usage(run.health)[-1].tolist() if words.usage(run.health).size else []),
+        "shares": _shares([] if usage is None else usage[-1].tolist()),
         "pictures": [embed_file(file) for file in run.pictures[:3]],
     }
 
@@ -205,10 +206,11 @@ def _curves(run: PretrainRun) -> list[Chart]:
                 result.append(Chart(title, note, svg))
 
     result: list[Chart] = []
-    chart("Loss", "all terms; falls, then levels off", "loss")
-    for term, note in TERMS.items():
-        chart(term.replace("_", " ").capitalize(), note, term)
-    chart("Learning rate", "warm-up, then its schedule", "learning_rate", from_zero=True)
+    chart("Loss", "all terms together; falls, then levels off", "loss")
+    notes = words.term_notes(run.method)
+    for term in (name for name in log if name not in OF_ALL_METHODS):
+        chart(term.replace("_", " ").capitalize(), notes.get(term, ""), term)
+    chart("Learning rate", "warm-up, then the schedule", "learning_rate", from_zero=True)
     chart("Speed", "face pairs per second; steady is good", "pairs_per_second", from_zero=True)
     chart("Waiting for data", "share of the time; near 0 % is good", "waiting", percent=True, from_zero=True)
     return result
@@ -221,23 +223,27 @@ def _grows(log: dict[str, Any]) -> bool:
 
 
 def _health(run: PretrainRun) -> list[Chart]:
-    health = run.health
-    if "epoch" not in health:
+    if "epoch" not in run.health:
         return []
     result = []
-    for finding in words.findings(health):
-        if finding.column == "usage":
-            svg = charts.area_chart(health["epoch"], words.usage(health))
+    for finding in words.findings(run):
+        column, judgement = finding.column, finding.judgement
+        values = column.values(run.health)
+        assert values is not None
+        if column.family:
+            svg = charts.area_chart(run.health["epoch"], values)
         else:
-            limit = words.undecided(health)
-            reference = (limit, "undecided") if finding.column == "assignment_entropy" and limit else None
-            line = charts.Line(health["epoch"], health[finding.column])
-            svg = charts.line_chart(
-                [line], size=charts.HALF, reference=reference, from_zero=finding.column != "mask_cosine"
-            )
+            line = charts.Line(run.health["epoch"], values)
+            reference = column.reference(run.health)
+            svg = charts.line_chart([line], size=charts.HALF, reference=reference, from_zero=column.from_zero)
         if svg:
-            result.append(Chart(finding.title, f"Good: {finding.good}.", svg, f"Seen: {finding.seen}.", finding.state))
+            note = _sentence(column.meaning) + (f" Expected: {column.good}." if column.good else "")
+            result.append(Chart(column.title, note, svg, f"Observed: {judgement.observed}.", judgement.state or ""))
     return result
+
+
+def _sentence(phrase: str) -> str:
+    return phrase[:1].upper() + phrase[1:] + "." if phrase else ""
 
 
 def _sheet_of_snapshots(run: PretrainRun) -> str:

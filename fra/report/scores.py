@@ -8,9 +8,9 @@ from fra.report.folders import RegionsRun
 COLUMNS = {
     "landmark_nme": ("68 landmarks from the regions, NME ↓", "{:.2f} %"),
     "mean_face_nme": ("the mean face", "{:.2f} %"),
-    "flip_consistency": ("mirrored alike ↑", "{:.2f}"),
-    "mask_cosine": ("likeness of embeddings ↓", "{:.2f}"),
-    "entropy": ("doubt, nats ↓", "{:.2f}"),
+    "flip_consistency": ("flip consistency ↑", "{:.2f}"),
+    "mask_cosine": ("mask cosine ↓", "{:.2f}"),
+    "entropy": ("assignment entropy, nats ↓", "{:.2f}"),
     "iou": ("IoU with true regions ↑", "{:.1f} %"),
 }
 
@@ -36,7 +36,9 @@ def scores(runs: Sequence[RegionsRun]) -> ScoreTable | None:
         cells.append(f"{100 * min(usage):.0f} to {100 * max(usage):.0f} %" if usage else "–")
         rows.append((run.name, cells))
     titles = [COLUMNS[field][0] for field in fields]
-    return ScoreTable([*titles, "share of a region"], rows, [text for run in scored if (text := _verdict(run))])
+    return ScoreTable(
+        [*titles, "smallest and largest share"], rows, [text for run in scored if (text := _verdict(run))]
+    )
 
 
 def _verdict(run: RegionsRun) -> str | None:
@@ -46,4 +48,4 @@ def _verdict(run: RegionsRun) -> str | None:
         return None
     gain = 100 * (1 - found / mean_face)
     nearer = f"{gain:.0f} % nearer" if gain >= 1 else "no nearer"
-    return f"{run.name}: landmarks read from its regions are {nearer} the truth than those of the mean face."
+    return f"{run.name}: landmarks read from its regions are {nearer} to the truth than those of the mean face."

@@ -2,13 +2,28 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fra.faces.image import write_image
+from fra.models.encoder import Encoder, EncoderConfig
 from fra.models.similarity import effective_rank, mean_pairwise_cosine
-from fra.pretrain.health import area_under_curve, diagnose, neighbour_accuracy, read_labelled, read_pairs
+from fra.pretrain.columns import undeclared
+from fra.pretrain.health import (
+    COMMON_COLUMNS,
+    HealthMonitor,
+    area_under_curve,
+    collapse_warnings,
+    neighbour_accuracy,
+    read_labelled,
+    read_pairs,
+)
+from fra.pretrain.method import Method
+from fra.pretrain.region_health import USAGE, region_warnings
+from fra.pretrain.run import METHODS
 
 
 def test_effective_rank_counts_equal_directions() -> None:
@@ -42,15 +57,66 @@ def healthy(**changes: float) -> dict[str, float]:
 
 
 def test_a_healthy_run_gets_no_warning() -> None:
-    assert diagnose(healthy(), epoch=3, highest_rank=25.0) == []
+    assert collapse_warnings(healthy(), highest_rank=25.0) == []
+    assert region_warnings(healthy()) == []
 
 
-def test_collapse_dead_regions_and_unused_regions_are_named() -> None:
-    assert "collapsing" in diagnose(healthy(effective_rank=1.2), epoch=3, highest_rank=25.0)[0]
+def test_collapse_equal_regions_and_unused_regions_are_named() -> None:
+    assert "collapsing" in collapse_warnings(healthy(effective_rank=1.2), highest_rank=25.0)[0]
     dead = healthy(mask_cosine=0.9999, assignment_entropy=math.log(4))
-    assert "log K" in diagnose(dead, epoch=3, highest_rank=25.0)[0]
-    assert "Regions 2 own" in diagnose(healthy(usage_2=0.001), epoch=3, highest_rank=25.0)[0]
-    assert diagnose(dead, epoch=0, highest_rank=25.0) == []
+    assert region_warnings(dead) == [
+        "All regions look the same so far; training is plain BYOL until they differ. More faces or epochs usually help."
+    ]
+    assert region_warnings(healthy(usage_2=0.001)) == ["Region 3 covers under 2 % of the pixels."]
+    both = healthy(usage_0=0.0, usage_2=0.001)
+    assert region_warnings(both) == ["Regions 1 and 3 each cover under 2 % of the pixels."]
+
+
+class Complaining(Method):
+    """The least a method can be; it always finds something wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.online = Encoder(EncoderConfig(name="resnet10_quarter", image_size=32))
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.online
+
+    def parts(self, views: Any, progress: Any) -> list[Any]:
+        return []
+
+    def after_step(self, progress: Any) -> None: ...
+
+    def projections(self, faces: torch.Tensor) -> torch.Tensor:
+        return self.online(faces)
+
+    def own_warnings(self, row: dict[str, Any]) -> list[str]:
+        return ["Wrong."]
+
+
+def test_nothing_is_said_before_training_has_begun() -> None:
+    monitor = HealthMonitor(torch.rand(4, 3, 32, 32))
+    assert [monitor.measure(Complaining(), epoch)[0]["warning"] for epoch in (0, 1)] == ["", "Wrong."]
+
+
+def test_every_column_that_a_method_fills_is_declared_with_all_its_words() -> None:
+    for _, kind in METHODS.values():
+        for column in (*COMMON_COLUMNS, *kind.health_columns):
+            assert column.title
+            assert column.meaning
+            assert column.good
+            assert column.title != column.name
+
+
+def test_a_family_is_ordered_by_number_and_judged_where_all_are_known() -> None:
+    table = {"usage_10": np.array([0.5, np.nan]), "usage_9": np.array([0.5, 0.1]), "usage_mean": np.array([1.0, 1.0])}
+    assert USAGE.names(table) == ["usage_9", "usage_10"]
+    judgement = USAGE.judged(table)
+    assert judgement is not None
+    assert judgement.observed.startswith("2 of 2 regions")
+    assert [column.name for column in undeclared(table, [USAGE])] == ["usage_mean"]
+    assert USAGE.judged({"usage_0": np.array([np.nan])}) is None
 
 
 def test_side_sets_are_read_from_folders(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import FRA_TINY, METHODS, run, same_bits, weights_of
@@ -15,7 +16,11 @@ from torch.testing import assert_close
 
 import fra
 from fra.files import read_rows
+from fra.pretrain.columns import undeclared
+from fra.pretrain.health import COMMON_COLUMNS
+from fra.pretrain.run import METHODS as KINDS
 from fra.pretrain.run import load_pretrain_recipe, pretrain
+from fra.report.run import OF_ALL_METHODS
 from fra.stopping import Stopped
 from fra.training.checkpoint import load_checkpoint
 from fra.training.loop import step_seed
@@ -42,6 +47,7 @@ def test_a_run_folder_holds_what_was_promised(finished: Path) -> None:
     assert (finished / "pictures" / "views.jpg").exists()
     assert [row["epoch"] for row in read_rows(finished / "health.csv")] == ["0", "1", "2"]
     assert len(list((finished / "snapshots").glob("epoch_*.npz"))) == 3
+    assert_declared(finished, "fra")
     shares = [float(read_rows(finished / "health.csv")[-1][f"usage_{index}"]) for index in range(4)]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
 
@@ -87,6 +93,14 @@ def test_the_loss_falls_on_drawn_faces(method: str, drawn_faces: Path, tmp_path:
     assert read_rows(out / "health.csv")[-1]["warning"] == ""
 
 
+def assert_declared(out: Path, method: str) -> None:
+    """Every term and every measure that the run wrote is one that its method declares."""
+    kind = KINDS[method][1]
+    health = {name: np.array([1.0]) for name in read_rows(out / "health.csv")[-1] if name != "warning"}
+    assert undeclared(health, [*COMMON_COLUMNS, *kind.health_columns]) == []
+    assert set(read_rows(out / "log.csv")[-1]) - set(OF_ALL_METHODS) == set(kind.loss_terms)
+
+
 @pytest.mark.parametrize(("method", "column"), [("swav", "prototype_usage"), ("lewel", "map_entropy")])
 def test_every_method_leaves_an_encoder_and_its_own_health(
     method: str, column: str, drawn_faces: Path, tmp_path: Path
@@ -95,6 +109,7 @@ def test_every_method_leaves_an_encoder_and_its_own_health(
     assert fra.load_encoder(out)(torch.rand(2, 3, 32, 32)).shape == (2, 256)
     assert read_weights(out / "model.safetensors")[1]["method"] == method
     assert all(float(row[column]) > 0 for row in read_rows(out / "health.csv"))
+    assert_declared(out, method)
     with pytest.raises(ValueError, match=f"was trained with {method} and has no regions"):
         load_region_model(out)
 

@@ -18,10 +18,12 @@ from fra.drawing.drawn_face import draw_face
 from fra.faces import pictures
 from fra.faces.image import write_image
 from fra.files import write_rows
+from fra.pretrain.columns import HealthColumn
+from fra.pretrain.run import METHODS
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, tables, words
-from fra.report.folders import read_runs
+from fra.report.folders import PretrainRun, read_runs
 from fra.report.run import write_report
 
 FRA = "resnet18.fra_drawn_3ep"
@@ -131,7 +133,7 @@ def test_the_page_says_where_ours_is_better_and_where_it_is_worse(page):
     shown = text_of(page)
     assert "Accuracy: 10.7 points better than random weights" in shown  # 71.153 - 60.5
     assert "Landmark error (NME): 0.5 points worse than random weights" in shown  # 7.39 - 6.91, lower is better
-    assert "better than random weights on 1, worse on 1" in shown
+    assert "On 2 tasks, its features are better than random weights on 1, worse on 1" in shown
 
 
 def test_the_page_needs_nothing_but_itself(page):
@@ -183,7 +185,7 @@ def test_an_unfinished_run_and_a_strange_folder_are_named(tmp_path):
     run = transfer_run(tmp_path / "a", FRA, {"accuracy": [50.0]})
     shown = text_of(write_report([run, tmp_path / "half", tmp_path / "photos"], tmp_path / "out").read_text())
     assert "half (a transfer run without results.json: it did not finish)" in shown
-    assert "photos is no run" in shown
+    assert "photos is not a run" in shown
     assert "no run of the same task from random weights" in shown
 
 
@@ -193,8 +195,8 @@ def test_region_scores_stand_beside_each_other_with_what_they_mean(tmp_path):
     shown = text_of(page)
     assert "aligned 14.55 % 17.20 % 0.85 0.18 0.84 – 10 to 40 %" in shown
     assert "dull 17.30 % 17.20 % 0.85 0.18 0.84 21.0 % 10 to 40 %" in shown
-    assert "aligned: landmarks read from its regions are 15 % nearer the truth than those of the mean face." in shown
-    assert "dull: landmarks read from its regions are no nearer" in shown
+    assert "aligned: landmarks read from its regions are 15 % nearer to the truth than those of the mean face." in shown
+    assert "dull: landmarks read from its regions are no nearer to the truth" in shown
     assert "No heatmaps were given" in shown
     assert "regions.png" not in shown
 
@@ -249,7 +251,7 @@ def test_only_a_report_is_replaced(tmp_path):
 
 
 def test_a_collapse_is_said_plainly(tmp_path):
-    run = pretrain_run(tmp_path / "run", snapshots=False, warning="Regions 1, 2 own less than 2 % of the pixels.")
+    run = pretrain_run(tmp_path / "run", snapshots=False, warning="Regions 2 and 3 each cover under 2 % of the pixels.")
     rows = [
         {"epoch": e, "feature_std": [0.05, 0.001][e], "effective_rank": [5.0, 1.1][e], "mask_cosine": 0.99,
              "assignment_entropy": math.log(2), "usage_0": [0.5, 0.99][e], "usage_1": [0.5, 0.01][e],
@@ -258,14 +260,14 @@ def test_a_collapse_is_said_plainly(tmp_path):
     ]  # fmt: skip
     write_rows(run / "health.csv", rows)
     shown = text_of(write_report([run], tmp_path / "out").read_text())
-    assert "but the features have collapsed and the regions did not come alive" in shown
+    assert "The loss went from 4.25 to 2.85; features collapsed; regions did not form." in shown
     assert "Epoch 1: Features are collapsing." in shown
     assert shown.count("not healthy") == 5
 
 
 def test_heatmaps_that_say_nothing_are_not_praised(tmp_path):
     run = regions_run(tmp_path / "regions")
-    said = "The pixels have not chosen any region"
+    said = "No regions formed; the colours exaggerate negligible differences."
     assert said not in text_of(write_report([run], tmp_path / "out").read_text())
     numbers = json.loads((run / "regions.json").read_text()) | {"entropy": 0.99 * math.log(4)}
     (run / "regions.json").write_text(json.dumps(numbers))
@@ -374,11 +376,64 @@ def test_the_page_opens_in_a_browser_asks_for_nothing_and_its_slider_moves(page,
     assert complaints == []
 
 
-def test_prototypes_and_maps_of_other_methods_are_judged_in_words() -> None:
-    epochs = np.arange(3.0)
-    swav = {"epoch": epochs, "prototype_usage": np.array([0.01, 0.2, 0.4])}
-    (found,) = words.findings(swav)
-    assert (found.title, found.seen, found.state) == ("Prototypes in use", "from 0.01 to 0.4", "good")
-    lewel = {"epoch": epochs, "map_uniformity": np.array([0.99, 0.99, 0.98])}
-    (found,) = words.findings(lewel)
-    assert (found.seen, found.state) == ("from 0.99 to 0.98", "watch")
+def health_run(folder: Path, method: str, columns: dict[str, list[float]]) -> PretrainRun:
+    """A run folder of an older version: a recipe, and these columns of health.csv."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(f"method: {{name: {method}}}\n")
+    lengths = range(len(next(iter(columns.values()))))
+    write_rows(folder / "health.csv", [{"epoch": e, **{name: columns[name][e] for name in columns}} for e in lengths])
+    return read_runs([folder]).pretrain[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "column", "values", "expected"),
+    [
+        ("swav", "prototype_usage", [0.01, 0.2, 0.4], ("Prototypes in use", "from 0.01 to 0.4", "good")),
+        ("lewel", "map_uniformity", [0.99, 0.99, 0.98], ("Uniformity of the maps", "from 0.99 to 0.98", "watch")),
+        ("fra", "mask_cosine", [0.95, 0.5], ("Mask cosine", "from 0.95 to 0.50; the regions differ", "good")),
+        ("byol", "teacher_gap", [0.1, 0.05], ("Distance to the teacher", "from 0.1 to 0.05", None)),
+        # a method that is gone: its columns are found among those of others, or shown as they are
+        ("fra_v0", "mask_cosine", [0.95, 0.95], ("Mask cosine", "from 0.95 to 0.95; the regions are the same", "bad")),
+        ("moco", "queue_age", [1.0, 7.0], ("Queue age", "from 1 to 7", None)),
+    ],
+)
+def test_columns_have_the_title_and_state_that_their_method_declares(tmp_path, method, column, values, expected):
+    run = health_run(tmp_path / "run", method, {column: values})
+    (found,) = words.findings(run)
+    assert (found.column.title, found.judgement.observed, found.judgement.state) == expected
+    shown = text_of(write_report([tmp_path / "run"], tmp_path / "out").read_text())
+    assert f"{expected[0]} " in shown
+    assert f"Observed: {expected[1]}." in shown
+
+
+def test_a_runs_own_method_decides_what_its_column_means(tmp_path, monkeypatch):
+    class Own(METHODS["byol"][1]):
+        health_columns = (HealthColumn("mask_cosine", "Own title", meaning="mine", good="whatever"),)
+
+    monkeypatch.setitem(METHODS, "own", (object, Own))
+    for method, title in (("own", "Own title"), ("fra", "Mask cosine")):
+        (found,) = words.findings(health_run(tmp_path / method, method, {"mask_cosine": [0.5, 0.4]}))
+        assert found.column.title == title
+
+
+@pytest.mark.parametrize("recipe", ["method: fra\n", "- a list\n", "{not yaml", ""])
+def test_a_recipe_that_names_no_method_leaves_it_to_the_summary(tmp_path, recipe):
+    run = pretrain_run(tmp_path / "run", snapshots=False)
+    (run / "recipe.yaml").write_text(recipe)
+    assert read_runs([run]).pretrain[0].method == "fra"
+
+
+def test_terms_of_an_unknown_loss_have_a_chart_too(tmp_path):
+    run = pretrain_run(tmp_path / "run", snapshots=False)
+    rows = [{"step": step, "epoch": 0, "loss": 2.0, "same_face": 1.0, "repulsion": 0.5} for step in range(4)]
+    write_rows(run / "log.csv", rows)
+    shown = text_of(write_report([run], tmp_path / "out").read_text())
+    assert "Same face two views of a face agree" in shown
+    assert "Repulsion" in shown
+
+
+def test_one_earlier_warning_is_one(tmp_path):
+    run = pretrain_run(tmp_path / "run", snapshots=False)
+    rows = [{"epoch": e, "feature_std": 0.05, "warning": "Features are collapsing."} for e in range(5)]
+    write_rows(run / "health.csv", rows)
+    assert "1 earlier warning is in health.csv" in text_of(write_report([run], tmp_path / "out").read_text())
