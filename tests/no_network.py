@@ -57,7 +57,7 @@ def permitted() -> tuple[str, ...]:
 
 
 def watch(command: Sequence[str], folder: Path, *, environment: Mapping[str, str], seconds: float) -> Watched:
-    """Run `command` in a network of its own; `folder` takes the records. TimeoutExpired after `seconds`."""
+    """Run `command` in a network of its own; `folder` takes the records. AssertionError after `seconds`."""
     with open(folder / "output.txt", "w+") as output:
         process = subprocess.Popen(
             [*permitted(), sys.executable, __file__, str(folder), *command],
@@ -68,6 +68,8 @@ def watch(command: Sequence[str], folder: Path, *, environment: Mapping[str, str
         )
         try:
             status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"after {seconds:.0f} s it had said: {(folder / 'output.txt').read_text()}") from None
         finally:
             with suppress(ProcessLookupError):  # what it left running
                 os.killpg(process.pid, signal.SIGKILL)

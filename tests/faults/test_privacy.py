@@ -28,7 +28,9 @@ STORY = """
 "$PYTHON" commands.py && "$PYTHON" visit.py
 """
 COMMANDS = """
+import time
 from fra import cli
+begin = time.monotonic()
 if __name__ == "__main__":  # workers of `fra crop` import this file
     for words in (
         "crop photos --out crops --workers 2",
@@ -36,10 +38,11 @@ if __name__ == "__main__":  # workers of `fra crop` import this file
         "data synthetic --out drawn --count 16 --size 48 --workers 1",
         "pretrain smoke/resnet10_half.fra --faces drawn/images --out run --workers 1 --set schedule.epochs=1",
         "export run --format onnx --out exported",
-        "transfer laptop/synthetic_expression --encoder run --data drawn --out learned --device cpu",
+        "transfer laptop/synthetic_expression --encoder run --data drawn --out learned --device cpu --set epochs=2",
         "regions run --faces drawn/images --out heatmaps --device cpu",
         "report run learned --out report.html",
     ):
+        print(f"{time.monotonic() - begin:.0f} s: fra {words}", flush=True)
         assert cli.main([*words.split(), "--quiet"]) == 0, words
 """
 SESSION = f"""
@@ -60,8 +63,8 @@ from pathlib import Path
 url = re.search("http://127[^ ]+", Path("page.txt").read_text())[0]
 photo = next(Path("photos").iterdir()).read_bytes()
 while True:
-    assert b"<html" in urllib.request.urlopen(url).read()
-    assert b"data:image" in urllib.request.urlopen(url + "/look", data=photo).read()
+    assert b"<html" in urllib.request.urlopen(url, timeout=60).read()
+    assert b"data:image" in urllib.request.urlopen(url + "/look", data=photo, timeout=60).read()
     if time.time() - os.stat("page.txt").st_mtime > {SECONDS}:
         break
     time.sleep(5)
