@@ -31,7 +31,7 @@ from fra.tasks.expression import Expression
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.trainable import Progress
 from fra.transfer.linear import TrainingViews, train_head
-from fra.transfer.run import load_transfer_recipe
+from fra.transfer.recipes import load_transfer_recipe
 
 START = Progress(0, 1000, 0, 1)
 HEAD = HeadConfig()

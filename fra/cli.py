@@ -357,7 +357,8 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _transfer(options: Arguments) -> None:
     from fra.recipe import recipe_text
-    from fra.transfer.run import load_transfer_recipe, transfer
+    from fra.transfer.recipes import load_transfer_recipe
+    from fra.transfer.run import transfer
 
     recipe = load_transfer_recipe(options.recipe, options.set, protocol=options.protocol)
     if options.print_config:

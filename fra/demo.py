@@ -16,7 +16,8 @@ from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.printable import printable
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
-from fra.transfer.run import load_transfer_recipe, transfer
+from fra.transfer.recipes import load_transfer_recipe
+from fra.transfer.run import transfer
 
 DRAWN_FACES = 4000
 FEW_LABELS = 0.1

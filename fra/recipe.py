@@ -129,6 +129,11 @@ def load_recipe(
     ValueError with one line for an unknown key (its neighbours are listed), a wrong type, a number out of its range, or
     a broken file.
     """
+    return build(read_recipe(name, kind, overrides), schema, where=str(name), variants=variants or {})
+
+
+def read_recipe(name: str, kind: str, overrides: Sequence[str] = ()) -> dict[Any, Any]:
+    """The plain data of a recipe with "dotted.key=value" overrides; ValueError as `load_recipe`, for a broken file."""
     path = find_recipe(name, kind)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} is no recipe: it has {path.stat().st_size:,} bytes")
@@ -140,7 +145,7 @@ def load_recipe(
         raise ValueError(f"{path} holds no recipe: expected `key: value` lines")
     for override in overrides:
         _apply(raw, override)
-    return build(raw, schema, where=str(name), variants=variants or {})
+    return raw
 
 
 def build(
@@ -275,4 +280,9 @@ def recipe_text(recipe: Any) -> str:
 
 def recipe_hash(recipe: Any) -> str:
     """Twelve hexadecimal digits that change with any setting."""
-    return hashlib.sha256(json.dumps(plain(recipe), sort_keys=True).encode()).hexdigest()[:12]
+    return hash_of(plain(recipe))
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """`recipe_hash` of a recipe as plain data."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ import os
 import re
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -126,6 +126,7 @@ def recipes() -> str:
     """Every field of every recipe, with its default and the docstring under it."""
     from fra.pretrain.run import METHODS, PretrainRecipe
     from fra.transfer.protocol import TransferRecipe
+    from fra.transfer.recipes import RECIPES
 
     parts = [
         "# Recipe fields\n\nA recipe is a YAML file with these fields; `fra recipes` lists the shipped ones and"
@@ -135,8 +136,16 @@ def recipes() -> str:
     parts += [fields_of(schema, path) for path, schema in sections(PretrainRecipe)]
     for name, (config, _) in METHODS.items():
         parts += [fields_of(schema, path) for path, schema in sections(config, "method", title=f"method: {name}")]
-    parts.append("## Transfer\n")
-    parts += [fields_of(schema, path) for path, schema in sections(TransferRecipe)]
+    parts.append(
+        f"## Transfer\n\n`protocol` is one of {', '.join(f'`{name}`' for name in RECIPES)} (where it is missing:"
+        " `linear`). Every protocol has the fields of the first table, and its own.\n"
+    )
+    common = [field.name for field in dataclasses.fields(TransferRecipe)]
+    parts += [fields_of(schema, path, without=("protocol",)) for path, schema in sections(TransferRecipe)]
+    for name, schema in RECIPES.items():
+        (_, own), *inner = sections(schema, title=f"protocol: {name}")
+        parts.append(fields_of(own, ("", f"protocol: {name}"), without=common))
+        parts += [fields_of(section, (path[0], f"protocol: {name}, {path[0]}")) for path, section in inner]
     return "\n".join(parts)
 
 
@@ -157,15 +166,15 @@ def dataclasses_in(hint: Any) -> Iterator[type]:
             yield from dataclasses_in(part)
 
 
-def fields_of(schema: type, where: tuple[str, str]) -> str:
+def fields_of(schema: type, where: tuple[str, str], *, without: Collection[str] = ()) -> str:
     """One table: key, default, what it says under the field."""
     prefix, title = where
     about = " ".join((inspect.getdoc(schema) or "").split("\n\n")[0].split())
     lines = [f"### {title}\n", about + "\n", "| field | default | |", "|---|---|---|"]
     explained = docstrings(schema)
     for field in dataclasses.fields(schema):
-        if any(True for _ in dataclasses_in(get_type_hints(schema)[field.name])):
-            continue  # a section of its own
+        if field.name in without or any(True for _ in dataclasses_in(get_type_hints(schema)[field.name])):
+            continue  # in another table, or a section of its own
         key = f"{prefix}.{field.name}" if prefix else field.name
         text = cell(explained.get(field.name, ""))
         lines.append(f"| `{key}` | {default_of(field)} | {text} |")

@@ -33,7 +33,7 @@ from fra.predict.task_model import load_task_model
 from fra.pretrain.loader import face_batch
 from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watched_faces
 from fra.recipe import plain, recipe_hash
-from fra.transfer.run import load_transfer_recipe
+from fra.transfer.recipes import load_transfer_recipe
 from fra.weights import bundled
 from fra.weights.load import load_encoder, load_region_model, read_weights, save_weights
 

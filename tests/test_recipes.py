@@ -11,10 +11,9 @@ from fra.data.datasets import DATASETS
 from fra.models.encoder import build_backbone
 from fra.pretrain.run import METHODS, PretrainRecipe, build_method, faces_of, load_pretrain_recipe
 from fra.pretrain.views import ViewMaker
-from fra.recipe import load_recipe, plain, recipe_hash, recipe_text, shipped_recipes
+from fra.recipe import plain, recipe_hash, recipe_text, shipped_recipes
 from fra.training.optimizers import build_optimizer
-from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import PROTOCOLS
+from fra.transfer.recipes import RECIPES, load_transfer_recipe
 
 FILES = sorted(Path(fra.__file__).parent.glob("recipes/**/*.yaml"))
 PRETRAIN, TRANSFER = list(shipped_recipes("pretrain")), list(shipped_recipes("transfer"))
@@ -50,9 +49,9 @@ def test_pretraining_recipe_is_built(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRANSFER)
 def test_transfer_recipe_is_built(name: str) -> None:
-    recipe = load_recipe(name, "transfer", TransferRecipe)
+    recipe = load_transfer_recipe(name)
     assert recipe.dataset in DATASETS
-    assert recipe.protocol in PROTOCOLS
+    assert type(recipe) is RECIPES[recipe.protocol]
 
 
 def test_paper_presets_hold_the_supplements_numbers() -> None:

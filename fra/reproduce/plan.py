@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,9 +27,10 @@ from fra.tasks.task import Task
 from fra.training.devices import choose_device
 from fra.training.schedules import ScheduleConfig
 from fra.training.trainable import Part, Progress
-from fra.transfer.network import epochs_for
+from fra.transfer.finetune import FineTuneRecipe
 from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe, batch_for
-from fra.transfer.run import PROTOCOLS, read_dataset
+from fra.transfer.recipes import PROTOCOLS
+from fra.transfer.run import read_dataset
 
 VGGFACE2 = 3_141_890
 """Training images of VGGFace2 (Cao et al., Table 1), where --faces is not there yet."""
@@ -119,7 +119,7 @@ class Planner:
         train, val, test, task = self._split(recipe)
         count = max(1, math.floor(recipe.fraction * train))
         batch = batch_for(count, recipe)
-        epochs = epochs_for(math.ceil(count / batch), recipe)
+        epochs = recipe.epochs_of(math.ceil(count / batch))
         size = recipe.image_size or run.encoder.recipe.encoder.image_size
         key = recipe_hash(replace(recipe, fraction=1.0)) + recipe_hash(run.encoder.recipe.encoder)
 
@@ -200,10 +200,10 @@ class _AsMethod(Method):
 
 def _learner(recipe: TransferRecipe) -> type[Learner]:
     """The network that a protocol trains."""
-    protocol = PROTOCOLS[recipe.protocol]
-    if not isinstance(protocol, partial):
+    _, kind = PROTOCOLS[recipe.protocol]
+    if not issubclass(kind, Learner):
         raise ValueError(f"{recipe.protocol} trains no network, and its time is not estimated")
-    return protocol.args[0]
+    return kind
 
 
 def _usual_task(recipe: TransferRecipe) -> Task:
@@ -211,7 +211,7 @@ def _usual_task(recipe: TransferRecipe) -> Task:
     if recipe.task == "expression":
         return Expression(tuple("12345678" if recipe.dataset in ("affectnet8", "ferplus") else "1234567"))
     if recipe.task == "attributes":
-        return Attributes(tuple(map(str, range(40))), neck=recipe.neck)
+        return Attributes(tuple(map(str, range(40))), neck=isinstance(recipe, FineTuneRecipe) and recipe.neck)
     return Landmarks(98 if recipe.dataset == "wflw" else 68)
 
 

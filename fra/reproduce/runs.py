@@ -24,9 +24,10 @@ from fra.recipe import recipe_hash
 from fra.reproduce.timing import time_per_step
 from fra.tasks.metrics import wilson
 from fra.training.devices import choose_device
-from fra.transfer.protocol import TransferRecipe
+from fra.transfer.protocol import NetworkRecipe, TransferRecipe
+from fra.transfer.recipes import former_hash, load_transfer_recipe
 from fra.transfer.results import spread
-from fra.transfer.run import load_transfer_recipe, transfer
+from fra.transfer.run import transfer
 
 AGAIN = "remove it, and the same command makes it again"
 FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
@@ -186,8 +187,16 @@ class Transfer(Run, Source):
     @property
     def name(self) -> str:
         """Without the number of seeds, so that asking for more of them keeps those that are there."""
+        return self._named(recipe_hash(self.recipe))
+
+    def folder(self, place: Place) -> Path:
+        """Where an earlier version left this run, or the folder `name`."""
+        now, earlier = super().folder(place), place.runs / self._named(former_hash(self.recipe))
+        return earlier if earlier.exists() and not now.exists() else now
+
+    def _named(self, recipe: str) -> str:
         who = "random" if self.random else self.encoder.name.rpartition("-")[0]
-        parts = [recipe_hash(self.recipe), recipe_hash(self.encoder.recipe), str(self.random)]
+        parts = [recipe, recipe_hash(self.encoder.recipe), str(self.random)]
         return f"{self.recipe.name}_{100 * self.fraction:g}pc.{who}-{_digest(parts)}"
 
     @property
@@ -289,8 +298,8 @@ class Setting(Source):
     def value(self, place: Place, metric: str) -> Value:
         """`metric` is `backbone` or `head`."""
         recipe = _transfer_recipe(self.recipe_name, 1.0)
-        backbone = recipe.learning_rate if recipe.backbone_rate is None else recipe.backbone_rate
-        return Value(backbone if metric == "backbone" else recipe.learning_rate)
+        assert isinstance(recipe, NetworkRecipe)
+        return Value(recipe.encoder_rate if metric == "backbone" else recipe.learning_rate)
 
 
 @contextmanager

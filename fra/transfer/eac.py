@@ -5,6 +5,8 @@ cannot rest on one small place of the face. B images, S pixels a side, C channel
 """
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +15,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from fra.models.encoder import Encoder
+from fra.recipe import NotNegative, Share
 from fra.tasks.expression import Expression
 from fra.tasks.task import Task
 from fra.training.trainable import Loss
 from fra.transfer.augment import erase, toss
-from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
+from fra.transfer.protocol import BalancedRecipe, LabelledBatch, Learner, NetworkRecipe
 
 ERASED = (0.02, 0.25)
 """Share of the image that random erasing covers (EAC's released code; spec expression.md, section 5)."""
@@ -42,10 +45,24 @@ def pixel_noise(shown: Float[Tensor, "n 2"], size: int, *, device: torch.device)
     return noise
 
 
+@dataclass(frozen=True)
+class EACRecipe(BalancedRecipe, NetworkRecipe):
+    """Settings of the eac protocol, which always shows a face and its mirror image."""
+
+    protocol: Literal["eac"] = "eac"
+    erasing: Share = 0.5
+    """Probability that a part of a training image is erased (EAC's released code)."""
+    consistency: NotNegative = 5.0
+    """Weight of EAC's consistency of class maps (EAC, Sec. 3)."""
+    fewest_steps: ClassVar[int] = 8
+
+
 class EAC(Learner):
     """Cross-entropy of the face alone, plus the consistency of its maps with its mirror image's."""
 
-    def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
+    recipe: EACRecipe
+
+    def __init__(self, recipe: EACRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         """Raises ValueError for anything but classes."""
         if not isinstance(task, Expression):
             raise ValueError(f"eac is for expression, not for {task.name}: use finetune")

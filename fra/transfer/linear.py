@@ -7,7 +7,7 @@ form (landmarks) are solved by ridge regression, the others trained by SGD or Ad
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +18,7 @@ from fra.models.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridg
 from fra.tasks.task import Task
 from fra.training.schedules import CosineFromZero
 from fra.transfer.features import Features, compute_features
-from fra.transfer.protocol import Fitted, Protocol, TransferRecipe, batch_for, build_optimizer, first_head
-from fra.transfer.sampling import class_balance
+from fra.transfer.protocol import BalancedRecipe, Fitted, Protocol, batch_for, build_optimizer, first_head
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -45,12 +44,27 @@ class Standardiser:
         return (features - self.mean) / self.scale
 
 
+@dataclass(frozen=True)
+class LinearRecipe(BalancedRecipe):
+    """Settings of the linear protocol."""
+
+    protocol: Literal["linear"] = "linear"
+    mirror: bool = True
+    """Each epoch shows each training image as it is or mirrored, one in two (released code)."""
+    fewest_steps: ClassVar[int] = 32
+
+    def prepare(self, task: Task, targets: Tensor) -> Task:
+        if self.hold_out and task.least_squares:
+            raise ValueError(f"{self.task} are solved in closed form and have no epoch to choose: leave hold_out out")
+        return super().prepare(task, targets)
+
+
 class Linear(Protocol):
     """Frozen encoder, standardised features, one linear layer."""
 
     def __init__(
         self,
-        recipe: TransferRecipe,
+        recipe: LinearRecipe,
         task: Task,
         faces: LabelledFaces,
         encoder: nn.Module,
@@ -140,7 +154,7 @@ def train_head(
     data: TrainingViews,
     val: Float[Tensor, "M C"] | None,
     val_targets: Tensor,
-    recipe: TransferRecipe,
+    recipe: LinearRecipe,
     *,
     seed: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -150,7 +164,7 @@ def train_head(
     per_epoch = math.ceil(data.count / batch_size)
     falls = CosineFromZero(recipe.epochs, recipe.warmup_epochs, recipe.last_rate)
     optimizer = build_optimizer(recipe, [dict(params=list(head.parameters()))])
-    weights = class_balance(data.targets[0]) if recipe.balanced else None
+    weights = recipe.draw_weights(data.targets[0])
     peak = recipe.learning_rate
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: falls.rate(peak, step, per_epoch) / (peak or 1)

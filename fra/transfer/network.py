@@ -19,18 +19,17 @@ from fra.files import append_rows, read_rows, read_tensors, reading, shortened, 
 from fra.models.encoder import Encoder
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
-from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
 from fra.transfer.protocol import (
     Fitted,
     LabelledBatch,
     Learner,
+    NetworkRecipe,
     Protocol,
-    TransferRecipe,
     batch_for,
     build_optimizer,
     first_head,
 )
-from fra.transfer.sampling import Part, TrainingBatches, class_balance
+from fra.transfer.sampling import Part, TrainingBatches
 from fra.weights.rebuild import below
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class WholeNetwork(Protocol):
     def __init__(
         self,
         learner: type[Learner],
-        recipe: TransferRecipe,
+        recipe: NetworkRecipe,
         task: Task,
         faces: LabelledFaces,
         encoder: Encoder,
@@ -74,12 +73,12 @@ class WholeNetwork(Protocol):
         batches = TrainingBatches(
             train,
             batch_size=batch_for(len(train), recipe),
-            weights=class_balance(self.targets[train]) if recipe.balanced else None,
+            weights=recipe.draw_weights(self.targets[train]),
             seed=seed,
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        epochs = epochs_for(batches.steps_per_epoch, recipe)
+        epochs = recipe.epochs_of(batches.steps_per_epoch)
         folder.mkdir(parents=True, exist_ok=True)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -87,7 +86,7 @@ class WholeNetwork(Protocol):
             fabric=fabric,
             folder=folder,
             identity={"seed": seed, "training images": len(train), "processes": fabric.world_size},
-            schedule=schedule_of(recipe, epochs),
+            schedule=recipe.schedule(epochs),
             learning_rate=recipe.learning_rate,
             steps_per_epoch=batches.steps_per_epoch,
             seed=seed,
@@ -150,23 +149,9 @@ class WholeNetwork(Protocol):
         return torch.cat([model(part).float().cpu() for part in parts])
 
 
-def epochs_for(steps_per_epoch: int, recipe: TransferRecipe) -> int:
-    """The recipe's epochs, or as many as its `min_steps` need."""
-    return max(recipe.epochs, math.ceil(recipe.min_steps / steps_per_epoch))
-
-
-def schedule_of(recipe: TransferRecipe, epochs: int) -> Schedule:
-    if recipe.decay is not None:
-        return Exponential(epochs, recipe.decay)
-    if recipe.falls:  # with more epochs, at the same share of them
-        return Stairs(epochs, tuple(fall * epochs / recipe.epochs for fall in recipe.falls))
-    return CosineFromZero(epochs, recipe.warmup_epochs * epochs / recipe.epochs, recipe.last_rate)
-
-
-def weight_groups(recipe: TransferRecipe, model: Learner) -> list[dict[str, Any]]:
+def weight_groups(recipe: NetworkRecipe, model: Learner) -> list[dict[str, Any]]:
     """The encoder's weights and the head's, each with its own peak rate for the loop."""
-    backbone = recipe.learning_rate if recipe.backbone_rate is None else recipe.backbone_rate
-    peaks = ((model.encoder, backbone), (model.head, recipe.learning_rate))
+    peaks = ((model.encoder, recipe.encoder_rate), (model.head, recipe.learning_rate))
     return [dict(params=list(part.parameters()), peak=peak) for part, peak in peaks]
 
 

@@ -1,9 +1,9 @@
 """How a task is learned from labelled faces: the recipe, and the contract of a protocol."""
 
-import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -16,14 +16,15 @@ from fra.data.crops import CropRule
 from fra.models.encoder import Encoder
 from fra.recipe import Count, NotNegative, Pixels, Range, Settings, Share, Whole
 from fra.tasks.task import Task
+from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
 from fra.training.trainable import Loss, Part, Progress
-from fra.transfer.alignment.network import AlignmentConfig
+from fra.transfer.sampling import class_balance
 from fra.transfer.subsets import SubsetRule
 
 
 @dataclass(frozen=True)
 class TransferRecipe(Settings):
-    """One row of a table of results."""
+    """One row of a table of results: the settings that all protocols have. Abstract; each adds its own (PROTOCOLS)."""
 
     name: str
     """Recipe's name, as in the file's."""
@@ -31,46 +32,26 @@ class TransferRecipe(Settings):
     """What is asked: a task that the dataset offers (`expression`, `attributes`, `landmarks`)."""
     dataset: str
     """Row in DATASETS."""
+    protocol: str
+    """Row in PROTOCOLS: how the task is learned; `linear` where a file does not say."""
     crop: CropRule | None = None
     """How faces are cut out, where the dataset leaves it open (`fra.data.crops`); None is the dataset's own way."""
-    protocol: Literal["linear", "finetune", "eac", "star"] = "linear"
-    """Row in PROTOCOLS."""
     epochs: Count = 100
     """Passes over the training images (supplement 5.3.1)."""
     batch_size: Count = 256
     """Images per step (supplement 5.3.1); fewer when labels are few."""
-    min_steps: Whole = 0
-    """Epochs are added until there are so many steps, when labels are few (ours; 0 keeps the supplement's epochs)."""
     optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
     """SGD is MoCo's for linear probing and the released code's default; the supplement names AdamW; Adam is EAC's."""
     learning_rate: NotNegative = 1.0
     """Peak rate of the head, and of the encoder without `backbone_rate` (supplement 5.3.1, linear probing)."""
-    backbone_rate: NotNegative | None = None
-    """Peak rate of the encoder's weights (supplement, Table 4)."""
     warmup_epochs: NotNegative = 0.0
     """Epochs in which the rates rise from 0 (released code of linear probing and fine-tuning: 5)."""
     last_rate: NotNegative = 0.0
     """Where the cosine ends (released code of linear probing and fine-tuning: 1e-6)."""
-    decay: Annotated[float, Range(0, 1, above=True)] | None = None
-    """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
-    falls: tuple[Count, ...] = ()
-    """Instead of warm-up and cosine, the epochs at which the rates fall to a tenth (supplement 5.3.3: 80 and 90)."""
     momentum: Share = 0.9
     """Of SGD (MoCo's linear protocol)."""
     weight_decay: NotNegative = 0.0
     """On all weights that learn (MoCo's linear protocol 0; supplement 5.3.1 for fine-tuning .05)."""
-    mirror: bool = True
-    """Each epoch shows each training image as it is or mirrored, one in two (released code; not in EAC)."""
-    erasing: Share = 0.5
-    """Probability that a part of a training image is erased (released code; 0 for attributes)."""
-    balanced: bool = False
-    """An epoch draws as many images of every class, with replacement (released code for AffectNet)."""
-    neck: bool = False
-    """The head has two more layers (released code for attributes; supplement 5.3.2: one linear layer)."""
-    consistency: NotNegative = 5.0
-    """Weight of EAC's consistency of class maps (EAC, Sec. 3)."""
-    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
-    """Network and loss of the star protocol."""
     hold_out: bool = False
     """Without an official validation split, a tenth of the training images serves as one and does not train (ours)."""
     image_size: Pixels | None = None
@@ -79,49 +60,90 @@ class TransferRecipe(Settings):
     """Share of the training images whose labels may be used."""
     subset: SubsetRule = "random"
     """Which they are: drawn anew for each seed (supplement), or the first of the list for all (3FabRec's authors)."""
+    fewest_steps: ClassVar[int]
+    """Steps that an epoch of few labels still has, in smaller batches (`batch_for`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: give fewer")
+
+    def prepare(self, task: Task, targets: Tensor) -> Task:
+        """The task as this recipe asks it. Raises ValueError for settings that have no use in it."""
+        return task
+
+    def draw_weights(self, targets: Tensor) -> Float[Tensor, "N"] | None:
+        """How often an epoch draws each of N images, relative to the others; None shows each of them once."""
+        return None
+
+    def epochs_of(self, steps: int) -> int:
+        """Epochs when one of them has so many steps."""
+        return self.epochs
+
+
+@dataclass(frozen=True)
+class BalancedRecipe(TransferRecipe):
+    """Abstract: adds what the protocols have that learn classes."""
+
+    balanced: bool = False
+    """An epoch draws as many images of every class, with replacement (released code for AffectNet)."""
+
+    def prepare(self, task: Task, targets: Tensor) -> Task:
+        if self.balanced and targets.ndim != 1:
+            raise ValueError(f"balanced is for classes, and {self.task} has none: leave it out")
+        return super().prepare(task, targets)
+
+    def draw_weights(self, targets: Tensor) -> Float[Tensor, "N"] | None:
+        return class_balance(targets) if self.balanced else None
+
+
+@dataclass(frozen=True)
+class NetworkRecipe(TransferRecipe):
+    """Abstract: adds what the protocols have that train encoder and head together."""
+
+    min_steps: Whole = 0
+    """Epochs are added until there are so many steps, when labels are few (ours; 0 keeps the supplement's epochs)."""
+    backbone_rate: NotNegative | None = None
+    """Peak rate of the encoder's weights (supplement, Table 4)."""
+    decay: Annotated[float, Range(0, 1, above=True)] | None = None
+    """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
+    falls: tuple[Count, ...] = ()
+    """Instead of warm-up and cosine, the epochs at which the rates fall to a tenth (supplement 5.3.3: 80 and 90)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.falls and self.decay is not None:
             raise ValueError("falls and decay are two schedules: give one")
-        for setting in dataclasses.fields(self):
-            users = USED_BY.get(setting.name, (self.protocol,))
-            usual = AlignmentConfig() if setting.name == "alignment" else setting.default
-            if self.protocol not in users and getattr(self, setting.name) != usual:
-                raise ValueError(
-                    f"the {self.protocol} protocol does not use {setting.name}: it is for {', '.join(users)}"
-                )
 
+    def epochs_of(self, steps: int) -> int:
+        return max(self.epochs, math.ceil(self.min_steps / steps))
 
-USED_BY = {
-    "min_steps": ("finetune", "eac", "star"),
-    "backbone_rate": ("finetune", "eac", "star"),
-    "decay": ("finetune", "eac", "star"),
-    "falls": ("finetune", "eac", "star"),
-    "balanced": ("linear", "finetune", "eac"),
-    "alignment": ("star",),
-    "erasing": ("finetune", "eac"),
-    "mirror": ("linear", "finetune"),
-    "neck": ("finetune",),
-    "consistency": ("eac",),
-}
-"""The protocols that use a setting, where not all do."""
+    @property
+    def encoder_rate(self) -> float:
+        """Peak rate of the encoder's weights."""
+        return self.learning_rate if self.backbone_rate is None else self.backbone_rate
+
+    def schedule(self, epochs: int) -> Schedule:
+        """The rates over so many epochs, warm-up and falls at the same share of them."""
+        if self.decay is not None:
+            return Exponential(epochs, self.decay)
+        if self.falls:
+            return Stairs(epochs, tuple(fall * epochs / self.epochs for fall in self.falls))
+        return CosineFromZero(epochs, self.warmup_epochs * epochs / self.epochs, self.last_rate)
+
 
 SMALLEST_BATCH = 8
-STEPS_PER_EPOCH = {"linear": 32, "finetune": 8, "eac": 8}
 
 
 def batch_for(count: int, recipe: TransferRecipe) -> int:
-    """Images per step: the recipe's, or fewer so that an epoch of few labels still has about 32 or 8 steps.
+    """Images per step: the recipe's, or fewer so that an epoch of few labels still has the protocol's `fewest_steps`.
 
-    Ours. Linear: 100 epochs were chosen for 48 steps and more each (RAF-DB); with one step each the head stays far from
-    its optimum: on 100 to 1,000 drawn faces smaller batches gave 2 to 5 points more. A whole network keeps the
-    supplement's 256 down to 2,048 images, which includes 1 % of AffectNet. Alignment takes all images at once when they
-    are fewer than a batch (spec alignment.md, section 5).
+    Ours. Linear (32): 100 epochs were chosen for 48 steps and more each (RAF-DB); with one step each the head stays far
+    from its optimum: on 100 to 1,000 drawn faces smaller batches gave 2 to 5 points more. A whole network (8) keeps the
+    supplement's 256 down to 2,048 images, which includes 1 % of AffectNet. Alignment (1) takes all images at once when
+    they are fewer than a batch (spec alignment.md, section 5).
     """
-    return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // STEPS_PER_EPOCH.get(recipe.protocol, 1)))
+    return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // recipe.fewest_steps))
 
 
 def build_optimizer(recipe: TransferRecipe, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -160,14 +182,15 @@ class Learner(nn.Module, ABC):
     reach: ClassVar[float] = 1.0
     """Side of the square that its random changes may show, in sides of the image, where the photo goes on around it."""
 
-    def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, recipe: Any, task: Task, encoder: Encoder, head: nn.Module) -> None:
+        """`recipe` is the protocol's own."""
         super().__init__()
         self.recipe, self.task, self.encoder, self.head = recipe, task, encoder, head
         self.average: nn.Module | None = None
         """A running average of the network, which answers as it does, if the learner keeps one."""
 
     @staticmethod
-    def new_head(recipe: TransferRecipe, task: Task, encoder: Encoder) -> nn.Module:
+    def new_head(recipe: Any, task: Task, encoder: Encoder) -> nn.Module:
         """The head that learns with this encoder, initialised from torch's global generator."""
         return task.head(encoder.channels)
 

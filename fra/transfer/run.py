@@ -3,13 +3,12 @@
 import dataclasses
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import nn
 
 from fra.data.datasets import find_dataset
@@ -17,19 +16,16 @@ from fra.data.labelled import LabelledFaces
 from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
 from fra.printable import printable
-from fra.recipe import load_recipe, plain, recipe_text, shipped_recipes
-from fra.tasks.attributes import Attributes
+from fra.recipe import plain, recipe_text
 from fra.tasks.task import Task
 from fra.training.batch_norm import require_enough_images
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
-from fra.transfer.alignment.star import Star
-from fra.transfer.eac import EAC
+from fra.transfer.alignment.star import StarRecipe
 from fra.transfer.features import encoder_fingerprint
-from fra.transfer.finetune import FineTune
-from fra.transfer.linear import Linear
-from fra.transfer.network import WholeNetwork, epochs_for
-from fra.transfer.protocol import Learner, Protocol, TransferRecipe, batch_for, first_head
+from fra.transfer.network import WholeNetwork
+from fra.transfer.protocol import Learner, NetworkRecipe, Protocol, TransferRecipe, batch_for, first_head
+from fra.transfer.recipes import PROTOCOLS, own_settings
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
 from fra.transfer.subsets import draw_subset, hold_out
 from fra.weights.load import load_encoder
@@ -38,35 +34,6 @@ from fra.weights.source import EncoderSource
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from rich.console import Console
-
-LEARNERS: dict[str, type[Learner]] = {"finetune": FineTune, "eac": EAC, "star": Star}
-PROTOCOLS: dict[str, Callable[..., Protocol]] = {
-    "linear": Linear,
-    **{name: partial(WholeNetwork, learner) for name, learner in LEARNERS.items()},
-}
-
-
-def load_transfer_recipe(name: str, overrides: Sequence[str] = (), *, protocol: str | None = None) -> TransferRecipe:
-    """A shipped recipe or a YAML file, with "key=value" overrides. ValueError names what is wrong and what there is.
-
-    With another `protocol` than the recipe's own, the recipe of the same scale, dataset and task that has it is taken
-    instead: rates and epochs of one protocol do not fit another.
-    """
-    recipe = load_recipe(name, "transfer", TransferRecipe, [] if protocol else overrides)
-    if protocol is None:
-        return recipe
-    if recipe.protocol != protocol:
-        wanted = {"dataset": recipe.dataset, "task": recipe.task, "protocol": protocol}
-        shipped = shipped_recipes("transfer").items()
-        fitting = [other for other, file in shipped if wanted.items() <= yaml.safe_load(file.read_text()).items()]
-        same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
-        if not same_scale:
-            there_are = f": take {' or '.join(fitting)}" if fitting else f", and {recipe.dataset} has no recipe for it"
-            raise ValueError(
-                f"{name} is for {recipe.protocol}, whose rates and epochs do not fit {protocol}{there_are}"
-            )
-        name = same_scale[0]
-    return load_recipe(name, "transfer", TransferRecipe, overrides)
 
 
 def transfer(
@@ -147,18 +114,19 @@ def transfer_network(
     size = recipe.image_size or int(encoder.image_size)  # type: ignore[arg-type]
     fingerprint = encoder_fingerprint(encoder)
     learned: dict[str, Any] = {}
-    if recipe.protocol != "linear":
+    _, kind = PROTOCOLS[recipe.protocol]
+    if issubclass(kind, Learner):
         if not isinstance(encoder, Encoder):
             raise ValueError(f"{recipe.protocol} trains fra's encoders only (`load_encoder`): use a linear recipe")
         learned = {"encoder_config": dataclasses.asdict(encoder.config)}
-        head = first_head(lambda: LEARNERS[recipe.protocol].new_head(recipe, task, encoder), seed=first_seed)
+        head = first_head(lambda: kind.new_head(recipe, task, encoder), seed=first_seed)
         require_enough_images(
             nn.ModuleList([encoder, head]),
             batch_size=recipe.batch_size,
             processes=devices * nodes,
             synchronised=devices * nodes > 1 and device == "cuda",
         )
-        if recipe.protocol == "star":
+        if isinstance(recipe, StarRecipe):
             learned["alignment"] = dataclasses.asdict(recipe.alignment)
     fabric, precision = _prepare(
         recipe, out, resume=resume, device=device, precision=precision, devices=devices, nodes=nodes
@@ -183,9 +151,8 @@ def transfer_network(
         # Images of all seeds, also when some are finished: the same batches give the same numbers.
         every = torch.cat([torch.cat(parts) for parts in splits.values()]).unique()
         train = every[~torch.isin(every, faces.splits["val"])]
-        learn = PROTOCOLS[recipe.protocol](
-            recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet
-        )
+        build: Callable[..., Protocol] = partial(WholeNetwork, kind) if issubclass(kind, Learner) else kind
+        learn = build(recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet)
         if learn.unreadable and first:
             write_rows(out / "unreadable.csv", [dataclasses.asdict(item) for item in learn.unreadable], checked=True)
         for seed in missing:
@@ -248,7 +215,7 @@ def _prepare(
 
     The linear protocol takes one device and 32 bits: its encoder only answers.
     """
-    if recipe.protocol == "linear":
+    if not isinstance(recipe, NetworkRecipe):
         if devices * nodes > 1:
             raise ValueError("the linear protocol computes on one device: leave out --devices and --nodes")
         precision = "32"
@@ -285,16 +252,7 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
     for split in ("train", "test"):
         if not len(faces.splits[split]):
             raise ValueError(f"{folder} has no {split} images: is the download complete?")
-    task = faces.tasks[recipe.task]
-    if recipe.neck:
-        if not isinstance(task, Attributes):
-            raise ValueError(f"neck is for attributes, not for {recipe.task}: leave it out")
-        task = dataclasses.replace(task, neck=True)
-    if recipe.hold_out and recipe.protocol == "linear" and task.least_squares:
-        raise ValueError(f"{recipe.task} are solved in closed form and have no epoch to choose: leave hold_out out")
-    if recipe.balanced and faces.targets[recipe.task].ndim != 1:
-        raise ValueError(f"balanced is for classes, and {recipe.task} has none: leave it out")
-    return faces, task
+    return faces, recipe.prepare(faces.tasks[recipe.task], faces.targets[recipe.task])
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
@@ -302,6 +260,11 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     file = out / "settings.json"
     if file.exists() or any(out.glob("seeds/*.safetensors")):
         before = read_json(file)
+        protocol, written = settings["recipe"]["protocol"], before.get("recipe")
+        if (
+            isinstance(written, dict) and written.get("protocol") == protocol
+        ):  # perhaps of before protocols had their own
+            before["recipe"] = own_settings(written, protocol, where=str(file))
         changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
             raise ValueError(f"{out} was started with another {', '.join(changed)}: choose another --out")
@@ -316,17 +279,15 @@ def _count_unreadable(out: Path) -> int:
 
 def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     """Where few labels change what the recipe says."""
-    if task.least_squares and recipe.protocol == "linear":
+    if task.least_squares and not isinstance(recipe, NetworkRecipe):
         return
     batch = batch_for(count, recipe)
-    epochs = epochs_for(math.ceil(count / batch), recipe)
+    epochs = recipe.epochs_of(math.ceil(count / batch))
     if batch < recipe.batch_size:
-        why = "all of them" if batch == count else f"the recipe's {recipe.batch_size} would be too few steps"
-        print(f"{count:,} training images: {batch} a step ({why})")
-    if epochs > recipe.epochs:
-        print(
-            f"{count:,} training images: {epochs} epochs for {recipe.min_steps} steps (the recipe has {recipe.epochs})"
-        )
+        why = "all of them" if batch == count else f"so that an epoch has at least {recipe.fewest_steps} steps"
+        print(f"batch size {batch} instead of {recipe.batch_size}: {why}")
+    if isinstance(recipe, NetworkRecipe) and epochs > recipe.epochs:
+        print(f"{epochs} epochs instead of {recipe.epochs}, so that there are at least {recipe.min_steps} steps")
 
 
 def print_results(results: dict[str, Any], out: Path) -> None:

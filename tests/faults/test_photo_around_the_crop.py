@@ -22,16 +22,14 @@ from fra.training.devices import make_fabric
 from fra.transfer.alignment import augment as augment_landmarks
 from fra.transfer.alignment.augment import REACH, vary_landmarks
 from fra.transfer.alignment.network import AlignmentConfig
-from fra.transfer.alignment.star import Star
+from fra.transfer.alignment.star import Star, StarRecipe
 from fra.transfer.eac import EAC
 from fra.transfer.finetune import FineTune
 from fra.transfer.network import WholeNetwork
-from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
+from fra.transfer.protocol import LabelledBatch, Learner, NetworkRecipe
 
 SIZE = 32
-RECIPE = TransferRecipe(
-    name="x", task="landmarks", dataset="x", protocol="star", epochs=1, batch_size=8, alignment=AlignmentConfig(width=8)
-)
+RECIPE = StarRecipe(name="x", task="landmarks", dataset="x", epochs=1, batch_size=8, alignment=AlignmentConfig(width=8))
 UNPAIRED = [8, 30, 57]
 """Landmarks of iBUG's that no mirror renames: three of them say where an image came from."""
 
@@ -58,7 +56,7 @@ def written(root: Path, *, photo: tuple[int, int], face: tuple[int, int, int, in
     return root
 
 
-def network(faces: LabelledFaces, learner: type[Learner] = Star, recipe: TransferRecipe = RECIPE) -> WholeNetwork:
+def network(faces: LabelledFaces, learner: type[Learner] = Star, recipe: NetworkRecipe = RECIPE) -> WholeNetwork:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(name="resnet10_quarter", last_stride=1, image_size=SIZE))
     fabric = make_fabric("cpu", "32", devices=1, nodes=1)

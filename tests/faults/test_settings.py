@@ -22,8 +22,7 @@ from fra.pretrain.method import HeadConfig
 from fra.pretrain.run import CONFIGS, PretrainRecipe, build_method, load_pretrain_recipe
 from fra.pretrain.views import ViewConfig
 from fra.recipe import Range, Settings, build, hints_of, parse_yaml, range_of, refuse_out_of_range
-from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import load_transfer_recipe
+from fra.transfer.recipes import RECIPES, build_transfer_recipe, load_transfer_recipe
 
 NAME = "smoke/resnet10_half.{}"
 
@@ -46,14 +45,14 @@ def sections_of(schema: Any, below: str = "") -> Iterator[tuple[str, Any]]:
 NAMED = [
     *(("fra", name, schema) for name, schema in sections_of(PretrainRecipe)),
     *((method, name, schema) for method in CONFIGS for name, schema in sections_of(CONFIGS[method], "method.")),
-    *((None, name, schema) for name, schema in sections_of(TransferRecipe)),
+    *((protocol, name, schema) for protocol in RECIPES for name, schema in sections_of(RECIPES[protocol])),
 ]
-"""Method (None in transfer), dotted name and class of every section of every recipe."""
+"""Method or protocol, dotted name and class of every section of every recipe."""
 SCHEMAS = list(dict.fromkeys([*(schema for _, _, schema in NAMED), RegionHeadConfig, ViewConfig]))
 NUMBERS = [(schema, name, hint) for schema in SCHEMAS for name, hint in hints_of(schema).items() if is_number(hint)]
 REQUIRED: dict[Any, dict[str, Any]] = {
     PretrainRecipe: {"encoder": EncoderConfig(), "method": FRAConfig()},
-    TransferRecipe: {"name": "x", "task": "expression", "dataset": "rafdb"},
+    **{schema: {"name": "x", "task": "expression", "dataset": "rafdb"} for schema in RECIPES.values()},
 }
 
 
@@ -103,7 +102,7 @@ def test_a_number_out_of_its_range_is_refused(schema: Any, name: str, hint: Any)
 
 
 @pytest.mark.parametrize(("method", "below", "schema"), NAMED, ids=[f"{m}:{name}" for m, name, _ in NAMED])
-def test_in_a_recipe_its_dotted_name_is_given(method: str | None, below: str, schema: Any) -> None:
+def test_in_a_recipe_its_dotted_name_is_given(method: str, below: str, schema: Any) -> None:
     name, hint = next((name, hint) for name, hint in hints_of(schema).items() if is_number(hint))
     value, raw = several(hint, bad_numbers(hint)[3]), raw_recipe(method)
     place: Any = raw
@@ -114,16 +113,16 @@ def test_in_a_recipe_its_dotted_name_is_given(method: str | None, below: str, sc
         built(raw)
 
 
-def raw_recipe(method: str | None) -> dict[str, Any]:
-    if method is None:
-        return dict(REQUIRED[TransferRecipe])
+def raw_recipe(method: str) -> dict[str, Any]:
+    if method in RECIPES:
+        return REQUIRED[RECIPES[method]] | {"protocol": method}
     return {"encoder": {"name": "resnet10_half"}, "method": {"name": method}}
 
 
 def built(raw: dict[str, Any]) -> object:
     if "method" in raw:
         return build(raw, PretrainRecipe, where="mine", variants={"method": CONFIGS})
-    return build(raw, TransferRecipe, where="mine", variants={})
+    return build_transfer_recipe(raw, where="mine")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +182,7 @@ def test_the_ends_of_a_range_are_allowed_unless_they_are_said_not_to_be() -> Non
 @pytest.mark.parametrize("value", [None, 3, "text", [1, 2], False], ids=str)
 @pytest.mark.parametrize("section", ["encoder", "method", "views", "optimizer", "schedule", "alignment"])
 def test_a_section_that_is_no_section_is_named(section: str, value: Any) -> None:
-    raw = raw_recipe(None if section == "alignment" else "fra") | {section: value}
+    raw = raw_recipe("star" if section == "alignment" else "fra") | {section: value}
     with pytest.raises(ValueError, match=rf"^recipe mine: {section}(\.name)? is ") as caught:
         built(raw)
     assert "functools" not in str(caught.value)

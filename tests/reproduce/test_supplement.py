@@ -20,6 +20,7 @@ from fra.reproduce.runs import Place, Pretraining, Run, Setting, Timing, Transfe
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, Table, in_order
 from fra.reproduce.write import write_table
+from fra.transfer.recipes import former_hash, load_transfer_recipe
 
 
 def plant(table: Table, place: Place, value: Callable[[Run], float]) -> None:
@@ -119,6 +120,17 @@ def test_a_run_is_known_by_its_recipe_not_by_its_seeds() -> None:
     ]
     assert len({run.name for run in [one, *others]}) == 6
     assert recipe_hash(fra.recipe) in fra.name
+
+
+def test_a_run_that_an_earlier_version_named_is_found(tmp_path: Path) -> None:
+    run, place = SCALES["laptop"].transfer("RAF-DB", SCALES["laptop"].encoder("fra"), 0.1), Place(*[tmp_path] * 3)
+    assert former_hash(load_transfer_recipe("laptop/rafdb.finetune")) == "6d26bd21e820"  # as it was before
+    assert run.folder(place) == place.runs / run.name
+    earlier = place.runs / run._named(former_hash(run.recipe))
+    earlier.mkdir(parents=True)
+    assert run.folder(place) == earlier != place.runs / run.name
+    (place.runs / run.name).mkdir()
+    assert run.folder(place) == place.runs / run.name
 
 
 # From finished runs to tables

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from planted import FILES, LABELS, plant
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,22 +20,26 @@ from fra.data.datasets import fairface
 from fra.data.labelled import Groups, LabelledFaces
 from fra.data.read import FaceImages
 from fra.faces.image import write_image
-from fra.files import read_rows, write_rows
+from fra.files import read_json, read_rows, write_json, write_rows
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict.task_model import load_task_model
+from fra.recipe import plain
 from fra.tasks.expression import Expression
 from fra.training.trainable import Progress
 from fra.transfer.augment import SHIFT, erase, vary
-from fra.transfer.eac import EAC, NOISE, pixel_noise
-from fra.transfer.finetune import FineTune
-from fra.transfer.network import epochs_for, schedule_of, weight_groups
+from fra.transfer.eac import EAC, NOISE, EACRecipe, pixel_noise
+from fra.transfer.finetune import FineTune, FineTuneRecipe
+from fra.transfer.linear import LinearRecipe
+from fra.transfer.network import weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
-from fra.transfer.run import load_transfer_recipe, transfer_network
+from fra.transfer.recipes import RECIPES, load_transfer_recipe, usual_settings
+from fra.transfer.run import transfer_network
 
 COLOURS = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=torch.uint8)
 COMMON = dict(optimizer="adamw", learning_rate=0.003, weight_decay=0.05, epochs=6, batch_size=8)
-FINETUNE = TransferRecipe(name="planted", task="expression", dataset="planted", protocol="finetune", **COMMON)
-EAC_RECIPE = replace(FINETUNE, protocol="eac")
+FINETUNE = FineTuneRecipe(name="planted", task="expression", dataset="planted", **COMMON)
+EAC_RECIPE = EACRecipe(name="planted", task="expression", dataset="planted", **COMMON)
+LINEAR = LinearRecipe(name="planted", task="expression", dataset="planted")
 TINY = EncoderConfig(name="resnet10_quarter", last_stride=1, image_size=32)
 START = Progress(step=0, steps=10, epoch=0, epochs=1)
 ABC = Expression(("a", "b", "c"))
@@ -260,8 +265,8 @@ def test_few_labels_get_smaller_batches_and_more_epochs() -> None:
     recipe = replace(FINETUNE, batch_size=256, epochs=10, warmup_epochs=2, min_steps=300)
     # 8 steps an epoch at least: 122 images are 15 a step; 2,839 (1 % of AffectNet) keep 256
     assert [batch_for(count, recipe) for count in (12_271, 2_839, 122, 5)] == [256, 256, 15, 5]
-    assert [epochs_for(steps, recipe) for steps in (48, 9)] == [10, 34]
-    assert schedule_of(recipe, 34).rate(1.0, 6 * 9, 9) == pytest.approx(6 / 6.8)  # the warm-up keeps its share
+    assert [recipe.epochs_of(steps) for steps in (48, 9)] == [10, 34]
+    assert recipe.schedule(34).rate(1.0, 6 * 9, 9) == pytest.approx(6 / 6.8)  # the warm-up keeps its share
 
 
 # Whole runs
@@ -403,40 +408,71 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "recipe, change, message",
     [
-        ({"task": "landmarks"}, "finetune moves the faces it learns from, which landmarks cannot follow"),
-        ({"task": "attributes", "protocol": "eac"}, "eac is for expression, not for attributes"),
-        ({"neck": True}, "neck is for attributes, not for expression"),
-        ({"task": "attributes", "balanced": True}, "balanced is for classes, and attributes has none"),
-        ({"task": "landmarks", "protocol": "linear", "hold_out": True}, "no epoch to choose: leave hold_out out"),
+        (FINETUNE, {"task": "landmarks"}, "finetune moves the faces it learns from, which landmarks cannot follow"),
+        (EAC_RECIPE, {"task": "attributes"}, "eac is for expression, not for attributes"),
+        (FINETUNE, {"neck": True}, "neck is for attributes, not for expression"),
+        (FINETUNE, {"task": "attributes", "balanced": True}, "balanced is for classes, and attributes has none"),
+        (LINEAR, {"task": "landmarks", "hold_out": True}, "no epoch to choose: leave hold_out out"),
     ],
 )
 def test_what_does_not_fit_together_is_one_clear_error(
-    planted: LabelledFaces, tmp_path: Path, change: dict, message: str
+    planted: LabelledFaces, tmp_path: Path, recipe: TransferRecipe, change: dict, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        judge(replace(FINETUNE, **change), planted, tmp_path / "run")
+        judge(replace(recipe, **change), planted, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    "protocol, settings, message",
     [
-        ({"protocol": "linear", "backbone_rate": 0.1}, "linear protocol does not use backbone_rate"),
-        ({"protocol": "finetune", "consistency": 1.0}, "finetune protocol does not use consistency"),
-        ({"protocol": "finetune", "epochs": 5, "warmup_epochs": 5}, "warmup_epochs is 5"),
+        (
+            "linear",
+            ["backbone_rate=0.1"],
+            "linear protocol has no setting 'backbone_rate', which only finetune, eac, star",
+        ),
+        ("finetune", ["consistency=1"], "finetune protocol has no setting 'consistency', which only eac has"),
+        ("finetune", ["consistancy=1"], "FineTuneRecipe has no setting 'consistancy'; it has name, task"),
+        ("finetune", ["epochs=5", "warmup_epochs=5"], "warmup_epochs is 5"),
+        ("linear", ["protocol=lineal"], "protocol is 'lineal'; it may be linear, finetune, eac, star"),
     ],
 )
-def test_a_setting_that_would_do_nothing_is_refused(settings: dict, message: str) -> None:
+def test_a_setting_that_would_do_nothing_is_refused(protocol: str, settings: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TransferRecipe(name="x", task="expression", dataset="rafdb", **settings)
+        load_transfer_recipe(f"laptop/rafdb.{protocol}", settings)
+
+
+def test_a_file_with_the_settings_of_all_protocols_is_read_while_they_say_what_is_usual(tmp_path: Path) -> None:
+    """As runs wrote recipe.yaml while all protocols shared their settings."""
+    every = {name: value for schema in RECIPES.values() for name, value in usual_settings(schema).items()}
+    recipe = load_transfer_recipe("laptop/rafdb.finetune", ["erasing=0.25"])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(every | plain(recipe)))
+    assert load_transfer_recipe(str(mine)) == recipe
+    mine.write_text(yaml.safe_dump(every | plain(recipe) | {"alignment": every["alignment"] | {"width": 8}}))
+    with pytest.raises(ValueError, match="mine.yaml: the finetune protocol has no setting 'alignment'"):
+        load_transfer_recipe(str(mine))
+
+
+def test_a_run_from_before_goes_on_when_its_recipe_says_the_same(planted: LabelledFaces, tmp_path: Path) -> None:
+    recipe, out = replace(LINEAR, epochs=2), tmp_path / "run"
+    judge(recipe, planted, out)
+    settings = read_json(out / "settings.json")
+    settings["recipe"] |= {"min_steps": 0, "erasing": 0.5, "falls": []}
+    write_json(out / "settings.json", settings)
+    assert judge(recipe, planted, out, seeds=2, resume=True)["seeds"] == [0, 1]
+    settings["recipe"]["epochs"] = 3
+    write_json(out / "settings.json", settings)
+    with pytest.raises(ValueError, match="was started with another recipe"):
+        judge(recipe, planted, out, seeds=2, resume=True)
 
 
 def test_the_linear_protocol_learns_by_adamw_from_balanced_classes_with_a_held_out_tenth(
     planted: LabelledFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(planted.splits, "val", torch.empty(0, dtype=torch.long))
-    recipe = TransferRecipe(
+    recipe = LinearRecipe(
         name="x", task="expression", dataset="planted", epochs=20, optimizer="adamw", weight_decay=0.05,
         balanced=True, hold_out=True,
     )  # fmt: skip

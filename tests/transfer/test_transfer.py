@@ -29,13 +29,14 @@ from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.transfer import linear, run
 from fra.transfer.features import encoder_fingerprint
-from fra.transfer.linear import PENALTIES, Standardiser, TrainingViews, batch_for, ridge, train_head
+from fra.transfer.linear import PENALTIES, LinearRecipe, Standardiser, TrainingViews, batch_for, ridge, train_head
 from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import load_transfer_recipe, transfer, transfer_network
+from fra.transfer.recipes import PROTOCOLS, load_transfer_recipe
+from fra.transfer.run import transfer, transfer_network
 from fra.weights.load import read_weights
 
 COLOURS = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=torch.uint8)
-RECIPE = TransferRecipe(name="planted", task="expression", dataset="planted", epochs=10)
+RECIPE = LinearRecipe(name="planted", task="expression", dataset="planted", epochs=10)
 
 
 class MeanColour(nn.Module):
@@ -390,7 +391,7 @@ def test_every_shipped_recipe_names_itself_a_dataset_and_its_command(name: str) 
     recipe = load_transfer_recipe(name)
     assert recipe.name == name.partition("/")[2]
     assert recipe.dataset in DATASETS
-    assert recipe.protocol in run.PROTOCOLS
+    assert recipe.protocol in PROTOCOLS
     text = shipped_recipes("transfer")[name].read_text()
     assert f"# fra transfer {name} --encoder" in text
     assert "Measured here" in text

@@ -1,6 +1,7 @@
 """Face alignment by heatmaps with the STAR loss (Zhou et al., CVPR 2023) on any encoder (supplement 5.3.3)."""
 
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,9 +16,19 @@ from fra.tasks.task import Task
 from fra.training.trainable import Loss, Progress
 from fra.transfer.alignment.augment import REACH, vary_landmarks
 from fra.transfer.alignment.maps import adaptive_wing, edge_maps, point_maps
-from fra.transfer.alignment.network import AlignmentHead, alignment_head
+from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.alignment.star_loss import star_loss
-from fra.transfer.protocol import LabelledBatch, Learner, TransferRecipe
+from fra.transfer.protocol import LabelledBatch, Learner, NetworkRecipe
+
+
+@dataclass(frozen=True)
+class StarRecipe(NetworkRecipe):
+    """Settings of the star protocol."""
+
+    protocol: Literal["star"] = "star"
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """Network and loss."""
+    fewest_steps: ClassVar[int] = 1
 
 
 class Network(nn.Module):
@@ -38,7 +49,7 @@ class Star(Learner):
     task: Landmarks
     head: AlignmentHead
 
-    def __init__(self, recipe: TransferRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, recipe: StarRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         super().__init__(recipe, task, encoder, head)
         assert isinstance(task, Landmarks)
         self.table, self.config = POINT_TABLES[task.points], recipe.alignment
@@ -46,7 +57,7 @@ class Star(Learner):
         self.images_per_step = 0
 
     @staticmethod
-    def new_head(recipe: TransferRecipe, task: Task, encoder: Encoder) -> nn.Module:
+    def new_head(recipe: StarRecipe, task: Task, encoder: Encoder) -> nn.Module:
         return alignment_head(recipe.alignment, task, encoder)
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P2"]:

@@ -30,16 +30,18 @@ from fra.training.schedules import Stairs
 from fra.training.trainable import Progress
 from fra.transfer.alignment.maps import adaptive_wing, edge_maps, point_maps
 from fra.transfer.alignment.network import AlignmentConfig, Attention, Deconvolutions, Hourglasses, alignment_head
-from fra.transfer.alignment.star import Star
+from fra.transfer.alignment.star import Star, StarRecipe
 from fra.transfer.alignment.star_loss import star_loss
-from fra.transfer.network import schedule_of, weight_groups
+from fra.transfer.linear import LinearRecipe
+from fra.transfer.network import weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
-from fra.transfer.run import load_transfer_recipe, transfer_network
+from fra.transfer.recipes import load_transfer_recipe
+from fra.transfer.run import transfer_network
 from fra.weights.load import load_encoder
 
 SMALL = AlignmentConfig(width=16, consistent_grid=True)
-RECIPE = TransferRecipe(
-    name="planted", task="landmarks", dataset="planted", protocol="star", optimizer="adamw", learning_rate=0.003,
+RECIPE = StarRecipe(
+    name="planted", task="landmarks", dataset="planted", optimizer="adamw", learning_rate=0.003,
     weight_decay=1e-5, epochs=2, batch_size=8, alignment=SMALL,
 )  # fmt: skip
 TINY = EncoderConfig(name="resnet10_quarter", last_stride=1, image_size=32)
@@ -352,11 +354,11 @@ def test_the_supplements_settings_stand_in_the_papers_recipes() -> None:
 
 def test_the_rate_falls_to_a_tenth_at_80_and_90() -> None:
     recipe = replace(RECIPE, epochs=100, falls=(80, 90))
-    stairs = schedule_of(recipe, 100)
+    stairs = recipe.schedule(100)
     rates = [stairs.rate(1.0, epoch * 7, 7) for epoch in (0, 79, 80, 89, 90, 99)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     # twice the epochs for few labels: at the same shares
-    assert schedule_of(recipe, 200) == Stairs(200, (160.0, 180.0))
+    assert recipe.schedule(200) == Stairs(200, (160.0, 180.0))
 
 
 def test_encoder_and_head_learn_at_their_own_rates_and_the_average_does_not() -> None:
@@ -368,16 +370,16 @@ def test_encoder_and_head_learn_at_their_own_rates_and_the_average_does_not() ->
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    "name, settings, message",
     [
-        (dict(protocol="finetune", alignment=SMALL), "finetune protocol does not use alignment"),
-        (dict(protocol="star", balanced=True), "star protocol does not use balanced"),
-        (dict(protocol="star", falls=(3,), decay=0.9), "two schedules"),
+        ("300w.linear", ["alignment.width=16"], "linear protocol has no setting 'alignment', which only star has"),
+        ("300w.star", ["balanced=true"], "star protocol has no setting 'balanced', which only linear, finetune, eac"),
+        ("300w.star", ["decay=0.9"], "two schedules"),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_would_do_nothing_are_refused(name: str, settings: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TransferRecipe(name="x", task="landmarks", dataset="300w", **settings)
+        load_transfer_recipe(f"laptop/{name}", settings)
 
 
 def test_star_is_for_landmarks_only() -> None:
@@ -440,7 +442,7 @@ def test_the_saved_network_answers_as_it_did(planted: LabelledFaces, tmp_path: P
 
 def test_a_photo_shows_its_landmarks_beside_those_of_a_linear_task(planted: LabelledFaces, tmp_path: Path) -> None:
     judge(replace(RECIPE, epochs=1), planted, tmp_path / "star")
-    linear, source = TransferRecipe(name="x", task="landmarks", dataset="planted", image_size=32), "random:resnet10"
+    linear, source = LinearRecipe(name="x", task="landmarks", dataset="planted", image_size=32), "random:resnet10"
     transfer_network(
         linear, load_encoder(source), source=source, label="x", data=planted.root, out=tmp_path / "linear", quiet=True
     )
