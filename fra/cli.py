@@ -603,20 +603,20 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _recipes(options: Arguments) -> None:
-    from fra.recipe import shipped_recipes
+    from fra.recipe import no_recipe
+    from fra.shipped import shipped_recipes
 
     kinds = {kind: shipped_recipes(kind) for kind in ("pretrain", "transfer")}
     if options.name:
-        found = [recipes[options.name] for recipes in kinds.values() if options.name in recipes]
-        if not found:
-            raise ValueError(f"no recipe is called '{options.name}'; `fra recipes` lists them")
-        print(found[0].read_text(), end="")
+        every = kinds["pretrain"] | kinds["transfer"]
+        if options.name not in every:
+            raise no_recipe(options.name, every)
+        print(every[options.name].text(), end="")
         return
     for kind, recipes in kinds.items():
         print(f"fra {kind} RECIPE")
-        for name, path in recipes.items():
-            headline = path.read_text().splitlines()[0].lstrip("# ").split("   fra ")[0].rstrip()
-            print(f"  {name:<42} {headline}")
+        for name, recipe in recipes.items():
+            print(f"  {name:<42} {recipe.headline}")
     from fra.weights.bundled import ENCODER, TASK, read_manifest, shipped_names
 
     for file, title in (

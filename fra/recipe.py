@@ -4,18 +4,18 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fra.shipped import shipped_recipes
 from fra.text import shown, text_of
 
-SCALES = ("paper", "one_gpu", "laptop", "smoke")
 MOST_BYTES, MOST_NESTED = 1_000_000, 32
 """Of a recipe; the shipped ones have 2,000 bytes and three levels."""
 Recipe = TypeVar("Recipe")
@@ -97,24 +97,6 @@ def range_of(hint: Any) -> Range | None:
     return next(filter(None, map(range_of, get_args(hint))), None)
 
 
-def shipped_recipes(kind: str) -> dict[str, Path]:
-    """Names and files of all recipes of a kind, "pretrain" or "transfer"; a name is SCALE/FILE."""
-    folder = Path(str(resources.files("fra"))) / "recipes"
-    return {f"{scale}/{path.stem}": path for scale in SCALES for path in sorted((folder / scale / kind).glob("*.yaml"))}
-
-
-def find_recipe(name: str, kind: str) -> Path:
-    """The file of a shipped recipe, or the path itself. ValueError lists what there is."""
-    shipped = shipped_recipes(kind)
-    if name in shipped:
-        return shipped[name]
-    if Path(name).is_file():
-        return Path(name)
-    if name.endswith((".yaml", ".yml")):
-        raise ValueError(f"there is no recipe file {name}: see `fra recipes` for the shipped ones")
-    raise ValueError(f"no recipe is called '{name}'; there are {', '.join(shipped)} (or give a .yaml file)")
-
-
 def load_recipe(
     name: str,
     kind: str,
@@ -134,7 +116,20 @@ def load_recipe(
 
 def read_recipe(name: str, kind: str, overrides: Sequence[str] = ()) -> dict[Any, Any]:
     """The plain data of a recipe with "dotted.key=value" overrides; ValueError as `load_recipe`, for a broken file."""
-    path = find_recipe(name, kind)
+    shipped = shipped_recipes(kind)
+    raw = shipped[name].settings() if name in shipped else _file_of(name, shipped)
+    for override in overrides:
+        _apply(raw, override)
+    return raw
+
+
+def _file_of(name: str, shipped: Collection[str]) -> dict[Any, Any]:
+    """The plain data of somebody's own recipe."""
+    path = Path(name)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            raise ValueError(f"there is no recipe file {name}: see `fra recipes` for the shipped ones")
+        raise no_recipe(name, shipped)
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} is no recipe: it has {path.stat().st_size:,} bytes")
     try:
@@ -143,9 +138,14 @@ def read_recipe(name: str, kind: str, overrides: Sequence[str] = ()) -> dict[Any
         raise ValueError(f"{path} is not valid YAML: {_reason(error)}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path} holds no recipe: expected `key: value` lines")
-    for override in overrides:
-        _apply(raw, override)
     return raw
+
+
+def no_recipe(name: str, shipped: Collection[str]) -> ValueError:
+    """The error for a name that no shipped recipe has."""
+    near = [other for other in shipped if other.partition("/")[2] == name] or get_close_matches(name, shipped)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ":"
+    return ValueError(f"no recipe is called '{shown(name)}'{meant} `fra recipes` lists them (or give a .yaml file)")
 
 
 def build(

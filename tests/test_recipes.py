@@ -1,5 +1,6 @@
 """Every shipped recipe is read, typed and built; what is wrong in one is said in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,45 @@ from fra.data.datasets import DATASETS
 from fra.models.encoder import build_backbone
 from fra.pretrain.run import METHODS, PretrainRecipe, build_method, faces_of, load_pretrain_recipe
 from fra.pretrain.views import ViewMaker
-from fra.recipe import plain, recipe_hash, recipe_text, shipped_recipes
+from fra.recipe import plain, recipe_hash, recipe_text
+from fra.shipped import shipped_recipes
 from fra.training.optimizers import build_optimizer
 from fra.transfer.recipes import RECIPES, load_transfer_recipe
 
-FILES = sorted(Path(fra.__file__).parent.glob("recipes/**/*.yaml"))
+FILES = sorted(Path(fra.__file__).parent.glob("recipes/*/*/*.yaml"))
 PRETRAIN, TRANSFER = list(shipped_recipes("pretrain")), list(shipped_recipes("transfer"))
 SMALL = "smoke/resnet10_half.fra"
 
 
 def test_every_file_has_a_name_of_its_own() -> None:
-    assert len(FILES) == len(PRETRAIN) + len(TRANSFER) >= 20
+    assert len(FILES) == len([name for name in PRETRAIN + TRANSFER if not name.startswith("smoke/")]) >= 20
     assert not set(PRETRAIN) & set(TRANSFER)
+
+
+def test_every_laptop_recipe_has_its_smoke_and_a_name_that_reads_as_it_prints(tmp_path: Path) -> None:
+    for kind, load in (("pretrain", load_pretrain_recipe), ("transfer", load_transfer_recipe)):
+        shipped = shipped_recipes(kind)
+        laptop, smoke = (
+            {name.split("/")[1] for name in shipped if name.startswith(f"{s}/")} for s in ("laptop", "smoke")
+        )
+        assert smoke - laptop == ({"300w.star_original"} if kind == "transfer" else set())
+        assert not laptop - smoke
+        for name in sorted(smoke):
+            file = tmp_path / f"{name}.yaml"
+            file.write_text(shipped[f"smoke/{name}"].text())
+            assert load(str(file), []) == load(f"smoke/{name}", [])
+            assert f"# fra {kind} smoke/{name} --" in file.read_text()
+
+
+def test_smoke_changes_what_its_table_says_of_the_kind_the_protocol_and_the_name() -> None:
+    large, small = (load_transfer_recipe(f"{scale}/affectnet7.finetune") for scale in ("laptop", "smoke"))
+    changed = dict(epochs=2, min_steps=0, batch_size=32, image_size=32, fraction=0.002)
+    assert small == replace(large, **changed)
+    assert load_transfer_recipe("smoke/rafdb.finetune").fraction == 0.05
+    large, small = (load_transfer_recipe(f"{scale}/300w.star") for scale in ("laptop", "smoke"))
+    assert small.alignment == replace(large.alignment, width=32)  # a section within it: the rest of it stays
+    assert load_transfer_recipe("smoke/300w.star_original").optimizer == "adam"  # as the paper's, which laptop has not
+    assert load_transfer_recipe("smoke/300w.star", ["epochs=3"]).epochs == 3  # what is set by hand comes last
 
 
 @pytest.mark.parametrize("name", PRETRAIN)
@@ -133,7 +161,7 @@ def test_views_that_a_method_has_no_use_for_are_refused(name: str, override: str
 
 def test_smoke_recipes_take_seconds_whatever_pool_they_get(drawn_faces: Path) -> None:
     smoke = [name for name in PRETRAIN if name.startswith("smoke/")]
-    assert len(smoke) == 4
+    assert len(smoke) >= 4
     assert all(load_pretrain_recipe(name, []).max_faces == 1000 for name in smoke)
     whole, part = (faces_of(load_pretrain_recipe(SMALL, [f"max_faces={n}"]), drawn_faces) for n in ("null", 12))
     assert (len(whole), len(part)) == (40, 12)
@@ -174,8 +202,12 @@ def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> No
 
 
 def test_a_missing_recipe_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no recipe is called 'nope'; there are paper/"):
+    with pytest.raises(ValueError, match="no recipe is called 'nope': `fra recipes` lists them"):
         load_pretrain_recipe("nope", [])
+    with pytest.raises(ValueError, match="did you mean paper/rafdb.linear or laptop/rafdb.linear or smoke/rafdb"):
+        load_transfer_recipe("rafdb.linear")
+    with pytest.raises(ValueError, match="did you mean smoke/resnet10_half.fra"):
+        load_pretrain_recipe("smoke/resnet10_hal.fra", [])
     with pytest.raises(ValueError, match="there is no recipe file"):
         load_pretrain_recipe("nope.yaml", [])
 
@@ -202,7 +234,7 @@ def test_the_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
 def test_every_line_of_a_paper_recipe_cites_its_source() -> None:
     for name, path in shipped_recipes("pretrain").items():
         if name.startswith("paper"):
-            lines = [line for line in path.read_text().splitlines() if ": " in line and "name: " not in line[:8]]
+            lines = [line for line in path.text().splitlines() if ": " in line and "name: " not in line[:8]]
             uncited = [line for line in lines if "#" not in line]
             assert not uncited, (name, uncited)
 

@@ -5,9 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from fra.recipe import build, hash_of, hints_of, plain, read_recipe, shipped_recipes
+from fra.recipe import build, hash_of, hints_of, plain, read_recipe
+from fra.shipped import shipped_recipes
 from fra.transfer.alignment.star import Star, StarRecipe
 from fra.transfer.eac import EAC, EACRecipe
 from fra.transfer.finetune import FineTune, FineTuneRecipe
@@ -42,7 +41,7 @@ def _with_protocol(name: str, protocol: str) -> str:
         return name
     wanted = {"dataset": recipe.dataset, "task": recipe.task, "protocol": protocol}
     shipped = shipped_recipes("transfer").items()
-    fitting = [other for other, file in shipped if wanted.items() <= yaml.safe_load(file.read_text()).items()]
+    fitting = [other for other, one in shipped if wanted.items() <= one.settings().items()]
     same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
     if not same_scale:
         there_are = f": take {' or '.join(fitting)}" if fitting else f", and {recipe.dataset} has no recipe for it"

@@ -13,13 +13,14 @@ from small_paper import records
 from fra import cli
 from fra.files import MARK
 from fra.pretrain.run import load_pretrain_recipe
-from fra.recipe import find_recipe, recipe_hash
+from fra.recipe import recipe_hash
 from fra.report.run import write_report
 from fra.reproduce.plan import Planner
 from fra.reproduce.runs import Place, Pretraining, Run, Setting, Timing, Transfer
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, Table, in_order
 from fra.reproduce.write import write_table
+from fra.shipped import shipped_recipes
 from fra.transfer.recipes import former_hash, load_transfer_recipe
 
 
@@ -202,7 +203,7 @@ def test_table4_is_the_recipes(tmp_path: Path) -> None:
 def test_table4_fails_when_a_recipe_is_altered(
     line: str, changed: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    text = find_recipe("paper/affectnet7.finetune", "transfer").read_text()
+    text = shipped_recipes("transfer")["paper/affectnet7.finetune"].text()
     assert line in text
     altered = tmp_path / "altered.yaml"
     altered.write_text(text.replace(line, changed))

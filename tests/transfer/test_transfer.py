@@ -22,7 +22,7 @@ from fra.faces.image import write_image
 from fra.files import read_json
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict.task_model import TaskModel, load_task_model
-from fra.recipe import shipped_recipes
+from fra.shipped import shipped_recipes
 from fra.tasks import TASKS
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
@@ -383,7 +383,7 @@ RECIPES = sorted(shipped_recipes("transfer"))
 
 def test_recipes_are_found() -> None:
     files = list((Path(fra.__file__).parent / "recipes").glob("*/transfer/*.yaml"))
-    assert len(RECIPES) == len(files) >= 12
+    assert len([name for name in RECIPES if not name.startswith("smoke/")]) == len(files) >= 12
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -392,9 +392,9 @@ def test_every_shipped_recipe_names_itself_a_dataset_and_its_command(name: str) 
     assert recipe.name == name.partition("/")[2]
     assert recipe.dataset in DATASETS
     assert recipe.protocol in PROTOCOLS
-    text = shipped_recipes("transfer")[name].read_text()
+    text = shipped_recipes("transfer")[name].text()
     assert f"# fra transfer {name} --encoder" in text
-    assert "Measured here" in text
+    assert "Measured here" in text or name.startswith("smoke/")
 
 
 @pytest.fixture(scope="module")
