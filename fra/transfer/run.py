@@ -282,12 +282,16 @@ def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     if task.least_squares and not isinstance(recipe, NetworkRecipe):
         return
     batch = batch_for(count, recipe)
-    epochs = recipe.epochs_of(math.ceil(count / batch))
+    steps = math.ceil(count / batch)
+    epochs = recipe.epochs_of(steps)
+    given = f"{count:,} training images:"
     if batch < recipe.batch_size:
-        why = "all of them" if batch == count else f"so that an epoch has at least {recipe.fewest_steps} steps"
-        print(f"batch size {batch} instead of {recipe.batch_size}: {why}")
+        why = "all of them" if batch == count else f"so that an epoch has {steps} steps"
+        print(f"{given} batch size {batch} instead of {recipe.batch_size}, {why}")
     if isinstance(recipe, NetworkRecipe) and epochs > recipe.epochs:
-        print(f"{epochs} epochs instead of {recipe.epochs}, so that there are at least {recipe.min_steps} steps")
+        print(
+            f"{given} {epochs} epochs instead of {recipe.epochs}, so that there are at least {recipe.min_steps} steps"
+        )
 
 
 def print_results(results: dict[str, Any], out: Path) -> None:

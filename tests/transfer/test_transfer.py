@@ -443,7 +443,7 @@ def test_the_table_at_the_end_shows_the_baseline(
     shown = capsys.readouterr().out
     assert "majority class" in shown
     assert "33.33" in shown
-    assert "15 training images: 8 a step" in shown
+    assert "15 training images: batch size 8 instead of 256, so that an epoch has 2 steps" in shown
 
 
 def test_pictures_of_any_size_are_answered_together_as_one_by_one(planted: LabelledFaces, tmp_path: Path) -> None:
