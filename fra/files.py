@@ -234,7 +234,9 @@ def reading(path: Path | str, mend: str = RESTORE) -> Iterator[None]:
     """
     try:
         yield
-    except (DamagedFile, MemoryError):
+    except DamagedFile as error:  # of a block that knew less of the way out, or as much
+        raise (error if mend == RESTORE else DamagedFile(error.what, mend)) from error.__cause__
+    except MemoryError:
         raise
     except Exception as error:  # a damaged file fails in as many ways as there are libraries
         raise DamagedFile(f"{path} {_what_is_wrong(error)}", mend) from error
@@ -325,11 +327,18 @@ def unsealed(line: str) -> str:
 
 def write_tensors(path: Path | str, tensors: Mapping[str, "Tensor"], notes: Mapping[str, str]) -> None:
     """Write a safetensors file with metadata and its checksum (over both), whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as temporary:
-        save_file(plain, temporary, dict(notes) | {SUM: json.dumps(_tensor_sum(plain, notes))})
+    content = memoryview(save(plain, dict(notes) | {SUM: json.dumps(_tensor_sum(plain, notes))}))
+    # The library orders the metadata at random; the same tensors shall give the same bytes.
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8:end]))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    described = json.dumps(header, separators=(",", ":")).encode()
+    described += b" " * (-len(described) % 8)
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        stream.writelines((len(described).to_bytes(8, "little"), described, content[end:]))
 
 
 def read_tensors(path: Path | str, mend: str = RESTORE) -> tuple[dict[str, "Tensor"], dict[str, str]]:
@@ -426,7 +435,7 @@ def read_rows(path: Path | str, mend: str = REMOVE_TABLE) -> list[dict[str, str]
         columns = next(reader, [])
         cells = list(reader)
         checked = columns[-1:] == [SUM]
-        if cells and not text.endswith("\n") and (checked or len(cells[-1]) != len(columns)):
+        if cells and not text.endswith("\n") and _is_cut(cells[-1], len(columns), checked):
             del cells[-1]
         names = columns[:-1] if checked else columns
         rows = []
@@ -437,6 +446,11 @@ def read_rows(path: Path | str, mend: str = REMOVE_TABLE) -> list[dict[str, str]
                 raise ValueError(f"the checksum of row {number} differs")
             rows.append(dict(zip(names, found, strict=False)))
         return rows
+
+
+def _is_cut(row: Sequence[str], columns: int, checked: bool) -> bool:
+    """Whether a last row without its end of line is a part of one, and not one whose last byte is another."""
+    return len(row) < columns or (checked and len(row) == columns and len(row[-1]) <= len(checksum(b"")))
 
 
 def _cells(columns: Sequence[str], row: Mapping[str, Any], checked: bool) -> list[str]:

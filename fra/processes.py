@@ -126,11 +126,22 @@ class Helpers:
         """Raises Lost, which says why, when one of them has ended."""
         ended = [helper.exitcode for helper in self._ours if helper.exitcode is not None]
         if ended:
-            raise Lost(why_lost(min(ended)))
+            raise Lost(why_lost(min(ended, key=_is_consequence)))
+
+    def wait(self, seconds: float) -> None:
+        """Until all of them have ended, or so long."""
+        until = time.monotonic() + seconds
+        while any(helper.exitcode is None for helper in self._ours) and time.monotonic() < until:
+            time.sleep(0.02)
 
     def end(self) -> None:
         for helper in self._ours:
             helper.kill()
+
+
+def _is_consequence(exitcode: int) -> tuple[bool, int]:
+    """Sorts those last that were told to end because another was lost."""
+    return exitcode in (0, -signal.SIGTERM), exitcode
 
 
 def why_lost(exitcode: int) -> str:
@@ -182,6 +193,7 @@ class HelperPool:
                 self._helpers.check()  # one that dies while it answers leaves the others waiting
 
     def _lost(self) -> Lost:
+        self._helpers.wait(2 * LOOK)  # the executor ends the others, and reaps them beside us
         try:
             self._helpers.check()
         except Lost as lost:

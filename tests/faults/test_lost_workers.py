@@ -163,7 +163,7 @@ def gone(session: int, within: float) -> bool:
 def test_a_lost_helper_is_told_and_the_others_end(works: str, words: str, tmp_path: Path) -> None:
     begun = begin_pool(tmp_path, works)
     said, _ = begun.communicate(timeout=MINUTE)
-    assert (begun.returncode, said.count("\n")) == (1, 1)
+    assert (begun.returncode, said.count("\n")) == (1, 1), said
     assert said.startswith(words)
     assert gone(begun.pid, 2)
 

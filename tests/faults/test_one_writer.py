@@ -26,7 +26,7 @@ from fra.files import (
 )
 from fra.lock import InUse, claim
 
-HOLD = """
+HOLD = r"""
 import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,10 +36,10 @@ with ExitStack() as held:
         folder, name = os.path.split(place)
         assert held.enter_context(claim(Path(folder), name))
     if sys.argv[1] == "fork" and os.fork() == 0:
-        print(os.getpid(), flush=True)
+        os.write(1, b"%d\n" % os.getpid())  # at once, so that the two lines do not mix
         time.sleep(100)
         os._exit(0)
-    print("held", flush=True)
+    os.write(1, b"held\n")
     time.sleep(100)
 """
 
@@ -65,9 +65,9 @@ def hold(kind: str, *places: Path) -> Iterator[tuple["subprocess.Popen[str]", in
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     said = {process.stdout.readline().strip() for _ in range(2 if kind == "fork" else 1)}
-    assert "held" in said
     worker = next((int(line) for line in said if line.isdigit()), 0)
     try:
+        assert "held" in said
         yield process, worker
     finally:
         process.kill()
