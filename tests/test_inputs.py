@@ -32,7 +32,7 @@ def test_every_route_from_a_face_to_a_network_gives_the_same_pixels(tmp_path: Pa
     asked: list[Tensor] = []
     model = RegionModel(encoder, head).eval()
     model.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[0]))
-    regions._look(model, pool, "cpu", rows=1)
+    regions._look(model, pool, "cpu", rows=1, known={})
     routes = {
         "pre-training": 255 * face_batch(pool, torch.tensor([0]), size=SIZE)[0],
         "health": 255 * health._read_all([face], SIZE)[0],

@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -76,6 +76,12 @@ class Photo:
     """Relative to the input folder, with forward slashes."""
     stem: str
     """Its crops are `stem`.jpg, or `stem`_0.jpg, `stem`_1.jpg … when all faces are taken."""
+    known: UInt8[Tensor, "3 H W"] | None = field(default=None, compare=False, repr=False)
+    """Its pixels, where they were read before."""
+
+    def read(self) -> UInt8[Tensor, "3 H W"]:
+        """Its pixels. Raises UnreadableImage."""
+        return read_image(self.path) if self.known is None else self.known
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Cropper:
 
     def _crop_one(self, photo: Photo) -> list[Made]:
         try:
-            image = read_image(photo.path)
+            image = photo.read()
         except UnreadableImage as error:
             return [Made(_row(photo.name, reason=f"{UNREADABLE}: {error.reason}"))]
         key = f"{self.settings.seed} {photo.name}"

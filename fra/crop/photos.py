@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
 
 from fra.crop.cut import Photo
-from fra.data.listing import Account, image_files, image_folder, require_readable
+from fra.data.listing import Account, first_readable, image_files, image_folder
 from fra.faces.image import read_image
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and a temporary name is longer than the final one
@@ -28,6 +30,7 @@ class PhotoList:
         """What there is in the folders and lists besides."""
         self.files, self.root = _files_and_root(sources, self.account)
         self._sources = sources
+        self._read: dict[Path, UInt8[Tensor, "3 _ _"]] = {}
         marks = np.array([_mark(self._stem(file).casefold()) for file in self.files], dtype=np.uint64)
         values, counts = np.unique(marks, return_counts=True)
         self._shared = frozenset(values[counts > 1].tolist())
@@ -36,9 +39,10 @@ class PhotoList:
         return len(self.files)
 
     def require_readable(self) -> None:
-        """ValueError when not one of the photos can be read."""
+        """ValueError when not one of the photos can be read. The first that can is handed on as it was read."""
         reads = (partial(read_image, file) for file in self.files)
-        require_readable(reads, source=" and ".join(map(str, self._sources)))
+        place, image = first_readable(reads, source=" and ".join(map(str, self._sources)))
+        self._read[self.files[place]] = image
 
     def digest(self) -> str:
         """Changes when a photo is added, removed or renamed."""
@@ -58,7 +62,7 @@ class PhotoList:
         if long or _mark(stem.casefold()) in self._shared:
             short = os.path.join(os.path.dirname(stem), os.path.basename(stem)[:40])
             stem = f"{short}-{file.suffix[1:].lower()}-{_mark(name):016x}"
-        return Photo(path=file, name=name, stem=stem)
+        return Photo(path=file, name=name, stem=stem, known=self._read.pop(file, None))
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()

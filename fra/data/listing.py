@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
@@ -20,6 +20,7 @@ from fra.printable import counted, printable
 from fra.text import lines_of
 
 ENDINGS_SHOWN, FOLDERS_SHOWN = 8, 3
+Image = TypeVar("Image")
 FOLDERS_KEPT = 1000  # ours: how many folders that may not be entered are remembered by name
 
 
@@ -240,18 +241,16 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 # --- whether anything can be read
 
 
-def require_readable(reads: Iterable[Callable[[], object]], *, source: str, noun: str = "photo") -> None:
-    """ValueError when none of the images can be read; each of `reads` reads one, or raises UnreadableImage.
+def first_readable(reads: Iterable[Callable[[], Image]], *, source: str, noun: str = "photo") -> tuple[int, Image]:
+    """The first image that can be read, and its place, so that nobody reads it again; ValueError when there is none.
 
-    Stops at the first that can be read. The message names the first file as it was looked for, and what may be wrong
-    with the list that names it.
+    Each of `reads` reads one, or raises UnreadableImage. The message names the first file as it was looked for, and what
+    may be wrong with the list that names it.
     """
     first, count = None, 0
-    for read in reads:
-        count += 1
+    for count, read in enumerate(reads, 1):
         try:
-            read()
-            return
+            return count - 1, read()
         except UnreadableImage as error:
             first = first or error
     if first is None:

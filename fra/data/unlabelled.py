@@ -14,7 +14,7 @@ import yaml
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.data.listing import Account, image_names, listed_names, named, require_readable
+from fra.data.listing import Account, first_readable, image_names, listed_names, named
 from fra.data.shards import INDEX, Shards
 from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
@@ -47,10 +47,12 @@ class Pool(ABC):
     def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
         """The image with this index, `least_side` as for `read_image`. Raises UnreadableImage."""
 
-    def require_readable(self, source: Path | str) -> None:
-        """ValueError when not one of the images, which are from `source`, can be read."""
-        reads = (partial(self.image, index) for index in range(len(self)))
-        require_readable(reads, source=str(source), noun="image")
+    def first_readable(
+        self, source: Path | str, *, least_side: int | None = None
+    ) -> tuple[int, UInt8[Tensor, "3 _ _"]]:
+        """The first image, which are from `source`, that can be read, and its place; ValueError when there is none."""
+        reads = (partial(self.image, index, least_side=least_side) for index in range(len(self)))
+        return first_readable(reads, source=str(source), noun="image")
 
     def read(self, index: int) -> tuple[UInt8[Tensor, "3 _ _"], list[int]]:
         """The image at `index`, or the next readable one after it, and the indices that could not be read.

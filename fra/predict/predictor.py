@@ -23,7 +23,7 @@ from fra.crop.photos import PhotoList
 from fra.data.framing import Framing, Whole, framing_of
 from fra.data.listing import Account, closing_line, image_names
 from fra.faces.geometry import invert_matrix, transform_points
-from fra.faces.image import UnreadableImage, read_image, write_image
+from fra.faces.image import UnreadableImage, write_image
 from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, sealed, unsealed
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
@@ -202,7 +202,7 @@ def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> It
     total = len(found) - start
     for photo in track(photos, description="looking at photos", total=total, disable=quiet, transient=True):
         try:
-            waiting.append((photo, read_image(photo.path)))
+            waiting.append((photo, photo.read()))
         except UnreadableImage as error:
             yield from ready()
             yield photo, error, []

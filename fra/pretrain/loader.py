@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class Batch:
     views: list[UInt8[Tensor, "B 3 _ _"]]
     """One tensor per view, RGB."""
     frames: list[Float[Tensor, "B 4"]]
-    """Where each lies in its image (`ViewParameters.frames`)."""
+    """Where each lies in its image (`ViewParameters.frames`); empty unless the loader was asked for it."""
     indices: Int[Tensor, "B"]
     """Places in the pool, as asked for."""
     unreadable: list[int]
@@ -109,8 +109,8 @@ class Batch:
 class ViewBatches(Dataset[Batch | Exception]):
     """From (epoch, indices) to a batch: what a worker does. It hands over what went wrong in place of a batch."""
 
-    def __init__(self, pool: Pool, maker: ViewMaker) -> None:
-        self.pool, self.maker = pool, maker
+    def __init__(self, pool: Pool, maker: ViewMaker, *, with_frames: bool) -> None:
+        self.pool, self.maker, self.with_frames = pool, maker, with_frames
 
     def __getitem__(self, which: tuple[int, list[int]]) -> Batch | Exception:
         epoch, indices = which
@@ -125,8 +125,9 @@ class ViewBatches(Dataset[Batch | Exception]):
     def _batch(self, epoch: int, indices: Int[Tensor, "B"]) -> Batch:
         images, missing = zip(*(self.pool.read(index) for index in indices.tolist()), strict=True)
         unreadable = sorted({index for each in missing for index in each})
-        views = self.maker.make(images, indices, epoch=epoch)
-        return Batch(views, self.maker.frames(images, indices, epoch=epoch), indices, unreadable)
+        if self.with_frames:
+            return Batch(*self.maker.make_with_frames(images, indices, epoch=epoch), indices, unreadable)
+        return Batch(self.maker.make(images, indices, epoch=epoch), [], indices, unreadable)
 
 
 class _AsNumbers(Sampler[tuple[int, list[int]]]):
@@ -142,16 +143,18 @@ class _AsNumbers(Sampler[tuple[int, list[int]]]):
 class FaceLoader:
     """The endless batches of `order`, one after the other, made by workers that live as long as this object.
 
-    With 0 workers the batches are made here. The same batches come in the same order whatever the number. Raises Lost
-    when a worker has ended, or when none has made a batch for PATIENCE seconds.
+    With 0 workers the batches are made here. The same batches come in the same order whatever the number; they have
+    frames only `with_frames`. Raises Lost when a worker has ended, or when none has made a batch for PATIENCE seconds.
     """
 
-    def __init__(self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int) -> None:
+    def __init__(
+        self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int, with_frames: bool = False
+    ) -> None:
         self.pool = pool
         self.unreadable: dict[int, Path] = {}
         """The images met so far that could not be read, by index."""
         self._loader = DataLoader(
-            ViewBatches(pool, maker),
+            ViewBatches(pool, maker, with_frames=with_frames),
             batch_size=None,
             sampler=_AsNumbers(order),
             num_workers=workers,
@@ -230,9 +233,10 @@ def default_workers(*, on_gpu: bool, processes: int = 1) -> int:
 
 
 def face_batch(pool: Pool, indices: Int[Tensor, "B"], *, size: int) -> Float[Tensor, "B 3 S S"]:
-    """Faces without augmentation: the central square, resized; RGB in [0, 1]. For measuring and for pictures."""
-    faces = []
-    for index in indices.tolist():
-        image, _ = pool.read(index)
-        faces.append(to_input(image, size))
-    return torch.stack(faces) / 255
+    """Faces without augmentation, `inputs_of` what is read at these places. For measuring and for pictures."""
+    return inputs_of((pool.read(index)[0] for index in indices.tolist()), size=size)
+
+
+def inputs_of(images: Iterable[UInt8[Tensor, "3 _ _"]], *, size: int) -> Float[Tensor, "B 3 S S"]:
+    """The central square of each image, resized; RGB in [0, 1]."""
+    return torch.stack([to_input(image, size) for image in images]) / 255

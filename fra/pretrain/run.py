@@ -37,7 +37,7 @@ from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import COMMON_COLUMNS, HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.lewel import LEWEL, LEWELConfig
-from fra.pretrain.loader import EpochBatches, FaceLoader, default_workers, face_batch
+from fra.pretrain.loader import EpochBatches, FaceLoader, default_workers, inputs_of
 from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.swav import SwAV, SwAVConfig
@@ -117,7 +117,7 @@ def compile_encoders(method: Method) -> None:
 def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
     """The faces that the recipe uses of those in a folder, list or shards. ValueError when there are none."""
     pool = open_pool(faces)
-    pool.require_readable(faces)
+    pool.first_readable(faces)
     return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
 
 
@@ -206,11 +206,12 @@ def pretrain(
 
     def views_from(first: int) -> Iterator[list[Tensor] | FramedViews]:
         order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
-        loaders.append(FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers))
+        maker = ViewMaker(recipe.views, seed=recipe.seed)
+        loaders.append(FaceLoader(pool, maker, order, workers=workers, with_frames=method.wants_frames))
         for loaded in loaders[-1]:
             views = loaded.views_on(fabric.device)
             frames = [frame.to(fabric.device, non_blocking=True) for frame in loaded.frames]
-            yield FramedViews(views, frames) if method.wants_frames else views
+            yield FramedViews(views, frames) if frames else views
 
     if not fabric.is_global_zero:
         fit(method, optimizer, views_from, how, resume=resume)
@@ -330,14 +331,23 @@ class Watch:
         self.loaders = loaders
         self.metadata = run_metadata(recipe, pool)
         chosen = watched_faces(recipe, pool)
-        self.faces = face_batch(pool, chosen, size=recipe.encoder.image_size).to(fabric.device)
-        self.monitor = HealthMonitor(self.faces, **side_sets)
-        if not (out / "snapshots" / "faces.npz").exists():
-            self._show_views(recipe, pool, chosen)
-
-    def _show_views(self, recipe: PretrainRecipe, pool: Pool, chosen: Tensor) -> None:
         some = shown(chosen)
-        images = [pool.read(int(index))[0] for index in some]
+        unseen = not (out / "snapshots" / "faces.npz").exists()
+        kept: list[Tensor] = []
+
+        def images() -> Iterator[Tensor]:
+            for index in chosen.tolist():
+                image, _ = pool.read(index)
+                if unseen and index in some:
+                    kept.append(image)
+                yield image
+
+        self.faces = inputs_of(images(), size=recipe.encoder.image_size).to(fabric.device)
+        self.monitor = HealthMonitor(self.faces, **side_sets)
+        if unseen:
+            self._show_views(recipe, kept, some)
+
+    def _show_views(self, recipe: PretrainRecipe, images: list[Tensor], some: Int[Tensor, "N"]) -> None:
         views = ViewMaker(recipe.views, seed=recipe.seed).make(images, some, epoch=0)
         sheet = [face for view in views for face in view]
         write_image(self.out / "pictures" / "views.jpg", contact_sheet(sheet, len(some)))

@@ -238,21 +238,26 @@ class ViewMaker:
 
         `indices` are the images' places in their pool; with seed and epoch they decide what happens to each image.
         """
-        drawn = self._draw(_sizes(images), indices, epoch)
-        return [carry_out(config, images, what) for config, what in zip(self.views, drawn, strict=True)]
+        return self._make(images, self._draw(_sizes(images), indices, epoch))
 
-    def frames(
+    def make_with_frames(
         self, images: Sequence[UInt8[Tensor, "3 _ _"]], indices: Int[Tensor, "B"], *, epoch: int
-    ) -> list[Float[Tensor, "B 4"]]:
-        """Where the views that `make` makes lie in their images (`ViewParameters.frames`)."""
+    ) -> tuple[list[UInt8[Tensor, "B 3 _ _"]], list[Float[Tensor, "B 4"]]]:
+        """The same views, and where each lies in its image (`ViewParameters.frames`)."""
         sizes = _sizes(images)
-        return [torch.from_numpy(what.frames(sizes)).float() for what in self._draw(sizes, indices, epoch)]
+        drawn = self._draw(sizes, indices, epoch)
+        return self._make(images, drawn), [torch.from_numpy(what.frames(sizes)).float() for what in drawn]
 
     def _draw(self, sizes: Int[np.ndarray, "B 2"], indices: Int[Tensor, "B"], epoch: int) -> list[ViewParameters]:
         return [
             draw(config, sizes, indices.numpy(), seed=self.seed, epoch=epoch, view=number)
             for number, config in enumerate(self.views)
         ]
+
+    def _make(
+        self, images: Sequence[UInt8[Tensor, "3 _ _"]], drawn: Sequence[ViewParameters]
+    ) -> list[UInt8[Tensor, "B 3 _ _"]]:
+        return [carry_out(config, images, what) for config, what in zip(self.views, drawn, strict=True)]
 
 
 def _sizes(images: Sequence[UInt8[Tensor, "3 _ _"]]) -> Int[np.ndarray, "B 2"]:

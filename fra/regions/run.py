@@ -64,13 +64,13 @@ def draw_regions(
     if top < 1:
         raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
     pool = open_pool(faces)
-    pool.require_readable(faces)
     region_model = load_region_model(model, quiet=quiet)
+    known = dict([pool.first_readable(faces, least_side=_least_side(region_model))])
     out = Path(out)
     claim_folder(out, command="regions", resume=resume)
     (out / "regions.json").unlink(missing_ok=True)  # written last: with it all of them belong together
     place = choose_device(device)
-    seen = _look(region_model.to(place).eval(), pool, place, rows)
+    seen = _look(region_model.to(place).eval(), pool, place, rows, known=known)
     maps = torch.cat(seen.heatmaps)
     order = measure.ranking(maps, per_image=per_image)
     found = measure.numbers(torch.cat(seen.scores))
@@ -147,29 +147,36 @@ class _Seen:
     skipped: list[tuple[str, str]]
 
 
-def _look(model: RegionModel, pool: Pool, device: str, rows: int, *, batch: int = 32) -> _Seen:
-    """Run the model over all faces in batches; unreadable ones are noted and left out."""
+def _least_side(model: RegionModel) -> int:
+    """What a face must have, to be looked at and to be drawn."""
+    return max(int(model.encoder.image_size), draw.TILE)
+
+
+def _look(
+    model: RegionModel, pool: Pool, device: str, rows: int, *, known: dict[int, UInt8[Tensor, "3 _ _"]], batch: int = 32
+) -> _Seen:
+    """Run the model over all faces in batches; unreadable ones are noted and left out. `known` are read already."""
     size = int(model.encoder.image_size)
     wanted = set(draw.evenly(len(pool), rows))
     seen = _Seen([], {}, [], [], [])
     waiting: list[Tensor] = []
-    readable = -1
+    last = None
     for place in range(len(pool)):
         try:
-            original = pool.image(place, least_side=max(size, draw.TILE))
+            original = known.pop(place) if place in known else pool.image(place, least_side=_least_side(model))
         except UnreadableImage as reason:
             seen.skipped.append((str(reason.path), reason.reason))
         else:
             if place in wanted:
                 seen.images[len(seen.names)] = to_input(original, draw.TILE)
             seen.names.append(str(pool.path(place)))
-            readable = place
+            last = original
             waiting.append(to_input(original, size))
         if waiting and (len(waiting) == batch or place == len(pool) - 1):
             output = model(torch.stack(waiting).to(device).float() / 255)
             seen.heatmaps.append(output.heatmaps.float().cpu())
             seen.scores.append(output.scores.float().cpu())
             waiting = []
-    if seen.names and not seen.images:  # every face that was to be drawn is unreadable
-        seen.images[len(seen.names) - 1] = to_input(pool.image(readable, least_side=draw.TILE), draw.TILE)
+    if last is not None and not seen.images:  # every face that was to be drawn is unreadable
+        seen.images[len(seen.names) - 1] = to_input(last, draw.TILE)
     return seen

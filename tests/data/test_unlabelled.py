@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def batches(folder: Path, count: int, *, workers: int = 0, batch_size: int = 4, **order: int) -> list[Batch]:
     pool = FolderPool(folder)
     which = EpochBatches(len(pool), batch_size=batch_size, seed=7, **order)
-    return list(itertools.islice(FaceLoader(pool, ViewMaker(CONFIG, seed=7), which, workers=workers), count))
+    loader = FaceLoader(pool, ViewMaker(CONFIG, seed=7), which, workers=workers, with_frames=True)
+    return list(itertools.islice(loader, count))
 
 
 def equal(a: Batch, b: Batch) -> bool:

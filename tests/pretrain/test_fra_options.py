@@ -260,8 +260,8 @@ def test_matched_views_agree_about_physical_places_and_aligned_ones_about_those_
     picture = torch.stack([ramp.expand(100, -1), ramp[:, None].expand(-1, 100), torch.zeros(100, 100)]).byte()
     plain = ViewsConfig(size=size, scale=(0.3, 1.0), jitter=0, grayscale=0, blur=(0, 0), solarize=(0, 0))
     maker, pool = ViewMaker(plain, seed=1), torch.arange(60)
-    ours, other = (view.float() / 250 for view in maker.make([picture] * 60, pool, epoch=0))
-    here, there = maker.frames([picture] * 60, pool, epoch=0)
+    views, (here, there) = maker.make_with_frames([picture] * 60, pool, epoch=0)
+    ours, other = (view.float() / 250 for view in views)
     mirrored = (here[:, 2] < 0) != (there[:, 2] < 0)
     assert 10 < int(mirrored.sum()) < 50
     for frames, across in (

@@ -321,8 +321,9 @@ def test_frames_say_which_part_of_the_face_a_view_shows():
     image = torch.stack([red, green, torch.zeros(height, width)]).round().byte()
     plain = ViewsConfig(size=32, jitter=0, grayscale=0, blur=(0, 0), solarize=(0, 0))
     maker, indices = ViewMaker(plain, seed=3), torch.arange(40)
-    views = maker.make([image] * 40, indices, epoch=1)
-    for view, frame in zip(views, maker.frames([image] * 40, indices, epoch=1), strict=True):
+    views, frames = maker.make_with_frames([image] * 40, indices, epoch=1)
+    assert all(map(torch.equal, views, maker.make([image] * 40, indices, epoch=1)))
+    for view, frame in zip(views, frames, strict=True):
         left, top, wide, high = frame.T
         across, down = left + wide / 2, top + high / 2
         mirrored = view[:, 0, 16, 0] > view[:, 0, 16, -1]
