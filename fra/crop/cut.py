@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -76,12 +77,12 @@ class Photo:
     """Relative to the input folder, with forward slashes."""
     stem: str
     """Its crops are `stem`.jpg, or `stem`_0.jpg, `stem`_1.jpg … when all faces are taken."""
-    known: UInt8[Tensor, "3 H W"] | None = field(default=None, compare=False, repr=False)
-    """Its pixels, where they were read before."""
+    known: UInt8[np.ndarray, "3 H W"] | None = field(default=None, compare=False, repr=False)
+    """Its pixels, where they were read before; an array, which travels to a process by value."""
 
     def read(self) -> UInt8[Tensor, "3 H W"]:
         """Its pixels. Raises UnreadableImage."""
-        return read_image(self.path) if self.known is None else self.known
+        return read_image(self.path) if self.known is None else torch.from_numpy(self.known)
 
 
 @dataclass(frozen=True)

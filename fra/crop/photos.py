@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from torch import Tensor
 
 from fra.crop.cut import Photo
 from fra.data.listing import Account, first_readable, image_files, image_folder
@@ -30,7 +29,7 @@ class PhotoList:
         """What there is in the folders and lists besides."""
         self.files, self.root = _files_and_root(sources, self.account)
         self._sources = sources
-        self._read: dict[Path, UInt8[Tensor, "3 _ _"]] = {}
+        self._read: dict[Path, UInt8[np.ndarray, "3 _ _"]] = {}
         marks = np.array([_mark(self._stem(file).casefold()) for file in self.files], dtype=np.uint64)
         values, counts = np.unique(marks, return_counts=True)
         self._shared = frozenset(values[counts > 1].tolist())
@@ -42,7 +41,7 @@ class PhotoList:
         """ValueError when not one of the photos can be read. The first that can is handed on as it was read."""
         reads = (partial(read_image, file) for file in self.files)
         place, image = first_readable(reads, source=" and ".join(map(str, self._sources)))
-        self._read[self.files[place]] = image
+        self._read[self.files[place]] = image.numpy()
 
     def digest(self) -> str:
         """Changes when a photo is added, removed or renamed."""

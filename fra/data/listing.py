@@ -244,8 +244,8 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 def first_readable(reads: Iterable[Callable[[], Image]], *, source: str, noun: str = "photo") -> tuple[int, Image]:
     """The first image that can be read, and its place, so that nobody reads it again; ValueError when there is none.
 
-    Each of `reads` reads one, or raises UnreadableImage. The message names the first file as it was looked for, and what
-    may be wrong with the list that names it.
+    Each of `reads` reads one, or raises UnreadableImage. The message names the first file as it was looked for, and
+    what may be wrong with the list that names it.
     """
     first, count = None, 0
     for count, read in enumerate(reads, 1):
