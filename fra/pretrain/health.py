@@ -181,16 +181,17 @@ def neighbour_accuracy(features: Float[Tensor, "N C"], labels: Int[Tensor, "N"],
 
 @torch.no_grad()
 def pair_auc(encoder: Encoder, pairs: Pairs) -> float:
-    """How well the cosine of two faces' features tells whether they are one person: area under the ROC, percent."""
+    """How well the cosine of two faces' features tells whether they are one person: area under the ROC, percent.
+
+    Ties count half; NaN when all pairs are of one kind.
+    """
+    from torchmetrics.functional.classification import binary_auroc
+
+    if pairs.same.unique().numel() < 2:
+        return float("nan")
     features = unit(in_batches(encoder, pairs.images))
-    return area_under_curve((features[pairs.first] * features[pairs.second]).sum(-1), pairs.same)
-
-
-def area_under_curve(scores: Float[Tensor, "N"], positive: Bool[Tensor, "N"]) -> float:
-    """Percent of (positive, negative) pairs in which the positive scores higher; ties count half."""
-    above = (scores[positive][:, None] > scores[~positive][None]).float()
-    ties = (scores[positive][:, None] == scores[~positive][None]).float()
-    return 100 * float((above + ties / 2).mean())
+    likeness = (features[pairs.first] * features[pairs.second]).sum(-1)
+    return 100 * float(binary_auroc((1 + likeness.double()) / 2, pairs.same.long().to(likeness.device)))
 
 
 def read_labelled(folder: Path, size: int, *, limit: int = 2000) -> Labelled:

@@ -5,6 +5,7 @@ heatmaps themselves; what is about decisions (who owns a position, how surely) o
 at the temperature at which pre-training decides. Both at their own size.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,10 @@ def agreement(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, cou
     1 = everywhere, 0 = as often as two unrelated maps with these shares would, or one region owns everything: the
     plain share would be perfect for a model that has collapsed into one region.
     """
-    shares = [torch.bincount(which.flatten(), minlength=count).double() / which.numel() for which in (owners, others)]
-    by_chance = float((shares[0] * shares[1]).sum())
-    same = float((owners == others).double().mean())
-    return (same - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
+    from torchmetrics.functional.classification import multiclass_cohen_kappa
+
+    found = float(multiclass_cohen_kappa(owners.flatten(), others.flatten(), num_classes=count))
+    return found if math.isfinite(found) else 0.0  # one region owns everything: 0 / 0
 
 
 def part_ious(

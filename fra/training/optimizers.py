@@ -1,6 +1,6 @@
 """How weights are moved: LARS and LARC for pre-training; SGD and AdamW from torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,11 +40,18 @@ class OptimizerConfig(Settings):
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose step per tensor is a fixed share of that tensor's norm (You et al., 2017).
+    """SGD with momentum whose step per tensor is a share of that tensor's norm (You et al., 2017).
 
-    step = rate * trust * |w| / (|g| + decay * |w| + 1e-8) * (g + decay * w); groups with adapt=False take plain
-    rate * g. A tensor without gradient still shrinks by rate * trust, because decay cancels in the ratio; with
-    `spare_zeros` (LARC, as in Apex) a tensor that is zero, or has no gradient, is neither adapted nor decayed.
+    With weights w, gradient g, buffer m and the norm of a whole tensor, one step is
+
+        ratio = trust * |w| / (|g| + decay * |w| + 1e-8)
+        m = momentum * m + rate * ratio * (g + decay * w)
+        w = w - m
+
+    or, without `rate_in_momentum`, the rate stands before m in the last line. Groups with adapt=False take g itself in
+    place of ratio * (g + decay * w). A tensor whose gradient is zero still shrinks by rate * trust, because decay
+    cancels in the ratio; with `spare_zeros` (LARC, as in Apex) a tensor that is zero, or has no gradient, is neither
+    adapted nor decayed.
     """
 
     def __init__(
@@ -66,29 +73,36 @@ class LARS(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                self._step_group(group, weights)
+            w = [weight for weight in group["params"] if weight.grad is not None]
+            if not w:
+                continue
+            g: Any = [weight.grad for weight in w]
+            m = [self._buffer(weight) for weight in w]
+            if group["adapt"]:
+                g = self._adapted(w, g, decay=group["weight_decay"], trust=group["trust"])
+            before, after = (group["lr"], 1.0) if self.rate_in_momentum else (1.0, group["lr"])
+            torch._foreach_mul_(m, group["momentum"])
+            torch._foreach_add_(m, g, alpha=before)
+            torch._foreach_add_(w, m, alpha=-after)
 
-    def _step_group(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        steps: Any = [weight.grad for weight in weights]  # lists or tuples of tensors
-        if group["adapt"]:
-            decay = group["weight_decay"]
-            norms, pulls = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(steps))
-            scales = group["trust"] * norms / (pulls + decay * norms + 1e-8)
-            if self.spare_zeros:
-                adapted = (norms > 0) & (pulls > 0)
-                scales = torch.where(adapted, scales, 1.0)
-                decays = list((decay * adapted).unbind())
-                steps = torch._foreach_add(steps, torch._foreach_mul(weights, decays))
-            else:
-                steps = torch._foreach_add(steps, weights, alpha=decay)
-            torch._foreach_mul_(steps, list(scales.unbind()))
-        buffers = [self.state[weight].setdefault("momentum", torch.zeros_like(weight)) for weight in weights]
-        torch._foreach_mul_(buffers, group["momentum"])
-        inside, outside = (group["lr"], 1.0) if self.rate_in_momentum else (1.0, group["lr"])
-        torch._foreach_add_(buffers, steps, alpha=inside)
-        torch._foreach_add_(weights, buffers, alpha=-outside)
+    def _adapted(self, w: list[Tensor], g: list[Tensor], *, decay: float, trust: float) -> Sequence[Tensor]:
+        """ratio * (g + decay * w), of every tensor."""
+        w_norms, g_norms = torch.stack(torch._foreach_norm(w)), torch.stack(torch._foreach_norm(g))
+        ratios = trust * w_norms / (g_norms + decay * w_norms + 1e-8)
+        if self.spare_zeros:
+            adapted = (w_norms > 0) & (g_norms > 0)
+            ratios = torch.where(adapted, ratios, 1.0)
+            decayed = torch._foreach_add(g, torch._foreach_mul(w, list((decay * adapted).unbind())))
+        else:
+            decayed = torch._foreach_add(g, w, alpha=decay)
+        torch._foreach_mul_(decayed, list(ratios.unbind()))  # in place: fresh memory costs more than the product
+        return decayed
+
+    def _buffer(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        return state["momentum"]
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:

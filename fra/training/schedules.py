@@ -1,4 +1,9 @@
-"""Learning rate over time."""
+"""Learning rate over time: functions of the step alone.
+
+Not torch's schedulers, though their numbers agree where they have these forms (a test compares them): theirs carry a
+state that a checkpoint would have to hold, find each rate from the one before, and have neither a cosine in stairs of
+an epoch after a warm-up in steps nor first and last rates that are the same for groups of different peaks.
+"""
 
 import math
 from dataclasses import dataclass

@@ -15,9 +15,10 @@ from fra.pretrain.columns import undeclared
 from fra.pretrain.health import (
     COMMON_COLUMNS,
     HealthMonitor,
-    area_under_curve,
+    Pairs,
     collapse_warnings,
     neighbour_accuracy,
+    pair_auc,
     read_labelled,
     read_pairs,
 )
@@ -45,10 +46,36 @@ def test_neighbours_vote_without_the_face_itself() -> None:
     assert neighbour_accuracy(features, torch.tensor([0, 1, 0, 1]), neighbours=1) == 0
 
 
-def test_area_under_curve_counts_ties_half() -> None:
-    # positives .9 and .5, negatives .5 and .1: wins 1, 1, tie, 1 of 4 pairs
-    scores, positive = torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([True, True, False, False])
-    assert area_under_curve(scores, positive) == pytest.approx(100 * 3.5 / 4)
+class Looked(Encoder):
+    """An encoder whose features of a face are the red and green of its first pixel."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :2, 0, 0]
+
+
+def pairs_with(cosines: torch.Tensor, same: torch.Tensor) -> Pairs:
+    """One pair for each: (1, 0) beside a unit vector at that cosine."""
+    images = torch.zeros(len(cosines) + 1, 3, 1, 1)
+    images[0, 0] = 1
+    images[1:, 0, 0, 0], images[1:, 1, 0, 0] = cosines, (1 - cosines**2).sqrt()
+    numbers = torch.arange(len(cosines))
+    return Pairs(images, torch.zeros_like(numbers), numbers + 1, same)
+
+
+def test_pairs_are_ranked_and_ties_count_half() -> None:
+    # one person .8 and .6, two people .6 and -.8: three of four comparisons are won, one is a tie
+    same = torch.tensor([True, True, False, False])
+    assert pair_auc(Looked(), pairs_with(torch.tensor([0.8, 0.6, 0.6, -0.8]), same)) == pytest.approx(100 * 3.5 / 4)
+    assert math.isnan(pair_auc(Looked(), pairs_with(torch.tensor([0.8, 0.6]), torch.tensor([True, True]))))
+
+
+def test_the_area_is_the_share_of_comparisons_won() -> None:
+    cosines, same = torch.rand(300) * 2 - 1, torch.rand(300) > 0.6
+    won = (cosines[same][:, None] > cosines[~same][None]).double().mean()
+    assert pair_auc(Looked(), pairs_with(cosines, same)) == pytest.approx(100 * won.item(), abs=1e-4)
 
 
 def healthy(**changes: float) -> dict[str, float]:

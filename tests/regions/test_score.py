@@ -125,6 +125,17 @@ def test_agreement_is_corrected_for_chance():
     assert score.agreement(first, second, count=2) == pytest.approx(0.5)
 
 
+def test_agreement_of_many_positions_is_the_formula_and_a_model_with_one_region_has_none():
+    owners = torch.randint(0, 5, (40, 9, 9))
+    others = torch.where(torch.rand(owners.shape) < 0.7, owners, torch.randint(0, 3, owners.shape))
+    shares = [torch.bincount(which.flatten(), minlength=5) / which.numel() for which in (owners, others)]
+    by_chance = (shares[0] * shares[1]).sum()
+    expected = ((owners == others).float().mean() - by_chance) / (1 - by_chance)
+    assert score.agreement(owners, others, count=5) == pytest.approx(expected.item(), abs=1e-6)
+    collapsed = torch.full((2, 3, 3), 1)
+    assert score.agreement(collapsed, collapsed, count=3) == 0
+
+
 def test_a_part_has_the_iou_of_the_region_that_fits_it_best():
     # Of 8 x 8 pixels region 1 owns the left half, region 0 the rest; skin is the left quarter, hair the right half.
     maps = torch.zeros(2, 2, SIDE, SIDE)

@@ -1,14 +1,16 @@
 """LARS and the learning rate, by hand and against the published values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler as torch_rates
 from torch.testing import assert_close
 
 from fra.training.optimizers import LARS, OptimizerConfig, build_optimizer
-from fra.training.schedules import CosineFromZero, Exponential, ScheduleConfig
+from fra.training.schedules import CosineFromZero, Exponential, Schedule, ScheduleConfig, Stairs
 
 
 def lars_on(gradient: list[float], steps: int) -> list[torch.Tensor]:
@@ -141,6 +143,37 @@ def test_g_fine_tuning_takes_the_published_rates() -> None:
     expected = {0: 0.0, 0.5: 2e-5, 2.5: 1e-4, 5: 2e-4, 50: 1.0872e-4, 99.5: 1.0136e-6}
     for epoch, rate in expected.items():
         assert schedule.rate(2e-4, round(epoch * 40), 40) == pytest.approx(rate, rel=1e-4)
+
+
+def rates_of_torch(scheduler: Callable[[torch.optim.Optimizer], Any], steps: int, *, peak: float = 1.8) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    following, found = scheduler(optimizer), []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        following.step()
+    return found
+
+
+def cosine_after_warm_up(optimizer: torch.optim.Optimizer) -> Any:
+    """2 epochs of warm-up and 6 of a cosine, of 20 steps each."""
+    parts = [torch_rates.LinearLR(optimizer, 1 / 40, total_iters=39), torch_rates.CosineAnnealingLR(optimizer, 120)]
+    return torch_rates.SequentialLR(optimizer, parts, milestones=[40])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (ScheduleConfig(epochs=8, warmup_epochs=2, form="stepwise"), cosine_after_warm_up),
+        (Stairs(epochs=8, falls=(5, 6.5)), lambda optimizer: torch_rates.MultiStepLR(optimizer, [100, 130], gamma=0.1)),
+        (Exponential(epochs=8, decay=0.9), lambda optimizer: torch_rates.StepLR(optimizer, 20, gamma=0.9)),
+    ],
+)
+def test_rates_are_those_of_torchs_schedulers_where_these_have_the_form(
+    ours: Schedule, theirs: Callable[[torch.optim.Optimizer], Any]
+) -> None:
+    rates = [ours.rate(1.8, step, 20) for step in range(160)]
+    assert rates == pytest.approx(rates_of_torch(theirs, 160), rel=1e-12)
 
 
 def test_each_epoch_of_eac_has_nine_tenths_of_the_rate_before() -> None:
