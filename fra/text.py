@@ -112,11 +112,11 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except MemoryError as error:
-        raise ValueError(f"{path} is damaged: as a {kind} it would not fit into memory") from error
+        raise ValueError(f"{path} is damaged: as a {kind} it would not fit in memory") from error
     except Exception as error:  # damaged files raise nearly anything inside a library
         if (isinstance(error, OSError) and error.filename) or str(path) in str(error):
             raise
-        raise ValueError(f"{path} is not a whole {kind} ({_reason(error)}): take the original file again") from error
+        raise ValueError(f"{path} is not a complete {kind} ({_reason(error)}): use the original file") from error
 
 
 def _reason(error: Exception) -> str:

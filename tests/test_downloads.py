@@ -360,7 +360,7 @@ def test_tables_of_lfwa_that_do_not_go_together_are_named(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"Ada_0001\.jpg has 5 for Male, expected 0 or 1"):
         lfwa.read(tmp_path)
     (tmp_path / "lfw_att_40.mat").write_bytes(b"cut short")
-    with pytest.raises(ValueError, match="not a whole file of MATLAB 7.3"):
+    with pytest.raises(ValueError, match="not a complete MATLAB 7.3 file"):
         lfwa.read(tmp_path)
     (tmp_path / "indices_train_test.mat").unlink()
     with pytest.raises(ValueError, match=r"indices_train_test\.mat is missing"):
@@ -423,8 +423,8 @@ def test_a_miniature_of_each_is_read_and_found_too_small(
     faces = DATASETS[name](folder)
     for split, called in (("train", "training"), ("test", "test")):
         total = DATASETS[name].published.total(split)
-        assert f"wrong: {len(faces.splits[split])} of {total:,} {called} images" in said
-    wrong = [line for line in said if line.startswith("wrong: ")]
+        assert f"incomplete: {len(faces.splits[split])} of {total:,} {called} images" in said
+    wrong = [line for line in said if line.startswith(("problem: ", "incomplete: "))]
     assert len([line for line in said if line.startswith("  fix: ")]) == len(wrong)
     assert not any("look like" in line or "cannot be read" in line for line in wrong)
 
@@ -466,7 +466,7 @@ def test_a_dataset_as_published_has_no_fault(
     published_as("rafdb", put_rafdb(tmp_path), monkeypatch)
     assert cli.main(["data", "check", "rafdb", str(tmp_path), "--quiet"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"rafdb in {tmp_path}: 21 images (train 14, val 0, test 7)\nnothing is wrong: counts as")
+    assert said.startswith(f"rafdb in {tmp_path}: 21 images (train 14, val 0, test 7)\nno problems: counts as")
 
 
 def damage(folder: Path, name: str) -> None:
@@ -500,15 +500,15 @@ def damage(folder: Path, name: str) -> None:
 
 
 DAMAGES = {
-    "missing": ["2 of 21 listed pictures are not in"],
-    "unreadable": ["1 of 21 pictures cannot be read"],
-    "another size": ["1 of 21 pictures are not 100 x 100"],
-    "labels changed": ["the training images are spread over the classes in another way than published"],
+    "missing": ["2 of 21 listed images missing from"],
+    "unreadable": ["cannot read 1 of 21 images"],
+    "another size": ["1 of 21 images not 100 x 100"],
+    "labels changed": ["the training images per class differ from the published numbers"],
     "lines lost": ["6 of 7 test images", "no test image has the expression neutral"],
-    "lines added": ["15 training images where 14 were published", "1 of 22 pictures are listed more than once"],
+    "lines added": ["15 training images instead of the published 14", "1 of 22 images listed more than once"],
     "label out of range": [r"line 5 of .* is 'train_00005\.jpg 8': expected .*labels 1 to 7"],
-    "the same picture": ["1 of 7 test images are training or validation images, pixel by pixel"],
-    "the same photo": [r"1 of 7 test images look like training or validation images \(1 pairs"],
+    "the same picture": ["1 of 7 test images also used for training or validation"],
+    "the same photo": [r"1 of 7 test images similar to training or validation images \(1 pair:"],
 }
 
 
@@ -521,7 +521,7 @@ def test_each_way_to_go_wrong_is_one_fault_with_one_fix(
     damage(tmp_path, name)
     assert cli.main(["data", "check", "rafdb", str(tmp_path), "--quiet"]) == 1
     said = capsys.readouterr().out.splitlines()
-    wrong = [line for line in said if line.startswith("wrong: ")]
+    wrong = [line for line in said if line.startswith(("problem: ", "incomplete: "))]
     assert len(wrong) == len(DAMAGES[name]) == len([line for line in said if line.startswith("  fix: ")])
     for line, message in zip(wrong, DAMAGES[name], strict=True):
         assert re.search(message, line)
@@ -545,7 +545,7 @@ def test_only_the_first_files_are_shown_unless_all_are_wanted(
     put_rafdb(tmp_path, size=90)
     command = ["data", "check", "rafdb", str(tmp_path), "--quiet"]
     assert cli.main(command) == 1
-    assert "and 16 more, which --all shows" in capsys.readouterr().out
+    assert "and 16 more (--all lists them)" in capsys.readouterr().out
     assert cli.main([*command, "--all"]) == 1
     assert capsys.readouterr().out.count(": 90 x 90") == 21
 
@@ -606,8 +606,8 @@ def test_look_alikes_are_found_across_the_blocks_that_are_compared(monkeypatch: 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["layout", "rafdbb"], "no dataset is called 'rafdbb': there are synthetic, rafdb"),
-        (["check", "rafdbb", "."], "no dataset is called 'rafdbb'"),
+        (["layout", "rafdbb"], "no dataset named 'rafdbb'; did you mean .rafdb.\? \(known: synthetic, rafdb"),
+        (["check", "rafdbb", "."], "no dataset named 'rafdbb'"),
         (["check", "rafdb", "nowhere"], "nowhere is not a folder"),
     ],
 )
@@ -638,7 +638,7 @@ def test_transfer_on_such_a_folder_is_one_line_and_exit_2(
     assert cli.main([*command, "--out", str(tmp_path / "run"), "--quiet"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    expected = {"missing": "2 of 21 listed pictures are missing", "label out of range": "labels 1 to 7"}
+    expected = {"missing": "2 of 21 listed images missing", "label out of range": "labels 1 to 7"}
     assert expected[name] in lines[0]
     assert not (tmp_path / "run").exists()
 

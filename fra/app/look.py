@@ -16,6 +16,7 @@ from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
 from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
+from fra.printable import counted
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
@@ -109,7 +110,7 @@ class Looker:
     def _regions(
         self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen], crops: Sequence[UInt8[Tensor, "3 S S"]]
     ) -> list[list[tuple[str, UInt8[Tensor, "3 S S"]]]]:
-        """For each face its most structured heatmaps, the same regions for all, and who owns each pixel."""
+        """For each face its most structured heatmaps, the same regions for all, and the strongest region per pixel."""
         if self.regions is None or not seen:
             return [[] for _ in seen]
         size = int(self.regions.encoder.image_size)
@@ -118,7 +119,7 @@ class Looker:
         leading = measure.ranking(maps)[0, :TOP].tolist()
         return [
             [(f"region {region + 1}", pictures.overlay(crop, own[region])) for region in leading]
-            + [("owner of each pixel", draw.region_mosaic(crop, own))]
+            + [("strongest region per pixel", draw.region_mosaic(crop, own))]
             for crop, own in zip(crops, maps, strict=True)
         ]
 
@@ -128,7 +129,7 @@ def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
     header = header_from_bytes(content, "the photo")
     pixels = header.width * header.height
     if pixels > MOST_PIXELS:
-        reason = f"it has {pixels / 1e6:.0f} megapixels, and at most {MOST_PIXELS / 1e6:.0f} are looked at"
+        reason = f"it has {pixels / 1e6:.0f} megapixels; the limit is {MOST_PIXELS / 1e6:.0f}"
         raise UnreadableImage("the photo", reason)
     return image_from_bytes(content, "the photo"), header.several
 
@@ -139,12 +140,12 @@ def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def _sentence(photo: UInt8[Tensor, "3 H W"], faces: int, several: bool) -> str:
-    said = ["The file holds several pictures; this is the first."] if several else []
+    said = ["The file contains several images; only the first is shown."] if several else []
     if faces == 0:
         crop = looks_like_a_crop(photo)
-        hint = " If it is a crop of a face already, start `fra app` with --detector none." if crop else ""
+        hint = " If this is already a face crop, start `fra app` with --detector none." if crop else ""
         said.append(f"No face was found.{hint}")
     else:
-        shown = f", the surest {MOST_FACES} in detail" if faces > MOST_FACES else ""
-        said.append(f"{faces} face{'' if faces == 1 else 's'}{shown}.")
+        shown = f", the {MOST_FACES} with the highest detection scores in detail" if faces > MOST_FACES else ""
+        said.append(f"{counted(faces, 'face')}{shown}.")
     return " ".join(said)

@@ -13,10 +13,10 @@ async function look(photo) {
   const { signal } = asking;
   shown.replaceChildren();
   if (photo.size > mostBytes) {
-    say(`${photo.name} has ${Math.round(photo.size / 1e6)} MB; a photo may have ${mostBytes / 1e6} MB.`);
+    say(`${photo.name} is ${Math.round(photo.size / 1e6)} MB; the limit is ${mostBytes / 1e6} MB.`);
     return;
   }
-  say(`Looking at ${photo.name} …`, true);
+  say(`Analysing ${photo.name} …`, true);
   try {
     const answer = await fetch("look", {
       method: "POST",
@@ -30,12 +30,12 @@ async function look(photo) {
       say(photo.name);
       shown.innerHTML = text; // made by the page's own template, which escapes what is not its own
     } else if (answer.status >= 500 && answer.status !== 503) {
-      say("Something went wrong with this photo: see where fra app was started.");
+      say("Something went wrong with this photo; the terminal that runs fra app says what.");
     } else {
       say(text);
     }
   } catch {
-    if (!signal.aborted) say("No answer: the file cannot be read, or fra app has ended.");
+    if (!signal.aborted) say("No answer: the file cannot be read, or fra app has stopped.");
   }
 }
 

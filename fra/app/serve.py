@@ -46,7 +46,7 @@ def app(
     ValueError also when starlette or uvicorn is not installed, or the port is taken.
     """
     if port > 65535:
-        raise ValueError(f"port {port} does not exist: give a --port up to 65535, or --port 0 for any that is free")
+        raise ValueError(f"--port {port} is out of range: use at most 65535, or 0 for any free port")
     try:
         import starlette  # noqa: F401
         import uvicorn
@@ -56,7 +56,9 @@ def app(
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
-        raise ValueError(f"port {port} is taken or not allowed: give another --port, or --port 0 for any") from error
+        raise ValueError(
+            f"port {port} is in use or not permitted: choose another --port, or 0 for any free port"
+        ) from error
     settings = uvicorn.Config(
         web(looker),
         log_level="warning",
@@ -67,7 +69,7 @@ def app(
         timeout_graceful_shutdown=1,  # from Python 3.12 on it would wait all the same
     )
     if not quiet:
-        print(f"the page is http://{HOST}:{listening.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        print(f"open http://{HOST}:{listening.getsockname()[1]} in a browser (Ctrl-C stops the server)", flush=True)
     server = uvicorn.Server(settings)
     server.force_exit = True  # when it is told to end, it waits for no answer
     with listening, suppress(KeyboardInterrupt):
@@ -95,7 +97,7 @@ def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
         try:
             return await answer(request)
         except asyncio.CancelledError:  # the page ends
-            return HTMLResponse("The page has ended.", 503)
+            return HTMLResponse("The server has stopped.", 503)
 
     async def answer(request: "Request") -> HTMLResponse:
         size = _declared(request)
@@ -132,7 +134,7 @@ class OwnPageOnly:
             await send(message)
 
         if scope["type"] == "http" and _foreign(Request(scope)):
-            refusal = PlainTextResponse("This page answers only itself, no page of elsewhere.", status_code=403)
+            refusal = PlainTextResponse("Requests from other pages are refused.", status_code=403)
             await refusal(scope, receive, send_with_headers)
             return
         await self.app(scope, receive, send_with_headers)
@@ -186,10 +188,10 @@ class Room:
         from starlette.exceptions import HTTPException
 
         if size > MOST_BYTES:
-            large = f"{size / 1e6:,.0f} MB are too many: a photo may have {MOST_BYTES / 1e6:,.0f} MB."
+            large = f"{size / 1e6:,.0f} MB is too large: the limit is {MOST_BYTES / 1e6:,.0f} MB."
             raise HTTPException(413, large)
         if self.photos >= MOST_PHOTOS_AT_ONCE or self.bytes + size > MOST_BYTES_AT_ONCE:
-            raise HTTPException(503, "Too many photos wait at once: try again in a moment.", {"Retry-After": "5"})
+            raise HTTPException(503, "Too many photos are waiting: try again in a moment.", {"Retry-After": "5"})
         self.photos, self.bytes = self.photos + 1, self.bytes + size
         try:
             yield
@@ -203,7 +205,7 @@ def _declared(request: "Request") -> int:
 
     length = request.headers.get("content-length", "")
     if not (length.isascii() and length.isdecimal()):
-        raise HTTPException(411, "Say how large the photo is: Content-Length is missing.")
+        raise HTTPException(411, "The Content-Length header is missing.")
     return int(length)
 
 
@@ -218,11 +220,11 @@ async def _received(request: "Request", size: int) -> bytes | None:
             async for part in request.stream():
                 content += part
                 if len(content) > size:  # a body in chunks is not held to its Content-Length
-                    raise HTTPException(413, "More has come than Content-Length says.")
+                    raise HTTPException(413, "The upload is longer than its Content-Length.")
     except ClientDisconnect:
         return None
     except TimeoutError:
-        raise HTTPException(408, f"The photo had not arrived after {UPLOAD_SECONDS:.0f} seconds.") from None
+        raise HTTPException(408, f"The upload did not finish within {UPLOAD_SECONDS:.0f} seconds.") from None
     return bytes(content)
 
 

@@ -42,7 +42,7 @@ def joined(address: str) -> Iterator[Any]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"no Ray cluster answers at {address}: start one there by `ray start --head`, or give --cluster local"
+            f"no Ray cluster answers at {address}: start one there with `ray start --head`, or use --cluster local"
         ) from error
     except SystemExit as stop:
         raise Stopped(status=128 + signal.SIGTERM) from stop
@@ -72,14 +72,14 @@ def crop_on_cluster(
             while not ray.wait([task], timeout=LOOK)[0]:
                 silent = 0.0 if _has_cores(ray) else silent + LOOK
                 if silent > PATIENCE:
-                    raise Lost("no machine is left in the cluster: mend it, then run the same with --resume")
+                    raise Lost("no machine is left in the cluster: fix it, then run the same command with --resume")
             return ray.get(task)
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except ray.exceptions.RayError as error:
             raise Lost(
-                f"the cluster lost a part of the work ({type(error).__name__}), most often for lack of memory: "
-                "mend it, then run the same with --resume"
+                f"the cluster lost part of the work ({type(error).__name__}), most often because memory ran out: "
+                "fix it, then run the same command with --resume"
             ) from error
 
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -94,7 +94,7 @@ def _has_cores(ray: Any) -> bool:
 def _crop_chunk(photos: list[Photo], settings: CropSettings, out: Path) -> list[Made]:
     """What one core of the cluster does."""
     if not (out / "crop.yaml").is_file():
-        raise ValueError(f"{socket.gethostname()} does not see {out}: all machines must share its file system")
+        raise ValueError(f"{socket.gethostname()} cannot see {out}: all machines must share its file system")
     return _cropper(settings, out).crop(photos)
 
 

@@ -55,17 +55,17 @@ class CropSettings:
     def __post_init__(self) -> None:
         for name, value, allowed in (("choose", self.choose, Choice), ("align", self.align, Alignment)):
             if value not in get_args(allowed):
-                raise ValueError(f"{name} cannot be {value!r}: choose one of {', '.join(get_args(allowed))}")
+                raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(get_args(allowed))}")
         if not 1 <= self.size <= LARGEST:
-            raise ValueError(f"size is {self.size}: crops have 1 to {LARGEST} pixels, the paper uses 128")
+            raise ValueError(f"size is {self.size}: give 1 to {LARGEST} pixels (the paper uses 128)")
         if not 0 <= self.margin <= WIDEST:
             raise ValueError(f"margin is {self.margin}: it must be from 0 (the detector's box) to {WIDEST:g}")
         if not 0 < self.min_score <= 1:
             raise ValueError(f"min-score is {self.min_score}: it must be above 0 and at most 1")
         if self.shard_faces < 1:
-            raise ValueError(f"shard-faces is {self.shard_faces}: a shard needs at least 1, the default is 10000")
+            raise ValueError(f"shard-faces is {self.shard_faces}: give at least 1 (default 10000)")
         if self.align == "five-point" and self.detector == "none":
-            raise ValueError("align five-point needs a detector that finds eyes and mouth: use detector retinaface")
+            raise ValueError("align five-point needs a detector that finds eyes, nose and mouth: use retinaface")
 
 
 @dataclass(frozen=True)

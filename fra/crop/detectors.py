@@ -72,7 +72,7 @@ class YuNet:
         try:
             self.network = cv2.FaceDetectorYN.create(str(file), "", (LONGER_SIDE, LONGER_SIDE), min_score, 0.3, 5000)
         except cv2.error as error:
-            raise ValueError(f"{file} is not a model that OpenCV can load: give YuNet's .onnx file") from error
+            raise ValueError(f"OpenCV cannot load {file}: give YuNet's .onnx file") from error
 
     def find_faces(self, image: UInt8[Tensor, "3 H W"]) -> list[Face]:
         small, scale = reduce(image)
@@ -107,7 +107,7 @@ def make_detector(name: str, *, min_score: float) -> Detector:
     """The detector called `name`, or `name:model` for one with weights of its own, as in `yunet:yunet.onnx`."""
     kind, _, model = name.partition(":")
     if kind not in DETECTORS:
-        raise ValueError(f"there is no detector {kind!r}: choose one of {', '.join(DETECTORS)}")
+        raise ValueError(f"no detector named {kind!r}: choose one of {', '.join(DETECTORS)}")
     return DETECTORS[kind](min_score=min_score, model=model or None)
 
 
@@ -133,14 +133,14 @@ def why_no_face(height: int, width: int) -> str:
         return NO_FACE
     smallest = SMALLEST_FACE * max(height, width) / LONGER_SIDE
     return (
-        f"{NO_FACE}: the photo was reduced from {width}x{height} to {small[1]}x{small[0]}, "
-        f"where faces smaller than about {smallest:.0f} pixels cannot be found"
+        f"{NO_FACE}: the photo was scaled down from {width}x{height} to {small[1]}x{small[0]}, "
+        f"so faces smaller than about {smallest:.0f} pixels cannot be found"
     )
 
 
 def reduced_photos(number: int) -> str:
     """What a command says of the photos without a face that were reduced."""
-    return f"{counted(number, 'photo')} without a face had to be reduced: small faces in them cannot be found"
+    return f"{counted(number, 'photo')} without a face had to be scaled down: small faces cannot be found there"
 
 
 def to_photo(points: Float[Tensor, "*N"], scale: Float[Tensor, "2"]) -> Float[Tensor, "*N"]:
@@ -152,8 +152,8 @@ def _yunet_file(model: str | None) -> Path:
     path = model or os.environ.get(YUNET_VARIABLE)
     if not path:
         raise ValueError(
-            f"YuNet's weights are not part of fra: fetch face_detection_yunet_2023mar.onnx from OpenCV's model zoo, "
-            f"then write --detector yunet:FILE or set {YUNET_VARIABLE}=FILE (or use --detector retinaface)"
+            f"YuNet's weights are not part of fra: download face_detection_yunet_2023mar.onnx from OpenCV's model zoo, "
+            f"then use --detector yunet:FILE or set {YUNET_VARIABLE}=FILE (or use --detector retinaface)"
         )
     if not Path(path).is_file():
         raise ValueError(f"YuNet's weights are not at {path}: give the .onnx file as --detector yunet:FILE")

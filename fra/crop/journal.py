@@ -16,11 +16,12 @@ from fra.cells import read_cells, write_cells
 from fra.crop.cut import COLUMNS, Row
 from fra.crop.shards import ShardPosition
 from fra.files import read_json, reading, write_json
+from fra.printable import counted
 
 TABLE, POSITION = "crops.csv", ".position.json"
 SUM_OF_TABLE = "crc32_of_table"
-AGAIN = "put a copy of it back, or remove it, and --resume cuts all photos again"
-TABLE_AGAIN = f"put a copy of it back, or remove {POSITION} beside it, and --resume cuts all photos again"
+AGAIN = "restore it from a backup, or remove it and crop all photos again with --resume"
+TABLE_AGAIN = f"restore it from a backup, or remove {POSITION} beside it and crop all photos again with --resume"
 
 
 class Journal:
@@ -36,7 +37,7 @@ class Journal:
                 self.shards = ShardPosition(**position.get("shards", {}))
             self._sum = _sum(out / TABLE, self._size, position.get(SUM_OF_TABLE))
         elif (out / TABLE).is_dir():
-            raise ValueError(f"{out / TABLE} is a folder, and the table is to be written there: move the folder away")
+            raise ValueError(f"{out / TABLE} is a folder, but the table is written there: move the folder")
         self._stream = open(out / TABLE, "r+b" if self._size else "wb")  # noqa: SIM115 (closed on exit)
         self._stream.seek(self._size)
         self._stream.truncate()
@@ -87,7 +88,7 @@ def read_journal(out: Path) -> Iterator[list[str]]:
             with reading(table, TABLE_AGAIN):
                 row = next(rows, None)
                 if row is not None and len(row) != len(COLUMNS):
-                    raise ValueError(f"a row has {len(row)} cells, not {len(COLUMNS)}")
+                    raise ValueError(f"a row has {counted(len(row), 'cell')}, not {len(COLUMNS)}")
             if row is None:
                 return
             yield row
@@ -112,5 +113,5 @@ def _sum(table: Path, size: int, written: int | None) -> int:
         if left:
             raise ValueError("it is shorter than when it was written")
         if written is not None and value != written:
-            raise ValueError("its checksum differs")
+            raise ValueError("its checksum does not match")
     return value

@@ -57,10 +57,14 @@ class CropSummary:
         used = self.photos - sum(self.skipped.values())
         lines = [closing_line(self.account, used=used, skipped=self.skipped)]
         if self.reduced:
-            lines.append(f"{reduced_photos(self.reduced)} (the table says how small)")
-        where = f"{counted(self.faces, 'face')} cropped into {printable(self.crops)}" if self.faces else "no crops"
-        sheet = f", the first are on {printable(self.crops.parent / 'contact_sheet.jpg')}" if self.faces else ""
-        return "\n".join([*lines, f"{where}{sheet}; the table is {printable(self.crops.parent / 'crops.csv')}"])
+            lines.append(f"{reduced_photos(self.reduced)} (crops.csv says how small)")
+        where = (
+            f"{counted(self.faces, 'face')} cropped into {printable(self.crops)}" if self.faces else "no face cropped"
+        )
+        sheet = (
+            f"; the first ones are shown in {printable(self.crops.parent / 'contact_sheet.jpg')}" if self.faces else ""
+        )
+        return "\n".join([*lines, f"{where}{sheet}; table: {printable(self.crops.parent / 'crops.csv')}"])
 
 
 @one_writer
@@ -103,11 +107,13 @@ def crop(
         shard_faces=shard_faces,
     )
     if workers is not None and workers < 0:
-        raise ValueError(f"workers is {workers}: give the number of processes, or leave it out for all cores")
+        raise ValueError(f"--workers is {workers}: give a number of processes, or leave it out to use all cores")
     found = PhotoList(photos)
     found.require_readable()
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
-        raise ValueError(f"{out} lies inside the photos {photos}: choose another --out, or crops would become photos")
+        raise ValueError(
+            f"--out {out} is inside the photo folder {photos}: choose another, or crops would be read as photos"
+        )
     cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
     count = min(workers if workers is not None else available_cores(), -(-len(found) // CHUNK))
     # A cluster too says what is wrong before anything is written.
@@ -142,12 +148,12 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
             begun = then.get(name, getattr(CropSettings, name))  # older runs lack newer settings
             if begun != value:
                 raise ValueError(
-                    f"{out} was begun with {name} {begun}, not {value}: "
+                    f"{out} was started with {name} {begun}, not {value}: "
                     "resume with the same settings, or choose another --out"
                 )
         if digest != record["photos"]["digest"]:
             raise ValueError(
-                f"the photos have changed since {out} was begun ({count} then, {len(found)} now): "
+                f"the photos have changed since {out} was started ({count} then, {len(found)} now): "
                 "restore them, or choose another --out"
             )
     (out / (FOLDER if settings.shards else "crops")).mkdir(exist_ok=True)
@@ -227,5 +233,9 @@ def _clear_write_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = f"the disk of {out} is full: make room" if full else f"cannot write to {out} ({error}): allow it"
-        raise ValueError(f"{what}, then run the same with --resume; nothing that was done is lost") from error
+        what = (
+            f"the disk of {out} is full: free some space"
+            if full
+            else f"cannot write to {out} ({error}): allow writing there"
+        )
+        raise ValueError(f"{what}, then run the same command with --resume; finished work is kept") from error

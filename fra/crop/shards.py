@@ -15,9 +15,10 @@ from typing import BinaryIO, Literal
 from fra.crop.cut import COLUMNS, POINT_COLUMNS, Made, Row
 from fra.data.shards import load_index
 from fra.files import reading
+from fra.printable import counted
 
 FOLDER = "shards"
-AGAIN = "put a copy of it back, or remove .position.json beside its folder, and --resume cuts all photos again"
+AGAIN = "restore it from a backup, or remove .position.json beside its folder and crop all photos again with --resume"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class ShardWriter:
             os.stat(final)
             found = len(load_index(final))
             if found != faces:
-                raise ValueError(f"it holds {found} faces, not {faces}")
+                raise ValueError(f"it holds {counted(found, 'face')}, not {faces:,}")
 
 
 def _open(path: Path, mode: Literal["r+b", "wb"]) -> BinaryIO:

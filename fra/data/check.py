@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import torch
@@ -22,7 +23,7 @@ from fra.data.labelled import LabelledFaces, Published
 from fra.data.read import reading_threads
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 
@@ -51,6 +52,7 @@ class Fault:
     """One line: what to do about it."""
     where: tuple[str, ...] = ()
     """The files or pairs of files, where it is about some."""
+    kind: Literal["problem", "incomplete"] = "problem"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def check(
     """
     dataset = find_dataset(name)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the one that the dataset was unpacked to")
+        raise ValueError(f"{folder} is not a folder: give the folder that the dataset was unpacked into")
     try:
         faces = dataset.read(folder)
     except OSError as error:
@@ -84,8 +86,8 @@ def check(
         return None, [Fault(what, f"complete the download; `fra data layout {name}` shows the tree")]
     except DAMAGED as error:
         clear = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
-        what = str(error) if clear else f"a list cannot be understood ({type(error).__name__}: {error})"
-        return None, [Fault(what, f"take the original file again; `fra data layout {name}` shows the tree")]
+        what = str(error) if clear else f"a list cannot be parsed ({type(error).__name__}: {error})"
+        return None, [Fault(what, f"use the original file; `fra data layout {name}` shows the tree")]
     missing = set(faces.missing())
     faults = [
         *count_faults(faces, dataset.published),
@@ -107,16 +109,16 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
         parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
         print(f"{name} in {printable(folder)}: {len(faces.files):,} images ({parts})")
     for fault in faults:
-        print(f"wrong: {printable(' '.join(fault.what.split()))}")
+        print(f"{fault.kind}: {printable(' '.join(fault.what.split()))}")
         shown = fault.where if all else fault.where[:SHOWN]
         for line in shown:
             print(f"       {printable(line)}")
         if len(shown) < len(fault.where):
-            print(f"       and {len(fault.where) - len(shown):,} more, which --all shows")
+            print(f"       and {len(fault.where) - len(shown):,} more (--all lists them)")
         print(f"  fix: {printable(fault.fix)}")
     if not faults:
         known = "counts as published, " if DATASETS[name].published.images else ""
-        print(f"nothing is wrong: {known}labels in range, every picture readable, no test face among the others")
+        print(f"no problems: {known}labels in range, every image readable, no test image in the other splits")
 
 
 def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
@@ -127,12 +129,13 @@ def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
         if count < total:
             yield Fault(
                 f"{count:,} of {total:,} {called} images",
-                "download the rest, or use what is there knowing that its scores are not those of published work",
+                "download the rest; scores on a part cannot be compared with published ones",
+                kind="incomplete",
             )
         elif count > total:
             yield Fault(
-                f"{count:,} {called} images where {total:,} were published",
-                "take the original lists: these have lines that were added",
+                f"{count:,} {called} images instead of the published {total:,}",
+                "use the original lists: lines were added to these",
             )
         elif not isinstance(expected, int):
             task = faces.tasks["expression"]
@@ -145,8 +148,8 @@ def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
             ]
             if wrong:
                 yield Fault(
-                    f"the {called} images are spread over the classes in another way than published",
-                    "take the original labels: some of these were changed",
+                    f"the {called} images per class differ from the published numbers",
+                    "use the original labels: some of these were changed",
                     tuple(wrong),
                 )
 
@@ -160,8 +163,8 @@ def group_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
     for kind, expected in published.groups.items():
         if kind not in faces.groups:
             yield Fault(
-                f"nothing says which test images belong to which {kind}",
-                "add the lists of subsets, or expect scores on all test images only",
+                f"no list says which test images belong to which {kind}",
+                f"add the lists of subsets, or do without scores per {kind}",
             )
             continue
         groups = faces.groups[kind]
@@ -171,8 +174,8 @@ def group_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
                 wrong.append(f"{kind} {group} {have:,}, published {want:,}")
     if wrong:
         yield Fault(
-            "the test images are spread over the groups in another way than published",
-            "take the original lists: some of these were changed",
+            "the test images per group differ from the published numbers",
+            "use the original lists: some of these were changed",
             tuple(wrong),
         )
 
@@ -182,7 +185,7 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
     for split in ("train", "test"):
         if not len(faces.splits[split]):
             yield Fault(
-                f"there are no {CALLED[split]} images", "complete the download: without them nothing can be judged"
+                f"there are no {CALLED[split]} images", "complete the download: nothing can be evaluated without them"
             )
             continue
         for word, task in faces.tasks.items():
@@ -192,7 +195,7 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
                 if never:
                     yield Fault(
                         f"no {CALLED[split]} image has the {word} {' or '.join(never)}",
-                        "complete the download, or expect scores that say nothing about it",
+                        "complete the download; scores say nothing about a label without images",
                     )
     for word, task in faces.tasks.items():
         if isinstance(task, Landmarks):
@@ -200,8 +203,9 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
                 flat = (~(task.length(faces.targets[word], normaliser) > 0)).nonzero().flatten().tolist()
                 if flat:
                     yield Fault(
-                        f"the {normaliser} length of {len(flat):,} faces is 0, by which their errors would be divided",
-                        "take the original annotation: these lines were changed, or take them out of the list",
+                        f"the {normaliser} distance of {counted(len(flat), 'face')} is 0, so errors cannot "
+                        "be divided by it",
+                        "use the original annotation (these lines were changed), or remove the lines from the list",
                         tuple(faces.files[face] for face in flat),
                     )
 
@@ -213,16 +217,16 @@ def list_faults(faces: LabelledFaces) -> Iterator[Fault]:
     twice = [file for (file, _), count in Counter(zip(faces.files, boxes, strict=True)).items() if count > 1]
     if twice:
         yield Fault(
-            f"{len(twice):,} of {len(faces.files):,} {'pictures' if faces.boxes is None else 'faces'} are listed more "
-            "than once",
-            "take the original list",
+            f"{len(twice):,} of {len(faces.files):,} {'images' if faces.boxes is None else 'faces'} listed "
+            "more than once",
+            "use the original list",
             tuple(sorted(twice)),
         )
     places = torch.cat(list(faces.splits.values()))
     shared = [faces.files[place] for place, count in Counter(places.tolist()).items() if count > 1]
     if shared:
         yield Fault(
-            f"{len(shared):,} images are in more than one split", "take the original list of splits", tuple(shared)
+            f"{counted(len(shared), 'image')} in more than one split", "use the original list of splits", tuple(shared)
         )
 
 
@@ -232,8 +236,10 @@ def mirror_faults(faces: LabelledFaces) -> Iterator[Fault]:
         mirrored = faces.mirrored(split)
         if mirrored:
             yield Fault(
-                f"{len(mirrored):,} of {len(faces.splits[split]):,} {called} images are mirrored copies of others",
-                "remove the files that end in _mirror: training mirrors faces itself, published scores have no copies",
+                f"{len(mirrored):,} of {len(faces.splits[split]):,} {called} images listed as mirrored "
+                "copies of others",
+                "remove the files that end in _mirror: training mirrors faces itself, and published scores "
+                "do not count copies",
                 tuple(mirrored),
             )
 
@@ -241,8 +247,8 @@ def mirror_faults(faces: LabelledFaces) -> Iterator[Fault]:
 def missing_faults(faces: LabelledFaces, missing: set[str]) -> Iterator[Fault]:
     if missing:
         yield Fault(
-            f"{len(missing):,} of {len(faces.files):,} listed pictures are not in {faces.root}",
-            "unpack all parts of the download there, or take their lines out of the list",
+            f"{len(missing):,} of {len(faces.files):,} listed images missing from {faces.root}",
+            "unpack all parts of the download there, or remove their lines from the list",
             tuple(sorted(missing)),
         )
 
@@ -270,7 +276,9 @@ def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], *, workers:
 
     parts = images.split(READ_AT_ONCE) if len(images) else ()
     with reading_threads(workers) as pool:
-        for part in track(parts, description=f"reading {len(images):,} pictures", disable=quiet or not len(images)):
+        for part in track(
+            parts, description=f"reading {counted(len(images), 'image')}", disable=quiet or not len(images)
+        ):
             for place, found in zip(part.tolist(), pool.map(read, part.tolist()), strict=True):
                 if isinstance(found, str):
                     unreadable[place] = found
@@ -283,8 +291,9 @@ def picture_faults(faces: LabelledFaces, survey: Survey, published: Published) -
     """Pictures that cannot be decoded, and of another size than published."""
     if survey.unreadable:
         yield Fault(
-            f"{len(survey.unreadable):,} of {len(faces.files):,} pictures cannot be read",
-            "unpack them from the download again; `fra transfer` leaves training images out and stops at test images",
+            f"cannot read {len(survey.unreadable):,} of {len(faces.files):,} images",
+            "unpack them from the download again; `fra transfer` skips unreadable training images and stops "
+            "at a test image",
             tuple(f"{faces.files[place]}: {reason}" for place, reason in survey.unreadable.items()),
         )
     if published.size:
@@ -293,8 +302,8 @@ def picture_faults(faces: LabelledFaces, survey: Survey, published: Published) -
         other = (read & (survey.sizes != torch.tensor(published.size)).any(1)).nonzero().flatten().tolist()
         if other:
             yield Fault(
-                f"{len(other):,} of {len(faces.files):,} pictures are not {width} x {height} as published",
-                "take the pictures of the download as they are: others may be cut in another way",
+                f"{len(other):,} of {len(faces.files):,} images not {width} x {height} pixels as published",
+                "use the images of the download as they are: others may be cropped differently",
                 tuple(f"{faces.files[place]}: {' x '.join(map(str, survey.sizes[place].tolist()))}" for place in other),
             )
 
@@ -309,9 +318,9 @@ def place_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
         lost = (beyond.sum(1) > task.points / 2).nonzero().flatten().tolist()
         if lost:
             yield Fault(
-                f"{len(lost):,} faces have most of their landmarks outside of the picture "
-                f"({int(beyond.sum()):,} of all landmarks are outside)",
-                "take pictures and landmarks of the same download: these pictures may have been resized or exchanged",
+                f"{counted(len(lost), 'face')} with most landmarks outside of the image "
+                f"({counted(int(beyond.sum()), 'landmark')} outside in all)",
+                "use images and landmarks of the same download: these images may have been resized or swapped",
                 tuple(faces.files[face] for face in lost),
             )
 
@@ -324,17 +333,18 @@ def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
     if exact:
         leaked = len({a for a, _ in exact})
         yield Fault(
-            f"{leaked:,} of {len(test):,} test images are training or validation images, pixel by pixel",
-            "take the lines of these training images out of the list, or say so beside the score",
+            f"{leaked:,} of {len(test):,} test images also used for training or validation (identical pixels)",
+            "remove these training images from the list, or say so beside the score",
             tuple(f"{faces.files[a]} = {faces.files[b]}" for a, b in exact),
         )
     known = set(exact)
     near = [pair for pair in look_alikes(survey.small, test, others) if (pair[0], pair[1]) not in known]
     if near:
         yield Fault(
-            f"{len({pair[0] for pair in near}):,} of {len(test):,} test images look like training or validation images "
-            f"({len(near):,} pairs: the same photo edited, or the next of a series)",
-            "look at the pairs; take the lines of these training images out of the list, or say so beside the score",
+            f"{len({pair[0] for pair in near}):,} of {len(test):,} test images similar to training or "
+            "validation images "
+            f"({counted(len(near), 'pair')}: the same photo edited, or the next of a series)",
+            "look at the pairs; remove these training images from the list, or say so beside the score",
             tuple(f"{faces.files[a]} ~ {faces.files[b]} ({alike:.3f})" for a, b, alike in near),
         )
 

@@ -60,7 +60,7 @@ def crop_squares(faces: AnnotatedFaces, crop: CropRule) -> Float[Tensor, "N 4"]:
     boxes = tight_boxes(faces.points)
     if crop == "rect":
         if faces.rectangles is None:
-            raise ValueError("these lists have no face rectangles: set crop to square, star or hrnet")
+            raise ValueError("these lists have no face boxes: set crop to square, star or hrnet")
         boxes = faces.rectangles
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).T
     longer = torch.maximum(widths, heights)
@@ -90,7 +90,7 @@ def label_faces(
     sides = boxes[:, 2] - boxes[:, 0]
     flat = (~(sides > 0)).nonzero().flatten().tolist()
     if flat:
-        raise ValueError(f"the landmarks of {files[flat[0]]} leave nothing to cut out: take the original annotation")
+        raise ValueError(f"the landmarks of {files[flat[0]]} span no area to crop: use the original annotation")
     targets = place_in(boxes, points)
     if face_boxes:
         rectangles = torch.cat([_rectangles(faces) for faces in splits.values()])

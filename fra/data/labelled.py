@@ -145,20 +145,21 @@ class Dataset:
         elif crop in self.crops:
             faces = self.read(folder, crop=crop)
         else:
-            ways = f"is cut as {', '.join(self.crops)}" if self.crops else "is cut in one way: leave crop out"
-            raise ValueError(f"there is no crop '{crop}' of this dataset, which {ways}")
-        all_named = f"({command('fra', 'data', 'check', faces.name, folder, '--all')} names all)"
+            ways = f"choose {' or '.join(self.crops)}" if self.crops else "it has only one, leave crop out"
+            raise ValueError(f"no crop named '{crop}' for this dataset: {ways}")
+        all_named = f"({command('fra', 'data', 'check', faces.name, folder, '--all')} lists all)"
         missing = faces.missing()
         if missing:
             raise ValueError(
-                f"{len(missing):,} of {len(faces.files):,} listed pictures are missing, the first is "
+                f"{len(missing):,} of {len(faces.files):,} listed images missing, the first is "
                 f"{faces.root / missing[0]}: complete the download {all_named}"
             )
         mirrored = faces.mirrored("test")
         if mirrored:
             raise ValueError(
-                f"{len(mirrored):,} of {len(faces.splits['test']):,} test images are mirrored copies of others, the "
-                f"first is {faces.root / mirrored[0]}: no published score counts them, so remove them {all_named}"
+                f"{len(mirrored):,} of {len(faces.splits['test']):,} test images listed as mirrored copies "
+                "of others, the "
+                f"first is {faces.root / mirrored[0]}: published scores do not count them, so remove them {all_named}"
             )
         return faces
 

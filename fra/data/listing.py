@@ -61,7 +61,7 @@ class Account:
             kinds += [counted(others, "other")] if others else []
             parts.append(f"ignored: {', '.join(kinds)} (only files that end in {endings()} are read)")
         if self.refused:
-            parts.append(f"{self.refused:,} of what was named cannot be used")
+            parts.append(f"{self.refused:,} of the given paths cannot be used")
         if self.hidden:
             parts.append(f"{self.hidden:,} hidden")
         if self.repeated:
@@ -150,7 +150,7 @@ def image_folder(path: Path | str) -> Path:
     if made_by_crop and (path / "shards").is_dir():
         raise ValueError(
             f"the crops in {printable(path)} are packed in shards, which `fra pretrain` and `fra regions` read; "
-            f"for anything else unpack some: `tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
+            f"for other commands unpack them: `tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
         )
     return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
 
@@ -170,7 +170,7 @@ def listed_names(path: Path, *, account: Account | None = None) -> Iterator[str]
         elif account is not None:
             account.repeated += 1
     if not seen:
-        raise ValueError(f"the list {printable(path)} is empty: expected one image path a line")
+        raise ValueError(f"the list {printable(path)} is empty: expected one image path per line")
 
 
 def _names_below(folder: Path, account: Account) -> Iterator[str]:
@@ -254,7 +254,7 @@ def first_readable(reads: Iterable[Callable[[], Image]], *, source: str, noun: s
         except UnreadableImage as error:
             first = first or error
     if first is None:
-        raise ValueError(f"there is no {noun} in {printable(source)}")
+        raise ValueError(f"no {noun} in {printable(source)}")
     where = os.path.abspath(first.path)
     if source == str(first.path):
         raise first
@@ -271,19 +271,19 @@ def _hint(where: str) -> str:
     if os.path.lexists(where):
         return ""
     if "\\" in name:
-        return "; the path is written as in Windows: write / in place of \\, and a folder in place of a drive"
+        return "; this is a Windows path: replace \\ by /, and the drive by a folder"
     if "://" in where or ":/" in where:
-        return "; only files are read: download it first"
-    for sign, what in (("\t", "a tab"), (",", "a comma"), (";", "a semicolon"), ("|", "a bar"), (" ", "a blank")):
+        return "; URLs are not read: download it first"
+    for sign, what in (("\t", "a tab"), (",", "a comma"), (";", "a semicolon"), ("|", "a bar"), (" ", "a space")):
         before, found, behind = name.partition(sign)
         if found and behind and os.path.splitext(before)[1].lower() in EXTENSIONS:
-            return f"; a label or the like stands behind the name, after {what}: give one path a line and nothing else"
+            return f"; something follows the name after {what}: give one path per line and nothing else"
     if set("\"'") & {name[-1:], where.removeprefix(os.getcwd() + os.sep)[:1]}:
-        return "; write the path without quotation marks"
+        return "; remove the quotation marks"
     if f"{os.sep}~" in folder:
-        return "; write the whole path in place of ~"
+        return "; write out the full path instead of ~"
     parts = where.split(os.sep)
     for start in range(1, len(parts)):
         if os.path.lexists(there := os.path.join(*parts[start:])):
-            return f"; {printable(there)} is there, but the lines of a list are relative to the list's own folder"
+            return f"; {printable(there)} exists, but paths in a list are relative to the list's own folder"
     return ""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fra.data.labelled import LabelledFaces
 from fra.faces.image import UnreadableImage
+from fra.printable import counted
 
 BATCH = 128
 KEPT_BYTES = 4 * 2**30
@@ -80,8 +81,8 @@ def read_images(
         bad = next((item for _, item in found if isinstance(item, Unreadable)), None)
         if bad and split == "test":
             raise ValueError(
-                f"test image {faces.root / bad.file} cannot be used ({bad.reason}): a score on the others would "
-                "not be comparable, so mend the dataset first"
+                f"test image {faces.root / bad.file} cannot be read ({bad.reason}): a score without it "
+                "would not be comparable, so repair the dataset first"
             )
         return found
 
@@ -131,7 +132,7 @@ class FaceImages:
         unreadable: list[Unreadable] = []
         end = 0
         for split, chosen in splits.items():
-            what = "" if quiet else f"reading {len(chosen):,} {split} images"
+            what = "" if quiet else f"reading {counted(len(chosen), f'{split} image')}"
             for image, item in self._read(chosen, split=split, what=what):
                 if isinstance(item, Unreadable):
                     unreadable.append(item)
@@ -168,7 +169,7 @@ class FaceImages:
                 found[image] = self._kept[start : start + 3 * side * side].view(3, side, side)
         for image, item in self._read(images[self._start[images] < 0]):
             if isinstance(item, Unreadable):
-                raise ValueError(f"{self.faces.root / item.file} cannot be read any more ({item.reason})")
+                raise ValueError(f"{self.faces.root / item.file} can no longer be read ({item.reason})")
             found[image] = item
         return [found[image] for image in images.tolist()]
 

@@ -176,6 +176,6 @@ def scan(shard: Path) -> Int64[np.ndarray, "N 3"]:
         raise ValueError(f"cannot read the shard {shard}: {error.strerror or error}") from error
     except tarfile.TarError as error:
         raise ValueError(
-            f"{shard} is not a whole .tar ({error}): copy it again, or unpack it if it is compressed"
+            f"{shard} is not a complete .tar ({error}): copy it again, or decompress it if it is compressed"
         ) from error
     return np.frombuffer(entries, dtype=np.int64).reshape(-1, 3).copy()

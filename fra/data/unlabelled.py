@@ -18,6 +18,7 @@ from fra.data.listing import Account, first_readable, image_names, listed_names,
 from fra.data.shards import INDEX, Shards
 from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
+from fra.printable import counted
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
 SHARD = ".tar"
@@ -68,7 +69,7 @@ class Pool(ABC):
             except UnreadableImage as error:
                 unreadable.append(candidate)
                 reason = error
-        raise ValueError(f"{len(unreadable)} images in a row cannot be read, the last: {reason}")
+        raise ValueError(f"cannot read {counted(len(unreadable), 'image')} in a row, the last: {reason}")
 
 
 class FolderPool(Pool):
@@ -181,7 +182,9 @@ def open_pool(path: Path | str) -> Pool:
     account = Account()
     files = _shards_in(path / "shards" if packed else path, account)
     if packed and not files:
-        raise ValueError(f"no faces found in {path}: `fra crop` has found none, or was interrupted (use --resume)")
+        raise ValueError(
+            f"no faces found in {path}: `fra crop` found none, or was interrupted (continue it with --resume)"
+        )
     return ShardPool(files, crop_settings=settings, account=account) if files else FolderPool(path)
 
 

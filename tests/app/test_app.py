@@ -135,7 +135,7 @@ def test_regions_are_the_models_and_the_most_structured_come_first(run: Path, ph
     order = maps.flatten(2).var(2).mean(0).argsort(descending=True).tolist()[:3]
     for face, own in zip(faces, maps, strict=True):
         captions = [caption for caption, _ in face.tiles]
-        assert captions == ["face", *(f"region {region + 1}" for region in order), "owner of each pixel"]
+        assert captions == ["face", *(f"region {region + 1}" for region in order), "strongest region per pixel"]
         for region, (_, tile) in zip(order, face.tiles[1:4], strict=True):
             expected = pictures.overlay(face.tiles[0][1], own[region])
             assert (tile.int() - expected.int()).abs().max() <= 2
@@ -153,7 +153,7 @@ def test_without_a_detector_the_whole_picture_is_the_face(run: Path, tmp_path: P
 def test_only_the_surest_of_many_faces_are_shown_in_detail(run: Path, photo: Path, told: type[Told]) -> None:
     told.faces[(200, 90)] = [upright_face(5 * place, 9, 48) for place in range(30)]
     seen = Looker(str(run), detector="told", device="cpu")(photo.read_bytes())
-    assert (seen.sentence, len(seen.faces)) == ("30 faces, the surest 24 in detail.", 24)
+    assert (seen.sentence, len(seen.faces)) == ("30 faces, the 24 with the highest detection scores in detail.", 24)
 
 
 def test_what_cannot_be_shown_is_one_plain_sentence(
@@ -174,14 +174,14 @@ def test_what_cannot_be_shown_is_one_plain_sentence(
     (tmp_path / "half.png").write_bytes((tmp_path / "half.jpg").read_bytes()[:300])
     assert said("half.png").startswith("This file cannot be shown: ")
     Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
-    assert said("huge.png") == "This file cannot be shown: it has 81 megapixels, and at most 80 are looked at."
+    assert said("huge.png") == "This file cannot be shown: it has 81 megapixels; the limit is 80."
     Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")
     assert said("bomb.png").startswith("This file cannot be shown: it has 180 megapixels")
     frames = [Image.new("RGB", (500, 80), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
-    assert said("moving.webp") == "The file holds several pictures; this is the first. No face was found."
+    assert said("moving.webp") == "The file contains several images; only the first is shown. No face was found."
     write_image(tmp_path / "crop.png", draw_face(2, size=64).image)
-    assert said("crop.png").endswith("If it is a crop of a face already, start `fra app` with --detector none.")
+    assert said("crop.png").endswith("If this is already a face crop, start `fra app` with --detector none.")
 
 
 # --- what is started
@@ -212,7 +212,7 @@ def test_without_its_packages_there_is_a_line_how_to_install_them(
 def test_what_cannot_be_served_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert "give another --port" in fails(capsys, "--model", run, "--detector", "none", "--port", port)
+        assert "choose another --port" in fails(capsys, "--model", run, "--detector", "none", "--port", port)
     assert "from 0 to 65535" in fails(capsys, "--model", run, "--detector", "none", "--port", 99_999)
     assert "holds no model.safetensors" in fails(capsys, "--model", tmp_path)
     assert "finished run folder" in fails(capsys, "--task", tmp_path)
@@ -230,7 +230,7 @@ def test_the_answer_holds_its_pictures_and_names_are_only_text() -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "background: rgb(1, 2, 3)" in page
-    assert "99 % sure" in page
+    assert "detection score 0.99" in page
     assert "<summary>12 more</summary>" in page
 
 
@@ -303,7 +303,7 @@ def test_a_photo_is_answered_in_a_browser_which_asks_nobody_else_and_none_is_kep
         drop = tab.locator("input[type=file]")
         drop.set_input_files(tmp_path / "face.jpg")
         tab.get_by_text("1 face.").wait_for()
-        for words in ("glad 70 %", "Smiling, Wearing Hat", "68 points", "face.jpg", "owner of each pixel"):
+        for words in ("glad 70 %", "Smiling, Wearing Hat", "68 points", "face.jpg", "strongest region per pixel"):
             assert tab.get_by_text(words).is_visible()
         shown = "[...document.querySelectorAll('.look img')].map(image => image.complete && image.naturalWidth)"
         assert tab.evaluate(shown)[1:] == [TILE] * 5

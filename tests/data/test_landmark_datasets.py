@@ -83,11 +83,11 @@ def test_every_crop_has_the_landmarks_where_the_photo_has_them(
 ) -> None:
     folder = LAYOUTS[name][layout](tmp_path)
     if crop not in DATASETS[name].crops:
-        with pytest.raises(ValueError, match="no crop 'rect' of this dataset, which is cut as square, star, hrnet"):
+        with pytest.raises(ValueError, match="no crop named 'rect' for this dataset: choose square or star or hrnet"):
             DATASETS[name](folder, crop=crop)
         return
     if crop == "rect" and layout in ("csv", "tsv") and name != "aflw":
-        with pytest.raises(ValueError, match="no face rectangles: set crop to square, star or hrnet"):
+        with pytest.raises(ValueError, match="no face boxes: set crop to square, star or hrnet"):
             DATASETS[name](folder, crop=crop)
         return
     faces = DATASETS[name](folder, crop=crop)
@@ -189,7 +189,7 @@ def test_a_cofw_picture_that_is_none_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="picture 1 is uint8 of shape \\(4, 5, 6\\)"):
         faces.image(2, size=32)
     [*_, fault] = [fault for fault in check("cofw", tmp_path, workers=1, quiet=True)[1] if "read" in fault.what]
-    assert fault.what == "1 of 3 pictures cannot be read"
+    assert fault.what == "cannot read 1 of 3 images"
 
 
 DAMAGES = [
@@ -225,7 +225,7 @@ def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
     (mini.put_cofw_tsv(tmp_path / "d") / "annotations/test.tsv").unlink()
     for name, folder, message in (("wflw", "a", "list_98pt_rect_attr_test.txt is missing"),
                                   ("cofw", "b", "COFW_test_color.mat is missing"),
-                                  ("aflw", "c", "has not all of face_landmarks_aflw_train.csv"),
+                                  ("aflw", "c", "lacks one or more of face_landmarks_aflw_train.csv"),
                                   ("cofw", "d", "has no test.tsv beside train.tsv")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             DATASETS[name](tmp_path / folder)
@@ -235,7 +235,7 @@ def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name, file", [("cofw", "COFW_train_color.mat"), ("aflw", "AFLWinfo_release.mat")])
 def test_a_file_that_is_not_matlabs_is_named(name: str, file: str, content: bytes, tmp_path: Path) -> None:
     (LAYOUTS[name]["mat"](tmp_path) / file).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{file} is not a whole file of MATLAB"):
+    with pytest.raises(ValueError, match=f"{file} is not a complete MATLAB"):
         DATASETS[name](tmp_path)
 
 
@@ -269,11 +269,11 @@ def test_each_fault_of_landmarks_is_told_once(tmp_path: Path, monkeypatch: pytes
     faults = check("wflw", tmp_path, workers=1, quiet=True)[1]
     said = {fault.what.split(",")[0]: fault.where for fault in faults}
     assert [fault.what for fault in faults][:3] == [
-        "the test images are spread over the groups in another way than published",
-        "the inter-ocular length of 1 faces is 0, by which their errors would be divided",
-        "1 of 6 faces are listed more than once",
+        "the test images per group differ from the published numbers",
+        "the inter-ocular distance of 1 face is 0, so errors cannot be divided by it",
+        "1 of 6 faces listed more than once",
     ]
-    assert faults[3].what.startswith("1 faces have most of their landmarks outside of the picture (98 of all")
+    assert faults[3].what.startswith("1 face with most landmarks outside of the image (98 landmarks")
     assert [fault.where for fault in faults] == [
         ("pose yes 1, published 2",), ("1--B/d.jpg",), ("1--B/e.jpg",), ("0--A/c.jpg",),
     ]  # fmt: skip
@@ -284,7 +284,7 @@ def test_subsets_without_lists_are_missed(tmp_path: Path, monkeypatch: pytest.Mo
     folder = mini.put_wflw_csv(tmp_path, subsets=False)
     as_published("wflw", DATASETS["wflw"](folder), monkeypatch, pose={"yes": 1})
     [fault] = check("wflw", folder, workers=1, quiet=True)[1]
-    assert fault.what == "nothing says which test images belong to which pose"
+    assert fault.what == "no list says which test images belong to which pose"
 
 
 @pytest.mark.parametrize("name, crop", [("wflw", "star"), ("aflw", None)])
@@ -335,7 +335,7 @@ def test_results_name_crop_normaliser_and_subsets(
 
 
 def test_a_crop_of_a_dataset_without_any_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no crop 'star' of this dataset, which is cut in one way: leave crop out"):
+    with pytest.raises(ValueError, match="no crop named 'star' for this dataset: it has only one, leave crop out"):
         DATASETS["rafdb"](tmp_path, crop="star")
 
 

@@ -254,9 +254,9 @@ def test_a_shard_that_was_taken_away_or_cut_is_missed(photos: Path, tmp_path: Pa
 
 def test_files_and_shards_are_not_mixed_in_one_folder(photos: Path, tmp_path: Path):
     crop(photos, tmp_path / "out", **PACKED)
-    with pytest.raises(ValueError, match="begun with shards True, not False"):
+    with pytest.raises(ValueError, match="started with shards True, not False"):
         crop(photos, tmp_path / "out", resume=True, **{**PACKED, "shards": False})
-    with pytest.raises(ValueError, match="begun with shard_faces 30, not 40"):
+    with pytest.raises(ValueError, match="started with shard_faces 30, not 40"):
         crop(photos, tmp_path / "out", resume=True, **{**PACKED, "shard_faces": 40})
     with pytest.raises(ValueError, match="shard-faces is 0"):
         crop(photos, tmp_path / "new", **{**PACKED, "shard_faces": 0})
@@ -382,10 +382,10 @@ def test_input_that_is_no_pool_of_shards_is_one_clear_line(tmp_path: Path):
         "mixed.txt": "lists shards, but also .*face.jpg",
         "lost.txt": "cannot read the shard .*lost.tar: No such file",
         "both": r"holds shards \(a.tar\) and images \(b.jpg\): separate them",
-        "cut.tar": "is not a whole .tar .*: copy it again",
-        "torn.tar": f"is not a whole .tar .no member begins at byte {second}",
-        "zip.tar": "unpack it if it is compressed",
-        "empty.tar": "is not a whole .tar",
+        "cut.tar": "is not a complete .tar .*: copy it again",
+        "torn.tar": f"is not a complete .tar .no member begins at byte {second}",
+        "zip.tar": "decompress it if it is compressed",
+        "empty.tar": "is not a complete .tar",
         "texts.tar": "no images in .*texts.tar: expected .*[.]jpg",
         "none": "no faces found in .*none: .* --resume",
     }.items():

@@ -188,7 +188,7 @@ def test_unreadable_faces_are_listed_once_by_the_loader(damaged):
 def test_a_pool_without_any_readable_face_stops(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.jpg").write_text("no")
-    with pytest.raises(ValueError, match="3 images in a row cannot be read"):
+    with pytest.raises(ValueError, match="cannot read 3 images in a row"):
         FolderPool(tmp_path).read(1)
 
 

@@ -372,7 +372,7 @@ def test_resume_leaves_the_same_faces_alone_and_refuses_others(tmp_path: Path) -
     write(out, 10, size=32, seed=1, resume=True)
     assert (out / "labels.csv").stat() == before
     for count, size, seed in ((11, 32, 1), (10, 48, 1), (10, 32, 2)):
-        with pytest.raises(ValueError, match="another count, size or seed"):
+        with pytest.raises(ValueError, match="different count, size or seed"):
             write(out, count, size=size, seed=seed, resume=True)
     with pytest.raises(ValueError, match="is not empty"):
         write(out, 10, size=32, seed=1)

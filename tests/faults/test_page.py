@@ -416,7 +416,7 @@ def test_more_than_was_said_is_not_read(page: Page) -> None:
 
 def busy(page: Page) -> bool:
     status, answer = page.ask("POST", "/look", picture(SECRET))
-    assert status == 200 or b"Too many photos wait at once" in answer
+    assert status == 200 or b"Too many photos are waiting" in answer
     return status == 503
 
 
@@ -467,7 +467,7 @@ def test_a_photo_that_never_arrives_makes_room(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(serve, "UPLOAD_SECONDS", 0.3)
     part = {"type": "http.request", "body": b"x", "more_body": True}
     status, answer = asked_directly([part], [])
-    assert (status, answer) == (408, b"The photo had not arrived after 0 seconds.")
+    assert (status, answer) == (408, b"The upload did not finish within 0 seconds.")
 
 
 def test_nothing_is_looked_at_for_who_has_gone() -> None:

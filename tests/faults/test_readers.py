@@ -320,7 +320,7 @@ def mirrored(tmp_path: Path) -> Path:
 
 
 def test_mirrored_copies_are_refused_among_test_images(mirrored: Path) -> None:
-    message = r"1 of 4 test images are mirrored copies .*ibug/image_092 _01_mirror\.jpg.*`fra data check 300w "
+    message = r"1 of 4 test images listed as mirrored copies .*ibug/image_092 _01_mirror\.jpg.*`fra data check 300w "
     with pytest.raises(ValueError, match=message):
         DATASETS["300w"](mirrored)
     for path in mirrored.glob("ibug/*_mirror.*"):
@@ -333,8 +333,8 @@ def test_mirrored_copies_are_named_by_the_verdict(mirrored: Path) -> None:
     _, faults = check("300w", mirrored, quiet=True)
     found = [(fault.what, fault.where) for fault in faults if "mirrored copies" in fault.what]
     assert found == [
-        ("1 of 4 training images are mirrored copies of others", ("lfpw/trainset/image_0003_mirror.jpg",)),
-        ("1 of 4 test images are mirrored copies of others", ("ibug/image_092 _01_mirror.jpg",)),
+        ("1 of 4 training images listed as mirrored copies of others", ("lfpw/trainset/image_0003_mirror.jpg",)),
+        ("1 of 4 test images listed as mirrored copies of others", ("ibug/image_092 _01_mirror.jpg",)),
     ]
 
 
@@ -350,5 +350,5 @@ def test_mirrored_copies_of_other_sets_of_landmarks_are_refused_too(name: str, t
     landmark_set = DATASETS[name]
     if not landmark_set.read(tmp_path).mirrored("test"):
         pytest.fail("the copy is not in the test split")
-    with pytest.raises(ValueError, match="1 of . test images are mirrored copies"):
+    with pytest.raises(ValueError, match="1 of . test images listed as mirrored copies"):
         landmark_set(tmp_path)

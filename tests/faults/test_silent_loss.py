@@ -199,7 +199,7 @@ def test_when_nothing_can_be_read_the_status_is_2_and_nothing_is_written(
     (tmp_path / "heic").mkdir()
     (tmp_path / "heic/clip.mp4").touch()
     for given, expected in (
-        ("win.txt", f"the first is {tmp_path}/photos\\a.jpg (No such file or directory); the path is written as"),
+        ("win.txt", f"the first is {tmp_path}/photos\\a.jpg (No such file or directory); this is a Windows path"),
         ("bad", f"none of the 3 {'photo' if name in ('crop', 'predict') else 'image'}s in {tmp_path}/bad can be read"),
         ("bad/0.jpg", f"cannot read the image {tmp_path}/bad/0.jpg: not an image"),
         ("heic", "ignored: 1 .mp4"),
@@ -214,12 +214,12 @@ def test_when_nothing_can_be_read_the_status_is_2_and_nothing_is_written(
 
 @pytest.mark.parametrize("line, hint", [
     (r"sub\a.png", "write / in place of"),
-    (r"C:\Users\me\a.png", "a folder in place of a drive"),
+    (r"C:\Users\me\a.png", "the drive by a folder"),
     ("photos/a.png 3", "after a blank"),
     ("photos/a.png\t3", "after a tab"),
     ("photos/a.png,3", "after a comma"),
     ("photos/a.png;happy", "after a semicolon"),
-    ('"photos/a.png"', "without quotation marks"),
+    ('"photos/a.png"', "remove the quotation marks"),
     ("https://example.org/a.png", "download it first"),
     ("~/photos/a.png", "in place of ~"),
     ("photos/a.png", "relative to the list's own folder"),
@@ -278,9 +278,9 @@ def test_what_lies_beside_shards_is_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width, height, said", [
-    (4000, 3000, "reduced from 4000x3000 to 640x480, where faces smaller than about 100 pixels"),
-    (800, 24000, "reduced from 800x24000 to 21x640, where faces smaller than about 600 pixels"),
-    (641, 640, "reduced from 641x640 to 640x639, where faces smaller than about 16 pixels"),
+    (4000, 3000, "scaled down from 4000x3000 to 640x480, so faces smaller than about 100 pixels"),
+    (800, 24000, "scaled down from 800x24000 to 21x640, so faces smaller than about 600 pixels"),
+    (641, 640, "scaled down from 641x640 to 640x639, so faces smaller than about 16 pixels"),
 ])  # fmt: skip
 def test_the_reason_says_that_a_photo_was_reduced(width: int, height: int, said: str) -> None:
     assert why_no_face(height, width) == f"no face: the photo was {said} cannot be found"
@@ -297,11 +297,11 @@ def test_crop_and_predict_say_which_photos_were_reduced(
         assert cli.main([*commands[name](tmp_path / "photos", tmp_path / name), "--detector", "retinaface"]) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert "2 photos: 0 used, 2 skipped (no face)" in printed
-        assert "1 photo without a face had to be reduced: small faces in them cannot be found" in printed
+        assert "1 photo without a face had to be scaled down: small faces cannot be found there" in printed
     with open(tmp_path / "crop/crops.csv", newline="") as stream:
         reasons = [row["reason"] for row in csv.DictReader(stream)]
     assert reasons == [why_no_face(640, 1280), "no face"]
     found = {each["photo"]: each for each in json.loads((tmp_path / "predict/predictions.json").read_text())["photos"]}
-    assert found["large.png"]["no_face"].startswith("the photo was reduced from 1280x640 to 640x320")
+    assert found["large.png"]["no_face"].startswith("the photo was scaled down from 1280x640 to 640x320")
     assert "no_face" not in found["small.png"]
     assert make_detector("none", min_score=0.5).find_faces(torch.zeros(3, 9, 9, dtype=torch.uint8))

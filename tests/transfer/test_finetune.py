@@ -403,7 +403,7 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
     chosen = torch.tensor([29, 0, 25])
     assert_close(store[chosen], torch.stack([planted.image(index, size=32) for index in chosen.tolist()]))
     (planted.root / "29.png").unlink()
-    with pytest.raises(ValueError, match="cannot be read any more"):
+    with pytest.raises(ValueError, match="can no longer be read"):
         store[chosen]
 
 

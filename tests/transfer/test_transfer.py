@@ -270,7 +270,7 @@ def test_training_images_that_cannot_be_read_are_left_out_and_listed(planted: La
 
 def test_a_test_image_that_cannot_be_read_stops_the_run(planted: LabelledFaces, tmp_path: Path) -> None:
     (planted.root / "40.png").unlink()
-    with pytest.raises(ValueError, match=r"40\.png cannot be used .*not be comparable"):
+    with pytest.raises(ValueError, match=r"40\.png cannot be read .*not be comparable"):
         judge(RECIPE, planted, tmp_path / "run")
 
 
@@ -284,7 +284,7 @@ def test_a_single_label_is_enough_to_run(planted: LabelledFaces, tmp_path: Path,
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"dataset": "mine"}, "no dataset is called 'mine': there are synthetic, rafdb"),
+        ({"dataset": "mine"}, "no dataset named 'mine' \\(known: synthetic, rafdb"),
         ({"task": "pose"}, "planted has no task 'pose': it has expression"),
         ({"fraction": 2.0}, "fraction"),
     ],

@@ -2,6 +2,7 @@
 
 from fra.data.datasets import affectnet, aflw, celeba, cofw, fairface, ferplus, lfwa, rafdb, synthetic, w300, wflw
 from fra.data.labelled import Dataset
+from fra.printable import did_you_mean
 
 DATASETS: dict[str, Dataset] = {
     "synthetic": synthetic.DATASET,
@@ -23,5 +24,5 @@ DATASETS: dict[str, Dataset] = {
 def find_dataset(name: str) -> Dataset:
     """A row of DATASETS. Raises ValueError when there is none."""
     if name not in DATASETS:
-        raise ValueError(f"no dataset is called '{name}': there are {', '.join(DATASETS)}")
+        raise ValueError(f"no dataset named '{name}'{did_you_mean(name, DATASETS)} (known: {', '.join(DATASETS)})")
     return DATASETS[name]

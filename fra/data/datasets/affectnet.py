@@ -108,10 +108,10 @@ def read_annotations(root: Path, split: str) -> Iterator[Face]:
     folder = root / split / "annotations"
     names = [path.name.removesuffix("_exp.npy") for path in folder.glob("*_exp.npy")]
     if not names:
-        raise ValueError(f"no *_exp.npy in {folder}: each picture has its expression there")
+        raise ValueError(f"no *_exp.npy in {folder}: each image has its expression there")
     for name in sorted(names, key=lambda name: (len(name), name)):
         path = folder / f"{name}_exp.npy"
-        with decoding(path, "NumPy file of an expression from 0 to 10"), open(path, "rb") as stream:
+        with decoding(path, "NumPy file with an expression from 0 to 10"), open(path, "rb") as stream:
             label = int(np.load(stream).item())
         if not 0 <= label < len(LABELS) + len(LEFT_OUT):
             raise ValueError(f"{path} says {label}: expected an expression from 0 to 10")

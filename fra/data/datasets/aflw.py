@@ -54,11 +54,11 @@ def read(folder: Path, crop: CropRule = "hrnet") -> LabelledFaces:
         lists = hrnet_lists(root, "aflw", ["train", "test", "test_frontal"])
         if lists is None:
             raise ValueError(
-                f"{root} has not all of face_landmarks_aflw_train.csv, ..._test.csv and ..._test_frontal.csv"
+                f"{root} lacks one or more of face_landmarks_aflw_train.csv, ..._test.csv and ..._test_frontal.csv"
             )
         parts = {split: read_hrnet_csv(path, 19) for split, path in zip(("train", "test"), lists, strict=False)}
         if any(faces.rectangles is None for faces in parts.values()):
-            raise ValueError(f"{lists[0]} or {lists[1].name} has no column box_size: take HRNet's lists of AFLW")
+            raise ValueError(f"{lists[0]} or {lists[1].name} has no column box_size: use HRNet's lists of AFLW")
         frontal = lines_also_in(lists[2], lists[1])
     parts, pictures = on_disk(root, parts)
     subset = torch.full((len(parts["train"].files) + len(frontal),), -1)
@@ -92,25 +92,25 @@ def load_variables(path: Path) -> dict[str, np.ndarray]:
 
 def read_table(path: Path) -> tuple[dict[str, AnnotatedFaces], Bool[Tensor, "N"]]:
     """The faces of both splits, and which of the test faces are frontal. Raises ValueError when they do not fit."""
-    with decoding(path, "file of MATLAB 5"):
+    with decoding(path, "MATLAB 5 file"):
         content = load_variables(path)
         absent = [name for name in SHAPES if name not in content]
         if absent:
-            raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
+            raise ValueError(f"{path} has no {', '.join(absent)}: use the original file")
         count = len(content["nameList"])
         wrong = [
             f"{name} {content[name].shape}" for name, rest in SHAPES.items() if content[name].shape != (count, *rest)
         ]
         if wrong:
-            raise ValueError(f"{path} has {count} names but {', '.join(wrong)}: take the original file")
+            raise ValueError(f"{path} has {count} names but {', '.join(wrong)}: use the original file")
         order = content["ra"].astype(np.int64) - 1  # counted from 1
         if sorted(order.tolist()) != list(range(count)):
-            raise ValueError(f"{path}: ra is not an order of the {count} faces, counted from 1")
+            raise ValueError(f"{path}: ra is not a permutation of the {count} faces, counted from 1")
         values = torch.from_numpy(content["data"].astype(np.float64)).float()
         left_right_top_bottom = torch.from_numpy(content["bbox"].astype(np.float64)).float()
         boxes = left_right_top_bottom[:, [0, 2, 1, 3]]
         if not (values.isfinite().all() and boxes.isfinite().all()):
-            raise ValueError(f"{path} has landmarks or boxes that are no numbers: take the original file")
+            raise ValueError(f"{path} has landmarks or boxes that are not numbers: use the original file")
         points = torch.stack((values[:, :19], values[:, 19:]), 2)
         parts = {
             split: AnnotatedFaces([str(content["nameList"][face]) for face in chosen], points[chosen], boxes[chosen])

@@ -41,7 +41,7 @@ def read(folder: Path) -> LabelledFaces:
     attributes, partition = first_there(root, ATTRIBUTES), first_there(root, PARTITIONS)
     assert attributes  # find_layout has seen it
     if partition is None:
-        raise ValueError(f"{root / PARTITIONS[0]} is missing: it says which images train and which test")
+        raise ValueError(f"{root / PARTITIONS[0]} is missing: it assigns the images to training and test")
     names, rows = read_attributes(attributes)
     files = [row[0] for row in rows]
     wrong = next((row for row in rows if len(row) != 1 + len(names)), None)
@@ -57,7 +57,7 @@ def read(folder: Path) -> LabelledFaces:
     parts = read_partition(partition)
     absent = next((file for file in files if file not in parts), None)
     if absent:
-        raise ValueError(f"{partition} says nothing about {absent}, which {attributes.name} has")
+        raise ValueError(f"{partition} does not list {absent}, which is in {attributes.name}")
     return LabelledFaces(
         name="celeba",
         root=first_there(root, PICTURES) or root / "img_align_celeba",

@@ -64,20 +64,20 @@ class PictureTable:
         """`letters` end the names of its variables. Raises ValueError when they are not there or do not fit."""
         self.path, self.pictures = path, f"Is{letters}"
         points, boxes = f"phis{letters}", f"bboxes{letters}"
-        with decoding(path, "file of MATLAB 7.3"), h5py.File(path) as file:
+        with decoding(path, "MATLAB 7.3 file"), h5py.File(path) as file:
             absent = [name for name in (self.pictures, points, boxes) if name not in file]
             if absent:
-                raise ValueError(f"{path} has no {', '.join(absent)}: take the original file")
+                raise ValueError(f"{path} has no {', '.join(absent)}: use the original file")
             self.count = int(np.prod(file[self.pictures].shape))
             # HDF5 stores MATLAB's arrays transposed.
             values, corners = (torch.from_numpy(file[name][()].T).float() for name in (points, boxes))
         if values.shape != (self.count, 87) or corners.shape != (self.count, 4):
             raise ValueError(
-                f"{path} has {self.count} pictures, landmarks of shape {tuple(values.shape)} and boxes of shape "
-                f"{tuple(corners.shape)}: expected 87 and 4 numbers a picture"
+                f"{path} has {self.count} images, landmarks of shape {tuple(values.shape)} and boxes of shape "
+                f"{tuple(corners.shape)}: expected 87 and 4 numbers per image"
             )
         if not (values.isfinite().all() and corners.isfinite().all()):
-            raise ValueError(f"{path} has landmarks or boxes that are no numbers: take the original file")
+            raise ValueError(f"{path} has landmarks or boxes that are not numbers: use the original file")
         self.faces = AnnotatedFaces(
             [f"{path.name}/{number:04d}" for number in range(1, self.count + 1)],
             torch.stack((values[:, :29], values[:, 29:58]), 2),

@@ -52,7 +52,7 @@ def read(folder: Path) -> LabelledFaces:
         table = PixelTable(pixels, [split for _, split, _, _ in voted], [line for *_, line in voted])
         return _faces(root, voted, table)
     if first_there(root, LISTS) is None:
-        raise ValueError(f"{root / PIXEL_TABLES[0]} is missing: {root / 'fer2013new.csv'} has votes but no pictures")
+        raise ValueError(f"{root / PIXEL_TABLES[0]} is missing: {root / 'fer2013new.csv'} has votes but no images")
     apart = (root / LISTS[1]).exists()
     voted = []
     for split, name in FOLDERS.items():
@@ -148,7 +148,7 @@ class PixelTable:
                     if USAGES.get(said) != split:
                         raise ValueError(
                             f"line {number} of {path} says '{shown(said)}' where fer2013new.csv says {split}: "
-                            "the two tables must be the original ones, row by row"
+                            "the rows of the two original tables must match"
                         )
                     self.starts.append(start)
                     line, split = next(wanted, (0, ""))
@@ -162,7 +162,7 @@ class PixelTable:
             table.seek(self.starts[index])
             words = table.readline().decode(errors="replace").split(",")[self.column].strip(' "').split()
         if len(words) != SIDE * SIDE or not all(word.isdecimal() and int(word) < 256 for word in words):
-            reason = f"line {self.lines[index]} has not {SIDE * SIDE} grey values"
+            reason = f"line {self.lines[index]} does not have {SIDE * SIDE} grey values"
             raise UnreadableImage(self.path, reason)
         grey = torch.from_numpy(np.array(words, dtype=np.uint8)).view(1, SIDE, SIDE)
         return grey.expand(3, -1, -1).contiguous()

@@ -32,13 +32,13 @@ def read(folder: Path) -> LabelledFaces:
     assert table  # find_layout has seen it
     parts_file = table.with_name("indices_train_test.mat")
     if not parts_file.exists():
-        raise ValueError(f"{parts_file} is missing: it says which images train and which test")
+        raise ValueError(f"{parts_file} is missing: it assigns the images to training and test")
     content, parts = read_mat(table), read_mat(parts_file)
     absent = [name for name in ("AttrName", "label", "name") if name not in content]
     absent += [name for name in ("indices_img_train", "indices_img_test") if name not in parts]
     if absent:
-        raise ValueError(f"{table.parent} has no {', '.join(absent)} in its two .mat files: take the original ones")
-    with decoding(table, "table of LFWA"):
+        raise ValueError(f"{table.parent} has no {', '.join(absent)} in its two .mat files: use the original ones")
+    with decoding(table, "LFWA table"):
         names = tuple(word.strip() for word in content["AttrName"])
         files = [word.strip().replace("\\", "/") for word in content["name"]]
         values = content["label"]
@@ -74,7 +74,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
 
     Raises ValueError when it is not such a file.
     """
-    with decoding(path, "file of MATLAB 7.3"), h5py.File(path) as file:
+    with decoding(path, "MATLAB 7.3 file"), h5py.File(path) as file:
         return {name: _variable(file, node) for name, node in file.items() if isinstance(node, h5py.Dataset)}
 
 

@@ -31,7 +31,7 @@ from fra.tasks.landmarks import Landmarks
 SPLITS = ("train",) * 7 + ("val",) + ("test",) * 2  # of each ten faces in a row: 70, 10 and 20 %
 FACES_PER_SEED = 10_000_000  # faces of two seeds are never the same
 CHUNK = 64
-DRAW_AGAIN = "draw faces anew by `fra data synthetic --out DIR --count 2000`"
+DRAW_AGAIN = "draw the faces again with `fra data synthetic --out DIR --count 2000`"
 
 CELEBA_NAMES = (  # all forty, in CelebA's order
     "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair "
@@ -98,11 +98,13 @@ def write(
     an `out` alone that already holds these faces. Raises ValueError when it holds anything else.
     """
     if count < len(SPLITS):
-        raise ValueError(f"{count} drawn faces cannot fill three splits: draw at least {len(SPLITS)}")
+        raise ValueError(f"{count} drawn faces are too few for three splits: draw at least {len(SPLITS)}")
     if resume and (out / MARK).exists():
         claim_folder(out, command="data synthetic", resume=True)
         if not _holds(out, count, size, seed):
-            raise ValueError(f"{out} was drawn with another count, size or seed: give the same, or another --out")
+            raise ValueError(
+                f"{out} was drawn with a different count, size or seed: use the same, or choose another --out"
+            )
         return
     claim_file(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
