@@ -13,7 +13,7 @@ from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.data.listing import image_files
 from fra.files import MARK, claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
 from fra.transfer.recipes import load_transfer_recipe
@@ -70,23 +70,23 @@ def _claim(out: Path, photos: Path | None) -> None:
     elif (out / "faces").exists():
         begun = "drawn faces"
     if begun not in (None, asked):
-        raise ValueError(f"{out} holds the demo on {begun}: choose another --out for {asked}")
+        raise ValueError(f"{out} holds a demo on {begun}: choose another --out for {asked}")
 
 
 def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
     drawn, run, found = out / "faces", out / "pretrain", out / "regions"
     if not (drawn / "labels.csv").exists():
-        say(f"Drawing {DRAWN_FACES:,} faces (no photograph is needed, nothing is downloaded)")
+        say(f"Drawing {DRAWN_FACES:,} faces (no photographs needed, nothing downloaded)")
         write_drawn_faces(drawn, DRAWN_FACES, workers=workers)
-    say("Pre-training FRA on them, without looking at any label")
+    say("Pre-training FRA on them, without labels")
     recipe = load_pretrain_recipe("laptop/demo.fra", [])
     pretrain(recipe, drawn / "images", run, resume=_is_ours(run), workers=workers, quiet=quiet)
-    say("Drawing the facial regions it has found")
+    say("Drawing the facial regions it found")
     draw_regions(str(run), drawn / "images", found, resume=_is_ours(found), quiet=quiet)
     runs = [run, found]
     for name in TASKS:
         what = name.removeprefix("synthetic_").capitalize()
-        say(f"{what} from {FEW_LABELS:.0%} of the labels, against random weights")
+        say(f"{what} from {FEW_LABELS:.0%} of the labels, compared with random weights")
         for encoder, label in ((str(run), "pretrain"), (f"random:{run}", "random")):
             folder = out / f"{name}.{label}"
             task = load_transfer_recipe(f"laptop/{name}")
@@ -106,20 +106,22 @@ def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say: Callable[[
 
 def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
     crops, run, found = out / "crops", out / "pretrain", out / "regions"
-    say(f"Cutting the faces out of {photos}")
+    say(f"Cropping the faces in {photos}")
     crop(photos, crops, choose="all", resume=_is_ours(crops), workers=workers, quiet=quiet)
     faces = len(image_files(crops))
     if faces < FEWEST_FACES:
-        raise ValueError(f"only {faces} faces were found in {photos}: give at least {FEWEST_FACES}, better thousands")
+        raise ValueError(
+            f"only {counted(faces, 'face')} found in {photos}: give at least {FEWEST_FACES}, preferably thousands"
+        )
     recipe = load_pretrain_recipe("laptop/demo.fra", [])
     batch = min(faces, recipe.batch_size)
     epochs = min(MOST_EPOCHS, max(1, round(PHOTO_STEPS / (faces // batch))))
     recipe = replace(recipe, batch_size=batch, schedule=replace(recipe.schedule, epochs=epochs))
     say(f"Pre-training FRA on {faces:,} faces")
     if faces < 1000:
-        say(f"{faces} faces are few: expect pictures to look at, not an encoder to use")
+        say(f"{faces} faces are few: expect pictures to look at, not a useful encoder")
     pretrain(recipe, crops, run, resume=_is_ours(run), workers=workers, quiet=quiet)
-    say("Drawing the facial regions it has found")
+    say("Drawing the facial regions it found")
     draw_regions(str(run), crops, found, resume=_is_ours(found), quiet=quiet)
     return [run, found]
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TypeVar
 
 from fra.cells import read_cells, write_cells
 from fra.lock import is_claim, only_writer
+from fra.printable import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ SUM = "crc32"
 """The checksum's name in JSON, tables and metadata."""
 FORGOTTEN = 3600
 """Seconds after which a temporary file of another machine is a leftover."""
-RESTORE = "put a copy of it back, or begin again with another --out"
+RESTORE = "restore it from a backup, or start again with another --out"
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -60,7 +61,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, and a file of this name is to be written: move the folder away")
+        raise ValueError(f"{path} is a folder, but a file of that name is written there: move the folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -262,7 +263,7 @@ def checksum(content: bytes | memoryview, start: int = 0) -> str:
 
 def _compare(written: str, found: str) -> None:
     if written != found:
-        raise ValueError("its checksum differs")
+        raise ValueError("its checksum does not match")
 
 
 def write_json(path: Path | str, content: Mapping[str, Any], *, indent: int | None = None) -> None:
@@ -277,7 +278,7 @@ def read_json(path: Path | str, mend: str = RESTORE) -> dict[str, Any]:
     with reading(path, mend):
         content = json.loads(Path(path).read_bytes())
         if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
+            raise ValueError("it is not a JSON object")
         written = content.pop(SUM, None)
         if written is not None:
             _compare(written, _json_sum(content))
@@ -371,7 +372,7 @@ def check_archive(path: Path | str) -> None:
     with zipfile.ZipFile(path) as archive:
         damaged = archive.testzip()
     if damaged is not None:
-        raise ValueError(f"the checksum of its part {damaged} differs")
+        raise ValueError(f"the checksum of its part {damaged} does not match")
 
 
 def read_arrays(path: Path | str, mend: str = RESTORE) -> dict[str, "np.ndarray"]:
@@ -420,7 +421,7 @@ def append_rows(path: Path | str, rows: Sequence[dict[str, Any]]) -> None:
         stream.write(written.getvalue())
 
 
-REMOVE_TABLE = "put a copy of it back, or remove it, and only its rows are missing"
+REMOVE_TABLE = "restore it from a backup, or remove it: only its rows are lost"
 
 
 def read_rows(path: Path | str, mend: str = REMOVE_TABLE) -> list[dict[str, str]]:
@@ -441,9 +442,9 @@ def read_rows(path: Path | str, mend: str = REMOVE_TABLE) -> list[dict[str, str]
         rows = []
         for number, found in enumerate(filter(None, cells), 1):
             if len(found) != len(columns):
-                raise ValueError(f"row {number} has {len(found)} cells, not {len(columns)}")
+                raise ValueError(f"row {number} has {counted(len(found), 'cell')}, not {len(columns)}")
             if checked and found[-1] != _row_sum(names, found[:-1]):
-                raise ValueError(f"the checksum of row {number} differs")
+                raise ValueError(f"the checksum of row {number} does not match")
             rows.append(dict(zip(names, found, strict=False)))
         return rows
 

@@ -115,7 +115,7 @@ def holder(folder: Path, name: str, *, stale: float = STALE) -> str | None:
         lines = path.read_text().splitlines()
     except OSError:  # it has just been given back
         return None
-    return lines[1] if len(lines) > 1 else "a process that has just begun"
+    return lines[1] if len(lines) > 1 else "a process that has just started"
 
 
 def is_claim(file: str, name: str) -> bool:
@@ -149,7 +149,9 @@ def _is_held(path: Path, stale: float, watch: bool) -> bool:
         if not watch or (seen is not None and touched != seen):
             return True
         if seen is None:
-            print(f"fra: looking whether the owner of {path} lives, for {stale:g} seconds at most", file=sys.stderr)
+            print(
+                f"fra: checking whether the owner of {path} is still running (up to {stale:g} seconds)", file=sys.stderr
+            )
         seen = touched
         time.sleep(LOOK)
 
@@ -187,7 +189,9 @@ def _keep(mine: Path, name: str, beat: float, done: threading.Event) -> None:
             if _is_older(mine, name):
                 time.sleep(LOOK)  # one that sees ours, and gives up, is gone by then
                 if _is_older(mine, name):
-                    print(f"fra: {name} was taken over by another process while this one slept", file=sys.stderr)
+                    print(
+                        f"fra: {name} was taken over by another process while this one was suspended", file=sys.stderr
+                    )
                     os._exit(1)
             os.utime(mine)
 

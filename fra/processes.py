@@ -66,8 +66,8 @@ def no_room(reason: str, number: int | None) -> str:
     if number == errno.EMFILE:
         return "too many files are open: raise `ulimit -n`, or use fewer --workers"
     if number in (errno.ENOMEM, errno.EAGAIN):
-        return f"no more helper processes can be started ({reason}): use fewer --workers"
-    return f"helper processes cannot be used here ({reason}): use --workers 0"
+        return f"no more worker processes can be started ({reason}): use fewer --workers"
+    return f"worker processes cannot be used here ({reason}): use --workers 0"
 
 
 def end_with_parent() -> None:
@@ -147,15 +147,15 @@ def _is_consequence(exitcode: int) -> tuple[bool, int]:
 def why_lost(exitcode: int) -> str:
     """A line about a helper that has ended; `exitcode` as multiprocessing has it, below 0 for signals."""
     if exitcode == -signal.SIGBUS:
-        return f"a helper process was killed: {NO_SHARED_MEMORY}"
+        return f"a worker process was killed: {NO_SHARED_MEMORY}"
     if exitcode == -signal.SIGKILL:
         return (
-            "a helper process was killed, most often because memory ran out: use fewer --workers, then go on with "
+            "a worker process was killed, usually because memory ran out: use fewer --workers, then continue with "
             "--resume"
         )
     how = f"was killed by signal {-exitcode}" if exitcode < 0 else f"ended with status {exitcode}"
     return (
-        f"a helper process {how}: use fewer --workers, then go on with --resume (in a script of your own, call fra "
+        f"a worker process {how}: use fewer --workers, then continue with --resume (in a script of your own, call fra "
         "below `if __name__ == '__main__':`)"
     )
 

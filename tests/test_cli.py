@@ -96,7 +96,7 @@ def test_bad_input_is_one_clear_line(drawn_faces: Path, tmp_path: Path, capsys: 
         capsys, *SMOKE, "--device", "cpu", "--precision", "16", "--faces", drawn_faces, "--out", out
     )
     assert "there is no" in fails(capsys, "regions", tmp_path / "nothing", "--faces", drawn_faces, "--out", out)
-    assert "expected a finished run" in fails(capsys, "regions", empty, "--faces", drawn_faces, "--out", out)
+    assert "give a finished run" in fails(capsys, "regions", empty, "--faces", drawn_faces, "--out", out)
     assert not out.exists()
     reproduce, transfer = ["reproduce", "table4", "--scale", "smoke"], ["transfer", "smoke/rafdb.linear"]
     for words in ([*reproduce, "--seed", "3"], [*transfer, "--devices", "0"], [*transfer, "--seeds", "0"]):

@@ -61,11 +61,11 @@ def test_the_demo_goes_on_with_the_same_faces_only(tmp_path: Path) -> None:
     for _ in range(2):
         assert demo.demo(drawn, quiet=True).stem == "FRA on drawn faces"
         assert demo.demo(photographed, photos=first, quiet=True).stem == "FRA on first"
-    with pytest.raises(ValueError, match="drawn holds the demo on drawn faces: choose another --out for .*first"):
+    with pytest.raises(ValueError, match="drawn holds a demo on drawn faces: choose another --out for .*first"):
         demo.demo(drawn, photos=first, quiet=True)
-    with pytest.raises(ValueError, match="holds the demo on .*first: choose another --out for drawn faces"):
+    with pytest.raises(ValueError, match="holds a demo on .*first: choose another --out for drawn faces"):
         demo.demo(photographed, quiet=True)
-    with pytest.raises(ValueError, match="holds the demo on .*first: choose another --out for .*second"):
+    with pytest.raises(ValueError, match="holds a demo on .*first: choose another --out for .*second"):
         demo.demo(photographed, photos=second, quiet=True)
     assert not (drawn / "crops").exists()
     assert len(read_runs([drawn]).regions) == len(read_runs([photographed]).crop) == 1

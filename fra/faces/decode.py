@@ -151,16 +151,16 @@ def require_bounded(width: int, height: int) -> None:
     """ValueError for more than MOST_PIXELS."""
     if width * height > MOST_PIXELS:
         raise ValueError(
-            f"{width:,} x {height:,} pixels are {width * height / 1e6:,.0f} megapixels, and at most "
-            f"{MOST_PIXELS / 1e6:,.0f} are decoded"
+            f"{width:,} x {height:,} pixels are {width * height / 1e6:,.0f} megapixels; the limit is "
+            f"{MOST_PIXELS / 1e6:,.0f}"
         )
 
 
 def _not_read(kind: str) -> str:
     if not kind:
         return "not an image"
-    hint = "" if kind != "HEIF" else "; `pip install 'facial-region-awareness[photos]'` adds that kind"
-    return f"not an image of a kind that is read ({', '.join(KINDS)}); it looks like {kind}{hint}"
+    hint = "" if kind != "HEIF" else "; `pip install 'facial-region-awareness[photos]'` adds support for it"
+    return f"not a supported image format ({', '.join(KINDS)}); it looks like {kind}{hint}"
 
 
 # --- orientation
@@ -257,7 +257,7 @@ def _decode_jpeg(content: bytes, least_side: int | None) -> UInt8[Tensor, "3 H W
     header = jpeg_header(content)
     require_bounded(header.width, header.height)
     if header.progressive and (scans := content.count(b"\xff\xda")) > MOST_SCANS:
-        raise ValueError(f"the JPEG has {scans:,} scans, and at most {MOST_SCANS} are decoded")
+        raise ValueError(f"the JPEG has {scans:,} scans; the limit is {MOST_SCANS}")
     reduced = least_side is not None and min(header.width, header.height) >= 2 * least_side
     try:
         if header.channels in (1, 3) and not reduced:
@@ -321,7 +321,7 @@ def _essential_png(content: bytes) -> bytes:
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
-        raise ValueError("pixels are floating-point numbers of unknown range")
+        raise ValueError("its pixels are floating-point numbers of unknown range")
     if picture.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip at 255 instead of scaling
         values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535) >> 8
         picture = Image.fromarray(values.astype(np.uint8))

@@ -103,7 +103,7 @@ def similarity_transform(source: Float[Tensor, "P 2"], target: Float[Tensor, "P 
     (x, y), (u, v) = (start - start_mean).T, (end - end_mean).T
     spread = (x * x + y * y).sum()
     if not spread > 0:
-        raise ValueError("all points coincide: no rotation or scale can be found from them")
+        raise ValueError("all points coincide: they define no rotation or scale")
     cosine, sine = (x * u + y * v).sum() / spread, (x * v - y * u).sum() / spread
     turn = torch.stack((torch.stack((cosine, -sine)), torch.stack((sine, cosine))))
     return torch.cat((turn, (end_mean - turn @ start_mean)[:, None]), 1).to(source.dtype)

@@ -79,14 +79,14 @@ def _read(path: Path | str) -> bytes:
 
 def too_many_bytes(size: int) -> str:
     """The reason not to read a file of so many bytes."""
-    return f"the file has {size / 1e6:,.0f} MB, and at most {MOST_BYTES / 1e6:,.0f} are read"
+    return f"the file has {size / 1e6:,.0f} MB; the limit is {MOST_BYTES / 1e6:,.0f}"
 
 
 def _explained(path: Path | str, work: Callable[[], Result]) -> Result:
     try:
         return work()
     except MemoryError as error:
-        raise UnreadableImage(path, "there is not enough memory to decode it") from error
+        raise UnreadableImage(path, "not enough memory to decode it") from error
     except Exception as error:  # damaged files raise nearly anything inside a decoder
         raise UnreadableImage(path, _one_line(error)) from error
 

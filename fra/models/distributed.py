@@ -61,5 +61,5 @@ def gather_from_processes(x: Tensor) -> Tensor:
 def share_of_process(x: Tensor) -> Tensor:
     """This process's rows of something that is equal on all; ValueError when it cannot be split evenly."""
     if len(x) % processes():
-        raise ValueError(f"{len(x)} rows cannot be split over {processes()} processes: choose a multiple")
+        raise ValueError(f"{len(x)} rows cannot be split evenly over {processes()} processes: use a multiple")
     return x if processes() == 1 else x.chunk(processes())[dist.get_rank()]

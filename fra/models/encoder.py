@@ -90,7 +90,7 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         network = HourglassStem()
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
-        raise ValueError(f"no encoder is called '{config.name}': use a timm name or one of {near}")
+        raise ValueError(f"no encoder named '{config.name}': use a timm name or one of {near}")
     make_stages_fine(network, config)
     return network.to(memory_format=torch.channels_last)
 
@@ -102,7 +102,7 @@ def _require_map(network: Any, config: EncoderConfig) -> None:
     try:
         shape = network.eval().forward_features(image).shape
     except (AssertionError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{config.name} takes no images of {config.image_size} px: {error}") from error
+        raise ValueError(f"{config.name} does not accept images of {config.image_size} px: {error}") from error
     network.train()
     if len(shape) != 4 or shape[1] != network.num_features:
         raise ValueError(
@@ -117,10 +117,10 @@ def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:
     changed = []
     for stage in [stage for stage, stride in stages.items() if stride == 1]:
         if not isinstance(network, ResNet):
-            raise ValueError(f"a stride of 1 is only known for ResNets, not for {config.name}: leave it at 2")
+            raise ValueError(f"a stride of 1 is supported for ResNets only, not for {config.name}: leave it at 2")
         for name, module in network.get_submodule(stage).named_modules(prefix=stage):
             if isinstance(module, nn.AvgPool2d):
-                raise ValueError(f"a stride of 1 is not known for {config.name}: leave it at 2")
+                raise ValueError(f"a stride of 1 is not supported for {config.name}: leave it at 2")
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
                 changed.append(name)

@@ -28,9 +28,7 @@ class RegionHeadConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.out % 2 or self.out % self.decoder.heads:  # half of the channels encode x, half y
-            raise ValueError(
-                f"head.out is {self.out}: give an even number that decoder.heads, {self.decoder.heads}, divides"
-            )
+            raise ValueError(f"head.out is {self.out}: give an even multiple of decoder.heads ({self.decoder.heads})")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of
 FACES_AT_ONCE = 64
 SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
 LARGEST_CROP, FLATTEST_CROP = 320, 0.75  # ours: datasets give crops of 48 to 256 pixels, square or like 178 x 218
-AGAIN = "remove it, and --resume looks at all photos again"
+AGAIN = "remove it and analyse all photos again with --resume"
 JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
 
 Answer = dict[str, Any]
@@ -141,10 +141,10 @@ def predict(
     for complaint in complaints:
         print(f"fra: {printable(complaint)}", file=sys.stderr)
     if not sources:
-        raise ValueError("there is no photo to look at: give photos, folders of them, or .txt lists")
+        raise ValueError("no photos: give photos, folders of them, or .txt lists")
     for source in sources:
         if out is not None and source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-            raise ValueError(f"{out} lies inside the photos {source}: choose another --out")
+            raise ValueError(f"--out {out} is inside the photo folder {source}: choose another")
     found = PhotoList(*sources)
     found.require_readable()
     found.account.refused += len(complaints)
@@ -200,7 +200,7 @@ def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> It
 
     photos = (photo for chunk in found.chunks(start, 1) for photo in chunk)
     total = len(found) - start
-    for photo in track(photos, description="looking at photos", total=total, disable=quiet, transient=True):
+    for photo in track(photos, description="analysing photos", total=total, disable=quiet, transient=True):
         try:
             waiting.append((photo, photo.read()))
         except UnreadableImage as error:
@@ -223,7 +223,7 @@ def words(answer: Answer) -> tuple[str, list[str]]:
             title = f"{about}{said} {100 * answer['probabilities'][said]:.0f} %"
     if "attributes" in answer:
         surest = sorted(answer["attributes"], key=lambda name: -answer["probabilities"][name])
-        details = [name.replace("_", " ") for name in surest] or ["none of the attributes"]
+        details = [name.replace("_", " ") for name in surest] or ["no attribute"]
     return title, details
 
 
@@ -310,14 +310,14 @@ def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
             except DamagedFile as error:
                 if not size:
                     raise
-                what = printable(f"{error.what}, line {number}: photos from there on are looked at again")
+                what = printable(f"{error.what}, line {number}: photos from there on are analysed again")
                 print(f"fra: {what}", file=sys.stderr)
                 break
             if not size:
                 changed = [name for name in question if name != "fra" and question[name] != content.get(name)]
                 if changed:
                     different = " and ".join(changed).replace("_", "-")
-                    raise ValueError(f"{out} was begun with other {different}: give the same, or choose another --out")
+                    raise ValueError(f"{out} was started with other {different}: use the same, or choose another --out")
             elif "picture" in content and not (out / content["picture"]).is_file():
                 break
             else:
@@ -330,7 +330,7 @@ def _content(line: str) -> dict[str, Any]:
     """What a line of the journal says. ValueError when it is damaged."""
     content = json.loads(unsealed(line.rstrip("\n")))
     if not isinstance(content, dict):
-        raise ValueError("it holds no JSON objects")
+        raise ValueError("it has no JSON objects")
     return content
 
 
@@ -418,10 +418,10 @@ class Summary:
         console.print(table)
         hidden = self.faces + self.without - len(self.rows)
         if hidden > 0:
-            console.print(f"{hidden:,} more rows are not shown")
+            console.print(f"{counted(hidden, 'more row')} not shown")
         found = f"{counted(self.faces, 'face')} in {counted(self.photos, 'photo')}"
         parts = [f"{found}, {(self.photos - kept) / seconds:.1f} photos a second"]
-        parts += [f"{kept:,} answered before"] if kept else []
+        parts += [f"{kept:,} already answered"] if kept else []
         console.print("; ".join(parts))
         skipped = {NO_FACE: self.without, UNREADABLE: len(self.unreadable)}
         used = self.photos - sum(skipped.values())
@@ -430,10 +430,10 @@ class Summary:
             console.print(f"{reduced_photos(self.reduced)} (predictions.json says how small)", soft_wrap=True)
         if self.cropped:
             first, others = escape(self.cropped[0]), len(self.cropped) - 1
-            who = f"{first} and {others:,} more look like crops" if others else f"{first} looks like a crop"
-            console.print(f"{who} of a face already: for such pictures add --detector none")
+            who = f"{first} and {others:,} more look like face crops" if others else f"{first} looks like a face crop"
+            console.print(f"{who}: for face crops add --detector none")
         where = (
-            f"all of it is in {printable(out)}"
+            f"results are in {printable(out)}"
             if out
             else "add --out DIR to keep predictions.json and annotated pictures"
         )
@@ -454,6 +454,6 @@ def in_short(answer: Answer) -> str:
     """An answer as one line: the class, the surest attributes, or the number of points."""
     title, details = words(answer)
     if "landmarks" in answer:
-        return f"{len(answer['landmarks'])} points"
+        return f"{counted(len(answer['landmarks']), 'point')}"
     more = [f"+{len(details) - SHOWN_ATTRIBUTES}"] if len(details) > SHOWN_ATTRIBUTES else []
     return title or ", ".join(details[:SHOWN_ATTRIBUTES] + more)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fra.faces.image import to_input
 from fra.files import reading
 from fra.models.encoder import Encoder
+from fra.printable import did_you_mean
 from fra.tasks import TASKS
 from fra.tasks.task import Task
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
 
-TRAIN_AGAIN = "put a copy of it back, or let `fra transfer` write it again with --resume"
+TRAIN_AGAIN = "restore it from a backup, or write it again with `fra transfer ... --resume`"
 AT_ONCE = 64  # images through the encoder
 
 
@@ -109,13 +110,14 @@ def load_task_model(run: str | Path) -> TaskModel:
 
     path = shipped_file(str(run), TASK) or (Path(run) / TASK if Path(run).is_dir() else Path(run))
     if not path.exists():
-        names = ", ".join(shipped_names(TASK)) or "this version has none"
+        names = shipped_names(TASK)
         raise ValueError(
-            f"there is no {path}: give a finished run folder of `fra transfer`, or a task that comes with fra ({names})"
+            f"no task named '{path}'{did_you_mean(str(path), names)}: give a finished run folder of `fra "
+            f"transfer`, or a bundled task ({', '.join(names) or 'none'})"
         )
     tensors, notes = read_weights(path)
     if notes.get("task") not in TASKS:
-        raise ValueError(f"{path} holds no task: give a finished run folder of `fra transfer`")
+        raise ValueError(f"{path} contains no task: give a finished run folder of `fra transfer`")
     with reading(path, TRAIN_AGAIN):
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in notes["settings"].items()}
         task = TASKS[notes["task"]](**settings)
@@ -124,7 +126,7 @@ def load_task_model(run: str | Path) -> TaskModel:
     standardise: Standardiser | nn.Identity = nn.Identity()
     if "encoder_config" in notes:
         encoder = Encoder(encoder_config(notes["encoder_config"], path))
-        fill(encoder.backbone, below("encoder.", tensors), f"{path} does not fit its own description")
+        fill(encoder.backbone, below("encoder.", tensors), f"{path} does not match its own description")
     else:
         encoder = load_encoder(source, quiet=True)
         if encoder_fingerprint(encoder) != fingerprint:

@@ -46,7 +46,7 @@ def load_snapshots(folder: Path) -> Snapshots | None:
 
 
 def _array(path: Path, name: str) -> Tensor:
-    with reading(path, f"remove the folder {path.parent}, and only the pictures over time are missing"):
+    with reading(path, f"remove the folder {path.parent}: only the pictures over time are lost"):
         found = torch.from_numpy(read_arrays(path)[name])
         if found.ndim != 4:
             raise ValueError(f"{name} has {found.ndim} dimensions, not 4")
@@ -54,7 +54,7 @@ def _array(path: Path, name: str) -> Tensor:
 
 
 def _epoch(path: Path) -> int:
-    with reading(path, "it is no snapshot of fra: move it away"):
+    with reading(path, "it is not a snapshot of fra: move it away"):
         return int(path.stem.removeprefix("epoch_"))
 
 
@@ -92,7 +92,7 @@ def faces_with_heatmaps(
         if owners:
             tiles.append(region_mosaic(face, maps))
             captions.append("")
-    last = ["owner of each pixel"] if owners else []
+    last = ["strongest region per pixel"] if owners else []
     columns = 1 + shown + len(last)
     if per_image:
         header = ["face", *(f"heatmap {place + 1}" for place in range(shown)), *last]

@@ -14,7 +14,7 @@ from fra.data.unlabelled import Pool, open_pool
 from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder, one_writer, write_json
 from fra.models.region_head import RegionModel
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.training.devices import choose_device
@@ -62,7 +62,7 @@ def draw_regions(
     when no face can be read, `top` is below 1, or `model` has no regions (BYOL, a plain encoder).
     """
     if top < 1:
-        raise ValueError(f"--top is {top}: ask for at least 1 heatmap")
+        raise ValueError(f"--top is {top}: give at least 1")
     pool = open_pool(faces)
     region_model = load_region_model(model, quiet=quiet)
     known = dict([pool.first_readable(faces, least_side=_least_side(region_model))])
@@ -109,18 +109,18 @@ def describe(summary: RegionsSummary, out: Path, account: Account) -> str:
     undecided = float(np.log(summary.regions))
     shares = "  ".join(f"{index + 1}: {share:.0%}" for index, share in enumerate(summary.shares))
     lines = [
-        f"{summary.faces} faces, {summary.regions} regions",
-        f"share of pixels per region   {shares}",
-        f"likeness of two regions      {summary.map_cosine:.3f}   (1 = the same map, 0 = apart)",
-        f"doubt of a pixel (entropy)   {summary.entropy:.3f}   (log {summary.regions} = {undecided:.3f} = undecided)",
+        f"{counted(summary.faces, 'face')}, {counted(summary.regions, 'region')}",
+        f"share of pixels per region     {shares}",
+        f"overlap between regions        {summary.map_cosine:.3f}   (0 none, 1 identical)",
+        f"assignment entropy per pixel   {summary.entropy:.3f}   (log {summary.regions} = {undecided:.3f} = undecided)",
     ]
     if summary.entropy > 0.98 * undecided:
-        lines.append("the pixels have not chosen any region: the pictures stretch differences that are next to nothing")
+        lines.append("no regions formed; the colours exaggerate negligible differences")
     if summary.drawn < summary.faces:
-        lines.append(f"drawn: {summary.drawn} of the faces, spread over the set")
+        lines.append(f"drawn: {counted(summary.drawn, 'face')}, spread over the set")
     lines += [f"skipped {printable(name)}: {reason}" for name, reason in summary.skipped[:5]]
     if len(summary.skipped) > 5:
-        lines.append(f"... and {len(summary.skipped) - 5} more, all in regions.json")
+        lines.append(f"... and {len(summary.skipped) - 5:,} more, all in regions.json")
     skipped = {"unreadable": len(summary.skipped)}
     lines.append(closing_line(account, used=summary.faces, skipped=skipped, noun="face"))
     lines.append(f"{', '.join(summary.files)} in {printable(out)}")

@@ -82,15 +82,16 @@ def describe(found: dict[str, Any]) -> str:
     """The few lines a person reads after the command."""
     undecided = float(torch.tensor(float(len(found["usage"]))).log())
     lines = [
-        f"68 landmarks from the regions   NME {found['landmark_nme']:.2f} % (mean face {found['mean_face_nme']:.2f} %)",
-        "share of pixels per region      " + "  ".join(f"{share:.0%}" for share in found["usage"]),
-        f"doubt of a pixel (entropy)      {found['entropy']:.3f} (undecided {undecided:.3f})",
-        f"likeness of mask embeddings     {found['mask_cosine']:.3f} (1 = all the same)",
-        f"mirrored face, mirrored regions {found['flip_consistency']:.3f} (1 = always, 0 = by chance)",
+        f"68 landmarks from regions     NME {found['landmark_nme']:.2f} % (mean face {found['mean_face_nme']:.2f} %)",
+        "share of pixels per region    " + "  ".join(f"{share:.0%}" for share in found["usage"]),
+        f"assignment entropy per pixel  {found['entropy']:.3f} (undecided: {undecided:.3f})",
+        f"cosine of mask embeddings     {found['mask_cosine']:.3f} (1 = all identical)",
+        f"flip consistency              {found['flip_consistency']:.3f} (1 = mirrored faces get mirrored "
+        "regions, 0 = chance)",
     ]
     if "iou" in found:
         parts = "  ".join(f"{name} {iou:.0f}" for name, iou in found["iou_of"].items())
-        lines.append(f"IoU with the true regions       {found['iou']:.1f} %   ({parts})")
+        lines.append(f"IoU with the true regions     {found['iou']:.1f} %   ({parts})")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from fra.faces.geometry import crop_box, square_box
 from fra.faces.image import read_image, to_input
 from fra.faces.points import place_in, place_in_image, tight_boxes
 from fra.files import read_rows
+from fra.printable import counted
 
 DETECTED, HIGHER = 1.25, 0.13
 Item = TypeVar("Item")
@@ -114,4 +115,4 @@ def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
 def _progress(items: list[Item], quiet: bool) -> Iterator[Item]:
     from rich.progress import track
 
-    yield from track(items, description=f"reading {len(items):,} faces", disable=quiet)
+    yield from track(items, description=f"reading {counted(len(items), 'face')}", disable=quiet)

@@ -81,14 +81,14 @@ def shipped_file(name: str, file: str) -> Path | None:
         return None
     manifest = read_manifest(name)
     if file not in manifest.files:
-        raise MissingPart(f"the shipped weights '{name}' {_lack(manifest, file)}")
+        raise MissingPart(_lack(manifest, file))
     path, promised = SHIPPED / name / file, manifest.files[file]
     if not path.is_file():
         raise ValueError(_damaged(name, f"{file} is missing"))
     found = file_facts(path)
     for what, value in found.items():
         if value != promised.get(what):
-            raise ValueError(_damaged(name, f"{file} has {what} {value}, its manifest says {promised.get(what)}"))
+            raise ValueError(_damaged(name, f"{file} has {what} {value}, but its manifest says {promised.get(what)}"))
     return path
 
 
@@ -99,15 +99,18 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def _damaged(name: str, why: str) -> str:
-    return f"the shipped weights '{name}' are damaged ({why}): install fra again (pip install --force-reinstall)"
+    return f"the bundled weights '{name}' are damaged ({why}): reinstall fra (pip install --force-reinstall)"
 
 
 def _lack(manifest: Manifest, file: str) -> str:
     if TASK in manifest.files:
-        return f"are a learned task, and not what is wanted here: fra predict photo.jpg --task {manifest.name}"
+        return (
+            f"'{manifest.name}' is a trained task, not an encoder; use it with `fra predict PHOTO --task "
+            f"{manifest.name}`"
+        )
     if file == TASK:
-        return "are an encoder, no learned task: train one with `fra transfer`"
-    return f"were trained with {manifest.method} and have no regions: use a run of fra"
+        return f"'{manifest.name}' is an encoder, not a trained task; train one on it with `fra transfer`"
+    return f"'{manifest.name}' was trained with {manifest.method} and has no regions: use a model of method fra"
 
 
 def card(manifest: Manifest) -> str:

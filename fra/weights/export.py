@@ -47,18 +47,21 @@ def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool =
         parity = _parity(model, copy)
         if max(parity["max_difference"].values()) > 0:
             raise ValueError(
-                f"the exported copy of {run} differs from it: {parity['max_difference']}; nothing was written"
+                f"the exported copy of {run} computes something else (difference "
+                f"{parity['max_difference']}); nothing was written"
             )
     parity |= dict(format="official", file=path.name, bytes=path.stat().st_size, entries=len(entries), unsaid=unsaid)
     with atomic(out / "parity.json") as temporary:
         temporary.write_text(json.dumps(parity, indent=2) + "\n")
     if not quiet:
-        print(f"{len(entries)} entries in the released FRA layout, epoch {epoch}; read back it differs by 0")
+        print(
+            f"{len(entries)} entries in the released FRA layout, epoch {epoch}; verified: largest difference from fra 0"
+        )
         if unsaid:
             print(
-                f"the released code would not know of its {', '.join(unsaid)}; fra reads them from the entry '{OURS}'"
+                f"WARNING: the released code ignores its {', '.join(unsaid)} (fra reads them from the entry '{OURS}')"
             )
-        print(f"the checkpoint is {path}")
+        print(f"wrote {path}")
     return path
 
 
@@ -66,12 +69,12 @@ def _whole_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last checkpoint of a run of FRA and the description beside it."""
     for name in ("model.safetensors", "last.ckpt"):
         if not (run / name).is_file():
-            raise ValueError(f"{run} holds no {name}: give the run folder of a `fra pretrain` that has started")
+            raise ValueError(f"{run} has no {name}: give a run folder of `fra pretrain` with at least one checkpoint")
     _, metadata = read_weights(run / "model.safetensors")
     if metadata.get("method") != "fra":
         raise ValueError(
-            f"{run} was trained with {metadata.get('method', 'no method')}, and only FRA has the released FRA layout:"
-            " give a run of fra"
+            f"{run} was trained with {metadata.get('method', 'no method')}, and the released layout is FRA's:"
+            " give a run of method fra"
         )
     return load_checkpoint(run / "last.ckpt", identity={}), metadata
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fra.models.encoder import Encoder
 from fra.models.region_head import RegionHead, RegionModel
+from fra.printable import counted
 from fra.weights import released_fra
 from fra.weights.layouts import (
     LAYOUTS,
@@ -91,14 +92,18 @@ class ImportReport:
     def __str__(self) -> str:
         where = f"{self.file} ({self.entry})" if self.entry else self.file
         read = " and ".join(f"{count} {part}" for part, count in self.read.items())
-        counters = f" ({self.counters} unused counters of batch norms set to 0)" if self.counters else ""
+        counters = f" ({counted(self.counters, 'unused batch-norm counter')} set to 0)" if self.counters else ""
         groups = ", ".join(f"{name} {count}" for name, count in self.skipped.items())
-        skipped = f"{sum(self.skipped.values())} entries skipped: {groups}" if groups else "nothing skipped"
-        others = ", ".join(f"{name} ({count} tensors)" for name, count in self.passed_over.items())
-        passed_over = f"; also in the file and not read: {others}" if others else ""
+        skipped = (
+            f"{counted(sum(self.skipped.values()), 'entry', 'entries')} skipped: {groups}"
+            if groups
+            else "nothing skipped"
+        )
+        others = ", ".join(f"{name} ({counted(count, 'tensor')})" for name, count in self.passed_over.items())
+        passed_over = f"; also in the file, not read: {others}" if others else ""
         return (
-            f"{where}: {self.layout} checkpoint of a {self.network}, {read} tensors read{counters}; images are"
-            f" normalised with statistics of {self.normalisation}; {skipped}{passed_over}"
+            f"{where}: {self.layout} checkpoint of {self.network}, {read} tensors read{counters}; images are"
+            f" normalised with the statistics of {self.normalisation}; {skipped}{passed_over}"
         )
 
 
@@ -120,23 +125,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
     require_weights(path)
     content = _read_safetensors(path) if is_safetensors(path) else _read_torch(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors: save a state_dict")
+        raise ValueError(f"{path} contains a {type(content).__name__}, not a dictionary of tensors: save a state_dict")
     found = _networks(content)
     usual = next((name for name in found if name.partition(".")[0] in HOLDERS), None)
     if usual is None and not _has_tensors(content):
         usual = next((name for name in found if name.partition(".")[0] in AVERAGES), None)
         if usual is None:
             names = {str(name): found.get(str(name), {}) for name in list(content)[:8]}
-            has = ", ".join(f"{name} ({len(state)} tensors)" if state else name for name, state in names.items())
-            looked = f"neither by itself nor under {', '.join(HOLDERS)}"
-            raise ValueError(f"{path} holds no tensors, {looked}; it has {has or 'nothing'}")
+            has = ", ".join(
+                f"{name} ({counted(len(state), 'tensor')})" if state else name for name, state in names.items()
+            )
+            looked = f"neither at the top level nor under {', '.join(HOLDERS)}"
+            raise ValueError(f"{path} has no tensors, {looked}; it has {has or 'nothing'}")
     entry, state = usual or "", found[usual] if usual else content
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if isinstance(key, str) and isinstance(value, Tensor):
             name = _unwrapped(key)
             if name in tensors:
-                raise ValueError(f"{path} has {name} twice, with and without `module.`: save one of them")
+                raise ValueError(f"{path} has {name} twice, with and without `module.`: save only one of them")
             tensors[name] = value
     notes = content.get(OURS)
     passed_over = {name: len(others) for name, others in found.items() if name != entry}
@@ -172,14 +179,15 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         objects = re.search(r"GLOBAL ([\w.]+)|Unsupported class ([\w.]+)", str(error))
         if objects is None:
-            raise ValueError(f"{path} is not a checkpoint that torch can read: is the file complete?") from error
+            raise ValueError(f"{path} is not a checkpoint that PyTorch can read: is the file complete?") from error
         raise ValueError(
-            f"{path} holds a pickled object ({objects[1] or objects[2]}), and reading such objects can run code, so fra"
-            " reads tensors and plain data only: in the program that wrote it, save its state_dict alone"
+            f"{path} contains a pickled object ({objects[1] or objects[2]}); loading one can run code, so "
+            "fra reads only"
+            " tensors and plain data: save the state_dict alone, in the program that wrote the file"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, in zip, pickle and torch
         raise ValueError(
-            f"{path} is not a checkpoint that torch can read ({type(error).__name__}): is the file complete?"
+            f"{path} is not a checkpoint that PyTorch can read ({type(error).__name__}): is the file complete?"
         ) from error
 
 
@@ -215,7 +223,7 @@ def import_region_model(path: Path) -> Imported[RegionModel]:
     if layout is not RELEASED_FRA:
         found = "no known layout" if layout is None else f"{layout.name} layout"
         raise ValueError(
-            f"{path} has no facial regions ({found}): give a run of fra, or a checkpoint of the released FRA"
+            f"{path} has no facial regions ({found}): give a run of method fra, or a checkpoint of the released FRA"
         )
     encoded = _encoder(checkpoint, None)
     config = released_fra.read_region_head_sizes(checkpoint.tensors, path)
@@ -227,7 +235,7 @@ def import_region_model(path: Path) -> Imported[RegionModel]:
     counters = fill(
         head,
         state | {"updates": torch.ones((), dtype=torch.long)},
-        f"{path} ({layout.name} layout) has no complete region head",
+        f"{path} ({layout.name} layout) lacks a complete region head",
         called=released_fra.region_head_names(config.decoder.layers, prefix=released_fra.ONLINE_NECK),
     )
     report = _report(
@@ -252,11 +260,11 @@ def _encoder(checkpoint: Checkpoint, network: str | None) -> _Found:
     wanted = shapes(encoder.backbone)
     classifiers = timm_classifiers(network) if network else ("fc.",)
     parts = backbone_parts(checkpoint.tensors, layout.backbone, like=wanted, classifiers=classifiers)
-    advice = "" if network else " (for another network than torchvision's ResNets give timm:NAME=FILE)"
+    advice = "" if network else " (for a network other than torchvision's ResNets give timm:NAME=FILE)"
     counters = fill(
         encoder.backbone,
         {short: checkpoint.tensors[name] for short, name in parts.items()},
-        f"{checkpoint.path} ({layout.name} layout) is no complete {encoder.config.name}{advice}",
+        f"{checkpoint.path} ({layout.name} layout) is not a complete {encoder.config.name}{advice}",
         called={short: layout.backbone + short for short in [*wanted, *parts]},
     )
     return _Found(encoder, layout, counters, list(parts.values()))
@@ -314,11 +322,11 @@ def _group(name: str, backbone: str = "") -> str:
 
 def _unknown_layout(checkpoint: Checkpoint) -> str:
     if any(name.startswith("online.encoder.") for name in checkpoint.tensors):
-        return f"{checkpoint.path} is a checkpoint of `fra pretrain`, to resume from: give the run folder instead"
+        return f"{checkpoint.path} is a training checkpoint of `fra pretrain`: give the run folder instead"
     groups = Counter(_group(name) for name in checkpoint.tensors).most_common()
     found = ", ".join(f"{name} {count}" for name, count in groups[:8]) + ", ..." * (len(groups) > 8)
     known = ", ".join(layout.name for layout in LAYOUTS)
     return (
-        f"{checkpoint.path} is in no layout that fra knows ({known}); of {len(checkpoint.tensors)} tensors there are"
-        f" {found}; for a network of timm give timm:NAME=FILE"
+        f"{checkpoint.path} has an unknown layout (known: {known}); its {counted(len(checkpoint.tensors), 'tensor')}:"
+        f" {found}; for a timm network give timm:NAME=FILE"
     )

@@ -125,7 +125,7 @@ def timm_config(network: str) -> EncoderConfig:
     if not timm.is_model(network):
         near = ", ".join(timm.list_models(f"*{network.partition('.')[0][:6]}*")[:6])
         hint = f"did you mean {near}?" if near else "`timm.list_models()` names all"
-        raise ValueError(f"timm has no network called '{network}': {hint}")
+        raise ValueError(f"timm has no network named '{network}'; {hint}")
     found: Any = timm.get_pretrained_cfg(network)
     if found is None:
         return foreign_config(network, IMAGENET)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fra.files import SUM, read_tensors, reading, write_tensors
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.region_head import RegionHead, RegionModel
+from fra.printable import did_you_mean
 from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
 from fra.weights.foreign import import_encoder, import_region_model
 from fra.weights.layouts import timm_config
@@ -25,7 +26,7 @@ from fra.weights.no_weights import is_safetensors, require_weights
 from fra.weights.rebuild import encoder_config, fill, region_head_config
 from fra.weights.source import EncoderSource
 
-WEIGHTS_AGAIN = "put a copy of it back, or let its run write it again with --resume"
+WEIGHTS_AGAIN = "restore it from a backup, or continue its run with --resume, which writes it again"
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
 
 
@@ -40,7 +41,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state, notes = read_tensors(path)
         metadata = {key: json.loads(value) for key, value in notes.items()}
     if "encoder" not in metadata:
-        raise ValueError(f"{path} does not say which encoder it holds: expected a file written by fra")
+        raise ValueError(f"{path} does not say which encoder it contains: expected a file written by fra")
     return state, metadata
 
 
@@ -73,7 +74,7 @@ def load_encoder(
         if source.network is None and is_ours(path):
             state, metadata = read_weights(path)
             encoder = Encoder(encoder_config(metadata["encoder"], path))
-            fill(encoder.backbone, state, f"{path} does not fit its own description")
+            fill(encoder.backbone, state, f"{path} does not match its own description")
         else:
             imported = import_encoder(path, network=source.network)
             _say(imported.report, quiet)
@@ -100,7 +101,7 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
     state, metadata = read_weights(path)
     if "regions" not in metadata:
         raise MissingPart(
-            f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of fra"
+            f"{path} was trained with {metadata.get('method', 'a method')} and has no regions: use a run of method fra"
         )
     return rebuild_region_model(state, metadata, path).to(device).eval()
 
@@ -110,7 +111,7 @@ def _shipped_region_model(name: str, path: Path) -> RegionModel:
     encoder = load_encoder(name)
     state, metadata = read_weights(path)
     head = RegionHead(encoder.channels, region_head_config(metadata["regions"], path))
-    fill(head, state, f"{path} does not fit its own description")
+    fill(head, state, f"{path} does not match its own description")
     return RegionModel(encoder, head)
 
 
@@ -125,7 +126,7 @@ def rebuild_region_model(state: dict[str, Tensor], metadata: dict[str, Any], pat
         for name, tensor in state.items()
         if name.startswith(theirs)
     }
-    fill(model, wanted, f"{path} does not fit its own description")
+    fill(model, wanted, f"{path} does not match its own description")
     return model
 
 
@@ -140,9 +141,7 @@ def is_ours(path: Path) -> bool:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if "task" in metadata:
-        raise ValueError(
-            f"{path} holds a task of `fra transfer`, not an encoder: give the encoder that it was made with"
-        )
+        raise ValueError(f"{path} is a trained task, not an encoder: give the encoder that it was trained with")
     return "encoder" in metadata or SUM in metadata
 
 
@@ -158,8 +157,8 @@ def _timm_encoder(name: str) -> Encoder:
         return Encoder(config, pretrained=True)
     except Exception as error:  # no network, no such weights: timm and its hub raise many kinds
         raise ValueError(
-            f"timm has no pre-trained weights of {name} at hand ({type(error).__name__}): is there a network? With a"
-            f" file of them give timm:{name}=FILE; random:{name} starts from random weights"
+            f"cannot load timm's pre-trained weights of {name} ({type(error).__name__}): is this machine "
+            f"online? From a file: timm:{name}=FILE; from random weights: random:{name}"
         ) from error
 
 
@@ -187,12 +186,12 @@ def _file_of(source: EncoderSource, name: str) -> Path:
 def _weights_path(path: Path, name: str) -> Path:
     if path.is_dir():
         if not (path / name).exists():
-            raise MissingPart(f"{path} holds no {name}: expected a finished run of `fra pretrain`")
+            raise MissingPart(f"{path} has no {name}: give a finished run of `fra pretrain`")
         return path / name
     if not path.exists():
-        names = ", ".join(shipped_names(ENCODER)) or "this version has none"
+        names = shipped_names(ENCODER)
         raise ValueError(
-            f"there is no {path}: give a run folder, a file of weights, `random`, timm:NAME, timm:NAME=FILE, or the"
-            f" name of weights that come with fra ({names})"
+            f"no model named '{path}'{did_you_mean(str(path), names)}: give a run folder, a file of weights, `random`, "
+            f"timm:NAME, timm:NAME=FILE, or bundled weights ({', '.join(names) or 'none'})"
         )
     return path

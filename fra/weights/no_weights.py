@@ -9,6 +9,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from fra.printable import counted
 from fra.text import require_regular, shown
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
@@ -21,11 +22,14 @@ _BEGINNINGS = {
     b"\x28\xb5\x2f\xfd": ("a Zstandard archive", "unpack it with unzstd, or tar --zstd -xf"),
     b"7z\xbc\xaf\x27\x1c": ("a 7-Zip archive", "unpack it"),
     b"Rar!": ("a RAR archive", "unpack it"),
-    b"\x89HDF\r\n\x1a\n": ("an HDF5 file, as Keras writes", "save the network's tensors by torch or as safetensors"),
-    b"\x93NUMPY": ("a NumPy array", "save the network's tensors by torch or as safetensors"),
-    b"\xff\xd8\xff": ("a JPEG picture", "give the file of weights"),
-    b"\x89PNG": ("a PNG picture", "give the file of weights"),
-    b"%PDF": ("a PDF document", "give the file of weights"),
+    b"\x89HDF\r\n\x1a\n": (
+        "an HDF5 file, as Keras writes",
+        "save the network's tensors with torch.save or as safetensors",
+    ),
+    b"\x93NUMPY": ("a NumPy array", "save the network's tensors with torch.save or as safetensors"),
+    b"\xff\xd8\xff": ("a JPEG image", "give a file of weights"),
+    b"\x89PNG": ("a PNG image", "give a file of weights"),
+    b"%PDF": ("a PDF document", "give a file of weights"),
 }
 
 
@@ -44,7 +48,7 @@ def require_weights(path: Path) -> None:
         head = stream.read(_HEAD)
     found = None
     if not head:
-        found = "empty", "its download or copy has failed, fetch it again"
+        found = "empty", "the download or copy failed, download it again"
     elif head.startswith(b"PK\x03\x04"):
         found = _zip(path, size)
     elif head.startswith(b"\x1f\x8b"):
@@ -52,7 +56,7 @@ def require_weights(path: Path) -> None:
     elif head[257:262] == b"ustar":
         found = _tar(path)
     elif _is_onnx(path, head):
-        found = "an ONNX network", "fra reads checkpoints of PyTorch: give the file that it was exported from"
+        found = "an ONNX network", "fra reads PyTorch checkpoints: give the file that it was exported from"
     elif not is_safetensors(path):
         found = next((what for begin, what in _BEGINNINGS.items() if head.startswith(begin)), None) or _text(path, head)
     if found:
@@ -64,29 +68,29 @@ def _zip(path: Path, size: int) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
-        return f"the beginning of a checkpoint or zip archive ({size:,} bytes)", "its end is missing, fetch it again"
+        return f"the beginning of a checkpoint or zip archive ({size:,} bytes)", "its end is missing, download it again"
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
         return (
-            "a TorchScript archive (a network with its program)",
+            "a TorchScript archive",
             f"save its tensors: torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')",
         )
     if any(name.endswith(("serialized_exported_program.json", "archive_format")) for name in names):
         return (
-            "an exported program of PyTorch (.pt2)",
+            "an exported PyTorch program (.pt2)",
             f"save its tensors: torch.save(torch.export.load('{path.name}').state_dict, 'weights.pth')",
         )
     if any(name.endswith("data.pkl") for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
-        return "an archive of NumPy arrays (.npz)", "save the network's tensors by torch or as safetensors"
+        return "an archive of NumPy arrays (.npz)", "save the network's tensors with torch.save or as safetensors"
     return f"a zip archive{_holding(names)}", "unpack it (unzip) and give the file of weights in it"
 
 
 def _gzip(path: Path) -> tuple[str, str]:
     with suppress(tarfile.TarError, OSError, EOFError), tarfile.open(path, "r:gz") as archive:
         names = [member.name for member in islice(archive, MEMBERS)]
-        return f"a tar archive, compressed,{_holding(names)}", "unpack it (tar -xzf) and give the file of weights in it"
-    return "a gzip file", "unpack it (gunzip) and give what comes out"
+        return f"a compressed tar archive{_holding(names)}", "unpack it (tar -xzf) and give the file of weights in it"
+    return "a gzip file", "unpack it (gunzip) and give the result"
 
 
 def _tar(path: Path) -> tuple[str, str]:
@@ -94,11 +98,11 @@ def _tar(path: Path) -> tuple[str, str]:
         names = [member.name for member in islice(archive, MEMBERS)]
         if {"pickle", "storages", "tensors"} <= set(names):
             return (
-                "a checkpoint of PyTorch before 0.1.10",
-                "load it with torch.load(..., weights_only=False), save it anew",
+                "a checkpoint from before PyTorch 0.1.10",
+                "load it with torch.load(..., weights_only=False) and save it again",
             )
         return f"a tar archive{_holding(names)}", "unpack it (tar -xf) and give the file of weights in it"
-    return "a damaged tar archive", "fetch it again"
+    return "a damaged tar archive", "download it again"
 
 
 def _holding(names: Iterable[str]) -> str:
@@ -118,19 +122,20 @@ def _is_onnx(path: Path, head: bytes) -> bool:
 def _text(path: Path, head: bytes) -> tuple[str, str] | None:
     text = head.decode("utf-8-sig", "ignore").lstrip()
     if text.startswith("version https://git-lfs"):
-        return "a Git LFS pointer", "run git lfs pull in its repository, or fetch the file itself"
+        return "a Git LFS pointer", "run `git lfs pull` in its repository, or download the file itself"
     if re.match(r"<(!doctype|html|head|body|\?xml|!--)", text, re.IGNORECASE):
         return (
             "a web page",
-            "a link gave the page instead of the file, open it in a browser, sign in if it asks, and fetch the file",
+            "the link led to a page instead of the file: open it in a browser, sign in if asked, and download the file",
         )
     if text.startswith("{") and (parts := _parts_of_index(path)):
         return (
-            f"an index of weights in {len(parts)} parts ({', '.join(parts[:2])}{', ...' * (len(parts) > 2)})",
+            f"an index of weights in {counted(len(parts), 'part')} "
+            f"({', '.join(parts[:2])}{', ...' * (len(parts) > 2)})",
             "load the parts in the program that wrote them and save the state_dict as one file",
         )
     if text and all(sign.isprintable() or sign in "\n\r\t" for sign in text) and b"\0" not in head:
-        return f"text, which begins '{shown(next(iter(text.splitlines())))}'", "give the file of weights"
+        return f"text that begins '{shown(next(iter(text.splitlines())))}'", "give a file of weights"
     return None
 
 

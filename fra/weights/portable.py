@@ -26,6 +26,7 @@ from fra.weights.bundled import MissingPart
 from fra.weights.load import load_encoder, load_region_model
 from fra.weights.source import EncoderSource
 
+STRIDE = "model.get_submodule(name).stride = (1, 1)"  # on the model that timm.create_model returned
 LARGEST_DIFFERENCE = 1e-3
 """Of any feature or heatmap value, as a share of the largest (ours: float32 summed in another order stays below)."""
 
@@ -68,10 +69,10 @@ def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = Fal
         temporary.write_text(json.dumps({"format": kind, "file": path.name} | facts, indent=2) + "\n")
     if not quiet:
         worst = ", ".join(f"{what} {value:.1e}" for what, value in facts["max_difference"].items())
-        print(f"read back it differs from torch by at most: {worst}")
+        print(f"verified: largest difference from PyTorch {worst}")
         if facts.get("note"):
             print(facts["note"])
-        print(f"{', '.join(facts['outputs'])} are computed by {path}")
+        print(f"wrote {path} (outputs: {', '.join(facts['outputs'])})")
     return path
 
 
@@ -162,8 +163,8 @@ def write_timm(model: Portable, out: Path, name: str) -> tuple[Path, dict[str, A
         files[0].write_text(json.dumps(described, indent=2) + "\n")
         save_file(state, files[1], {"format": "pt"})
         network = timm.create_model(f"local-dir:{unproved}", pretrained=True).eval()
-        if places := ", ".join(make_stages_fine(network, config)):
-            note = f"timm cannot say that a stage has stride 1: after create_model set stride = (1, 1) of {places}"
+        if places := make_stages_fine(network, config):
+            note = f"WARNING: timm output is wrong until you run: for name in {places}: {STRIDE}"
         facts = parity(plain, lambda images: (network((images - mean) / deviation),), path=files[1])
         folder = out / name
         folder.mkdir(exist_ok=True)
@@ -200,7 +201,7 @@ def parity(model: Portable, copy: Callable[[Tensor], Outputs], *, path: Path) ->
             sizes[what] = list(theirs.shape)
             difference = float((ours - theirs).abs().max())
             if not difference <= LARGEST_DIFFERENCE * float(ours.abs().max()):
-                raise ValueError(f"the exported {what} differ from torch's by {difference:.2g}; nothing was written")
+                raise ValueError(f"the exported {what} differ from PyTorch's by {difference:.2g}; nothing was written")
             differences[what] = max(difference, differences.get(what, 0.0))
     return dict(
         outputs=list(model.outputs),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fra.models.encoder import EncoderConfig
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHeadConfig
+from fra.printable import counted
 
 COUNTER = ".num_batches_tracked"
 """Ends the name of batch norm's counter of steps, which no computation uses and files of before 2018 lack."""
@@ -24,7 +25,7 @@ def encoder_config(settings: Mapping[str, Any], where: object) -> EncoderConfig:
     try:
         return EncoderConfig(**dict(settings) | {key: tuple(settings[key]) for key in ("mean", "std")})
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{where} does not describe an encoder that this version of fra knows: {error}") from error
+        raise ValueError(f"{where} does not describe an encoder known to this version of fra: {error}") from error
 
 
 def region_head_config(settings: Mapping[str, Any], where: object) -> RegionHeadConfig:
@@ -32,7 +33,7 @@ def region_head_config(settings: Mapping[str, Any], where: object) -> RegionHead
     try:
         return RegionHeadConfig(**dict(settings) | {"decoder": DecoderConfig(**settings["decoder"])})
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{where} does not describe a region head that this version of fra knows: {error}") from error
+        raise ValueError(f"{where} does not describe a region head known to this version of fra: {error}") from error
 
 
 def differences(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -56,7 +57,7 @@ def differences(wanted: Mapping[str, torch.Size], found: Mapping[str, Tensor]) -
 def explain(kinds: Mapping[str, list[str]]) -> str:
     """The result of `differences` as a phrase: counts, and the first three names of each kind."""
     return "; ".join(
-        f"{len(names)} {'is' if len(names) == 1 else 'are'} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        f"{counted(len(names), 'tensor')} {kind} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
         for kind, names in kinds.items()
     )
 
@@ -80,7 +81,7 @@ def fill(
         {names.get(name, name): tensor for name, tensor in tensors.items()},
     )
     if wrong:
-        raise ValueError(f"{what}: of its tensors {explain(wrong)}; nothing was loaded")
+        raise ValueError(f"{what}: {explain(wrong)}; nothing was loaded")
     absent = wanted.keys() - tensors.keys()
     network.load_state_dict(dict(tensors) | {name: torch.zeros((), dtype=torch.long) for name in absent})
     return len(absent)

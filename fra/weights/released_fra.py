@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHeadConfig
+from fra.printable import counted
 
 DISTRIBUTED = "module."  # what every name of a released checkpoint starts with
 ONLINE_BACKBONE = "online_net.backbone."
@@ -100,7 +101,9 @@ def to_official(model: Mapping[str, Tensor], head: RegionHeadConfig) -> dict[str
             raise ValueError(f"the released FRA layout has no place for {ours}")
     missing = [ours for ours, theirs in names.items() if theirs not in found]
     if missing:
-        raise ValueError(f"this is not the whole state of an FRA: {len(missing)} tensors are missing ({missing[0]})")
+        raise ValueError(
+            f"not the complete state of an FRA model: {counted(len(missing), 'tensor')} missing ({missing[0]})"
+        )
     if not model["teacher.network.region_head.updates"]:
         found["target_net.neck.proto"] = found[ONLINE_NECK + "proto"]
     found["center"] = torch.zeros(1, head.regions)
@@ -118,7 +121,7 @@ def read_region_head_sizes(tensors: Mapping[str, Tensor], what: object) -> Regio
     for ours in ("decoder.queries.weight", "pixel_projector.first.weight", "decoder.layers.0.first.weight"):
         theirs = names[ours]
         if theirs not in tensors or tensors[theirs].dim() < 2:
-            raise ValueError(f"{what}: {theirs} is missing or no matrix, so its regions cannot be read")
+            raise ValueError(f"{what}: {theirs} is missing or not a matrix, so its regions cannot be read")
         sizes[ours] = tensors[theirs].shape
     layers = {name.removeprefix(_LAYERS).split(".")[0] for name in tensors if name.startswith(_LAYERS)}
     regions, out = sizes["decoder.queries.weight"]

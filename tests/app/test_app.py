@@ -214,7 +214,7 @@ def test_what_cannot_be_served_is_one_line(run: Path, tmp_path: Path, capsys: py
         port = taken.getsockname()[1]
         assert "choose another --port" in fails(capsys, "--model", run, "--detector", "none", "--port", port)
     assert "from 0 to 65535" in fails(capsys, "--model", run, "--detector", "none", "--port", 99_999)
-    assert "holds no model.safetensors" in fails(capsys, "--model", tmp_path)
+    assert "has no model.safetensors" in fails(capsys, "--model", tmp_path)
     assert "finished run folder" in fails(capsys, "--task", tmp_path)
 
 

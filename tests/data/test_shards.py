@@ -248,7 +248,9 @@ def test_a_shard_that_was_taken_away_or_cut_is_missed(photos: Path, tmp_path: Pa
     monkeypatch.undo()
     monkeypatch.setitem(detectors.DETECTORS, "two", TwoFaces)
     os.truncate(tmp_path / "out/shards/.faces-000002.tar", 5000)
-    with pytest.raises(ValueError, match=r"faces-000002.tar is shorter than when it was written: put a copy"):
+    with pytest.raises(
+        ValueError, match=r"faces-000002.tar is shorter than when it was written: restore it from a backup"
+    ):
         crop(photos, tmp_path / "out", resume=True, **PACKED)
 
 

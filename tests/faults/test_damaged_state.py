@@ -345,7 +345,7 @@ def test_a_torn_last_line_is_dropped_and_a_torn_middle_is_not(tmp_path: Path) ->
         assert [row["step"] for row in read_rows(table)] == ["1", "2"]
     table.write_bytes(content.replace(b"2,0.5", b"2,0.6"))
     with pytest.raises(
-        DamagedFile, match=r"log.csv is damaged \(the checksum of row 2 differs\): put a copy of it back"
+        DamagedFile, match=r"log.csv is damaged \(the checksum of row 2 does not match\): restore it from a backup"
     ):
         read_rows(table)
 
@@ -354,7 +354,7 @@ def test_what_was_changed_by_hand_may_be_kept(tmp_path: Path) -> None:
     write_json(tmp_path / "results.json", {"encoder": "mine"})
     changed = json.loads((tmp_path / "results.json").read_text()) | {"encoder": "yours"}
     (tmp_path / "results.json").write_text(json.dumps(changed))
-    with pytest.raises(DamagedFile, match="its checksum differs"):
+    with pytest.raises(DamagedFile, match="its checksum does not match"):
         read_json(tmp_path / "results.json")
     del changed["crc32"]
     (tmp_path / "results.json").write_text(json.dumps(changed))
@@ -407,4 +407,4 @@ def test_both_checkpoints_damaged_is_one_line_that_names_both(
     assert status == 2
     assert "last.ckpt is damaged" in said
     assert "previous.ckpt is damaged" in said
-    assert "begin again with another --out" in said
+    assert "start again with another --out" in said

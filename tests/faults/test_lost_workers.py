@@ -22,11 +22,14 @@ MINUTE = 60.0
     [
         (
             "helper_is_killed",
-            "a helper process was killed, most often because memory ran out: use fewer --workers, then",
+            "a worker process was killed, usually because memory ran out: use fewer --workers, then",
         ),
-        ("helper_crashes", "a helper process was killed by signal 11: use fewer --workers, then go on with --resume"),
-        ("helper_has_a_bus_error", "a helper process was killed: shared memory (/dev/shm) is full: give the container"),
-        ("helper_leaves", "a helper process ended with status 5: use fewer --workers, then go on with --resume"),
+        (
+            "helper_crashes",
+            "a worker process was killed by signal 11: use fewer --workers, then continue with --resume",
+        ),
+        ("helper_has_a_bus_error", "a worker process was killed: shared memory (/dev/shm) is full: give the container"),
+        ("helper_leaves", "a worker process ended with status 5: use fewer --workers, then continue with --resume"),
     ],
 )
 def test_a_lost_loading_process_is_one_line_and_the_last_step_is_saved(
@@ -154,10 +157,10 @@ def gone(session: int, within: float) -> bool:
     [
         (
             "[(time.sleep, 60), (signal.raise_signal, signal.SIGKILL)]",
-            "a helper process was killed, most often because",
+            "a worker process was killed, usually because",
         ),
-        ("[(time.sleep, 60), (os._exit, 4)]", "a helper process ended with status 4: use fewer --workers"),
-        ("[(time.sleep, 60), (signal.raise_signal, signal.SIGSEGV)]", "a helper process was killed by signal 11:"),
+        ("[(time.sleep, 60), (os._exit, 4)]", "a worker process ended with status 4: use fewer --workers"),
+        ("[(time.sleep, 60), (signal.raise_signal, signal.SIGSEGV)]", "a worker process was killed by signal 11:"),
     ],
 )
 def test_a_lost_helper_is_told_and_the_others_end(works: str, words: str, tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_a_killed_cropping_process_is_one_line_and_the_run_goes_on(starter: Star
     running.until(lambda: (out / ".position.json").exists() or len(running.helpers()) == 2)
     os.kill(running.helpers()[0], signal.SIGKILL)
     assert running.ends(MINUTE) == 1
-    assert running.said.startswith("fra: a helper process was killed, most often because memory ran out: use fewer")
+    assert running.said.startswith("fra: a worker process was killed, usually because memory ran out: use fewer")
     assert running.said.count("\n") == 1
     assert Running(starter, *words, "0", "--resume", log=tmp_path / "log").ends(MINUTE) == 0
     assert len(list((out / "crops").rglob("*.jpg"))) == 400

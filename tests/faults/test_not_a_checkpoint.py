@@ -93,10 +93,10 @@ INDEX = json.dumps(
 PAGES = [b"<!DOCTYPE html><html>Sign in", b"\n\n <html><head>", b'<?xml version="1.0"?><Error>NoSuchKey</Error>',
          b"\xef\xbb\xbf<HTML>"]  # fmt: skip
 OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "torchscript": (torchscript, "is a TorchScript archive (a network with its program), not a file of weights: save"),
-    "exported program": (exported, "is an exported program of PyTorch (.pt2)"),
+    "torchscript": (torchscript, "is a TorchScript archive, not a file of weights: save"),
+    "exported program": (exported, "is an exported PyTorch program (.pt2)"),
     "tar": (lambda: tarred("readme.txt", "w/NAME.pth"), "is a tar archive with w/NAME.pth inside"),
-    "tar.gz": (lambda: tarred("a.txt", "NAME.pth", mode="w:gz"), "is a tar archive, compressed, with NAME.pth inside"),
+    "tar.gz": (lambda: tarred("a.txt", "NAME.pth", mode="w:gz"), "is a compressed tar archive with NAME.pth inside"),
     "empty tar": (lambda: tarred("a").replace(b"a", b"a")[:512], "is a tar archive"),
     "old torch tar": (lambda: tarred("sys_info", "pickle", "storages", "tensors"), "PyTorch before 0.1.10"),
     "zip": (lambda: zipped(a__NAME_dot_pth=b"", a__readme=b""), "is a zip archive with a/NAME.pth inside"),
@@ -115,12 +115,12 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
         INDEX.encode,
         "is an index of weights in 2 parts (model-00002-of-00002.safetensors, ",
     ),
-    "json": (lambda: b'{"error": "rate limit"}', """is text, which begins '{"error": "rate limit"}'"""),
-    "text": (lambda: b"these are no\tweights\n", "is text, which begins 'these are no\\tweights'"),
+    "json": (lambda: b'{"error": "rate limit"}', """is text that begins '{"error": "rate limit"}'"""),
+    "text": (lambda: b"these are no\tweights\n", "is text that begins 'these are no\\tweights'"),
     "empty": (lambda: b"", "is empty, not a file of weights"),
     "onnx": (onnx_network, "is an ONNX network"),
     "onnx of torch": (lambda: onnx_network(producer_name="pytorch"), "is an ONNX network"),
-    "jpeg": (lambda: b"\xff\xd8\xff\xe0" + bytes(20), "is a JPEG picture"),
+    "jpeg": (lambda: b"\xff\xd8\xff\xe0" + bytes(20), "is a JPEG image"),
 }
 
 
@@ -200,7 +200,7 @@ def test_entries_that_were_passed_over_are_listed(average: str, state: State, tm
     found = import_encoder(tmp_path / "w.pth")
     assert found.report.entry == "state_dict"
     assert found.report.passed_over == {average: len(state)}
-    assert f"also in the file and not read: {average} ({len(state)} tensors)" in str(found.report)
+    assert f"also in the file, not read: {average} ({len(state)} tensor" in str(found.report)
     assert torch.equal(found.model.backbone.state_dict()["conv1.weight"], state["conv1.weight"])
 
 

@@ -236,7 +236,7 @@ def test_the_command_writes_predictions_and_pictures(
     assert said.err.strip().splitlines() == [f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"]
     for expected in ("calm 100 %", "Smiling, Wearing Hat", "68 points", "no face", "3 faces in 5 photos"):
         assert expected in said.out
-    assert "crop.png looks like a crop of a face already: for such pictures add --detector none" in said.out
+    assert "crop.png looks like a face crop: for face crops add --detector none" in said.out
 
     found = json.loads((out / "predictions.json").read_text())
     assert found["detector"] == "told"
@@ -305,14 +305,14 @@ def test_nothing_to_do_is_exit_status_2(
 ) -> None:
     lines = fails(capsys, photos / "gone.jpg", *runs)
     assert len(lines) == 2
-    assert "there is no photo to look at" in lines[1]
+    assert "no photos: give photos" in lines[1]
     lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told", "--out", tmp_path / "out")
     assert lines == [f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"]
     assert not (tmp_path / "out").exists()  # free for the right photo
     assert "finished run folder" in fails(capsys, photos, "--task", photos)[0]
     assert "choose one of retinaface" in fails(capsys, photos, *runs, "--detector", "mine")[0]
     assert "min-score is 2" in fails(capsys, photos, *runs, "--min-score", 2)[0]
-    assert "lies inside the photos" in fails(capsys, photos, *runs, "--out", photos / "out")[0]
+    assert "is inside the photo folder" in fails(capsys, photos, *runs, "--out", photos / "out")[0]
     assert not (photos / "out").exists()
 
 
@@ -352,7 +352,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert looked == 5  # sub/a.png again, and sub/empty.jpg
     said = capsys.readouterr()
     assert said.err.strip() == f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"
-    for expected in ("a.jpg", "3 faces in 5 photos", "3 answered before", "crop.png looks like a crop"):
+    for expected in ("a.jpg", "3 faces in 5 photos", "3 already answered", "crop.png looks like a face crop"):
         assert expected in said.out
     for name in ("predictions.json", "pictures/a.jpg", "pictures/sub/a.jpg"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -366,13 +366,13 @@ def test_a_run_is_only_gone_on_with_for_the_same_question(
     assert cli.main(["predict", str(photos), *runs, *told, *out]) == 0
     before = (tmp_path / "out/predictions.json").read_bytes()
     capsys.readouterr()
-    assert "begun with other photos:" in fails(capsys, photos / "a.jpg", *runs, *told, *out)[0]
-    assert "begun with other detector and tasks:" in fails(capsys, photos, *runs, "--detector", "none", *out)[0]
-    assert "begun with other min-score:" in fails(capsys, photos, *runs, *told, "--min-score", 0.7, *out)[0]
-    assert "begun with other tasks:" in fails(capsys, photos, *runs[:2], *told, *out)[0]
+    assert "started with other photos:" in fails(capsys, photos / "a.jpg", *runs, *told, *out)[0]
+    assert "started with other detector and tasks:" in fails(capsys, photos, *runs, "--detector", "none", *out)[0]
+    assert "started with other min-score:" in fails(capsys, photos, *runs, *told, "--min-score", 0.7, *out)[0]
+    assert "started with other tasks:" in fails(capsys, photos, *runs[:2], *told, *out)[0]
     plant(tmp_path / "again/feel", EXPRESSION, "rafdb", encoder)  # of the same name, and learned something else
     again = ["--task", tmp_path / "again/feel", *runs[2:]]
-    assert "begun with other tasks:" in fails(capsys, photos, *again, *told, *out)[0]
+    assert "started with other tasks:" in fails(capsys, photos, *again, *told, *out)[0]
     assert (tmp_path / "out/predictions.json").read_bytes() == before
 
 

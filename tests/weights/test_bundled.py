@@ -191,12 +191,12 @@ def test_tasks_and_encoders_are_told_apart_in_one_line(age, fairface, tmp_path, 
         ["transfer", "smoke/fairface_age.linear", "--encoder", "tiny_age", "--data", str(fairface), "--out", "b"],
     ):
         assert cli.main(words) == 2
-        assert "are a learned task, and not what is wanted here" in capsys.readouterr().err
+        assert "'tiny_age' is a trained task, not an encoder" in capsys.readouterr().err
     photo = str(next(fairface.glob("*/*.png")))
     assert cli.main(["predict", photo, "--task", "laptop"]) == 2
-    assert "'laptop' are an encoder, no learned task" in capsys.readouterr().err
+    assert "'laptop' is an encoder, not a trained task" in capsys.readouterr().err
     assert cli.main(["predict", photo, "--task", "nothing"]) == 2
-    assert "or a task that comes with fra (tiny_age)" in capsys.readouterr().err
+    assert "or a bundled task (tiny_age)" in capsys.readouterr().err
 
 
 def test_a_task_that_may_not_be_shipped_is_refused(script, age, fairface, run, weights, tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_a_shipped_name_wins_over_a_folder_that_is_called_so(tiny, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "laptop").mkdir()
     assert fra.load_encoder("laptop").channels == 128
-    with pytest.raises(ValueError, match=r"holds no encoder.safetensors"):
+    with pytest.raises(ValueError, match=r"has no encoder.safetensors"):
         fra.load_encoder("./laptop")
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_file_is_one_clear_line(tiny, file, fairface, tmp_path, capsys
     assert len(lines) == 1
     assert "damaged" in lines[0]
     assert file in lines[0]
-    assert "install fra again" in lines[0]
+    assert "reinstall fra" in lines[0]
     (tiny / file).write_bytes(content[:-100])
     with pytest.raises(ValueError, match="has bytes"):
         fra.load_region_model("laptop")
@@ -254,8 +254,8 @@ def test_a_damaged_manifest_is_one_clear_line(tiny):
 def test_without_shipped_weights_the_name_is_one_clear_line(weights, fairface, tmp_path, capsys):
     arguments = ["regions", "laptop", "--faces", str(fairface / "00"), "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 2
-    assert "there is no laptop" in (error := capsys.readouterr().err)
-    assert "weights that come with fra (this version has none)" in error
+    assert "no model named 'laptop'" in (error := capsys.readouterr().err)
+    assert "bundled weights (none)" in error
     assert len(error.strip().splitlines()) == 1
 
 
