@@ -89,7 +89,7 @@ def test_bad_input_is_one_clear_line(drawn_faces: Path, tmp_path: Path, capsys: 
     assert "float" in line
     line = fails(capsys, *SMOKE, "--set", "optimizer.lerning_rate=1", "--faces", drawn_faces, "--out", out)
     assert "has no setting 'lerning_rate'; it has name, learning_rate" in line
-    assert "fewer than the 512" in fails(
+    assert "cannot fill a step of 512" in fails(
         capsys, *SMOKE, "--set", "batch_size=512", "--faces", drawn_faces, "--out", out
     )
     assert "needs a CUDA GPU" in fails(

@@ -150,7 +150,7 @@ def test_lewelb_adapts_the_norms_of_its_heads_as_released_and_its_eman_variant_n
     ("name", "override", "message"),
     [
         ("smoke/resnet10_half.byol", "views.small=1", "byol takes two large views and no others"),
-        ("smoke/resnet10_half.lewel", "views.blur=[1, 1, 1]", "one per view to both"),
+        ("smoke/resnet10_half.lewel", "views.blur=[1, 1, 1]", "give each one number per view"),
         ("smoke/resnet10_half.swav", "views.small=5", "swav takes at least two large views"),
     ],
 )

@@ -62,7 +62,7 @@ class AligningNetwork(nn.Module):
         if out % config.heads or encoder.channels % config.heads:
             raise ValueError(
                 f"lewel: head.out {out} and the encoder's {encoder.channels} channels must be multiples of"
-                f" heads {config.heads}"
+                f" heads ({config.heads})"
             )
         self.config = config
         self.encoder = encoder

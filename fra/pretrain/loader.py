@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from fra.data.unlabelled import Pool
 from fra.faces.image import to_input
 from fra.pretrain.views import ViewMaker, random_bits
+from fra.printable import counted
 from fra.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers
 
 PATIENCE = 1800.0
@@ -51,7 +52,7 @@ class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
         per_step = batch_size * accumulate * world
         if count < per_step:
             raise ValueError(
-                f"{count} faces are fewer than the {per_step} of one step (batch_size {batch_size} x accumulate "
+                f"{counted(count, 'face')} cannot fill a step of {per_step} (batch_size {batch_size} x accumulate "
                 f"{accumulate} x processes {world}): give more faces or a smaller batch_size"
             )
         self.count, self.batch_size, self.seed, self.first_batch = count, batch_size, seed, first_batch
@@ -203,8 +204,9 @@ class FaceLoader:
                     raise
                 if time.monotonic() - began > PATIENCE:
                     raise Lost(
-                        f"the helper processes have made no batch for {PATIENCE / 60:.0f} minutes: is the disk of the "
-                        "faces still there? Go on with --resume"
+                        "the data-loading workers have made no batch for "
+                        f"{PATIENCE / 60:.0f} minutes: is the disk of the "
+                        "faces still available? Continue with --resume"
                     ) from error
 
 

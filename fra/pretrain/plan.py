@@ -52,16 +52,17 @@ class Plan:
         length = f"{hours:.1f} hours" if hours >= 1 else f"{self.seconds / 60:.1f} minutes"
         trained, encoder = self.parameters / 1e6, self.encoder_parameters / 1e6
         return [
-            f"weights        {trained:.2f} M trained, of which the encoder {encoder:.2f} M",
-            f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair: forward, backward, teacher",
-            f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process: weights (four copies), activations",
+            f"weights        {trained:.2f} M trained, of which encoder {encoder:.2f} M",
+            f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair (forward, backward, teacher)",
+            f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process (weights in four copies, "
+            "activations)",
             f"steps          {self.steps:,} ({self.pairs:,} pairs)",
-            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second here, measured just now",
-            "               with small batches and without loading; several devices divide it",
+            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second, measured here just now",
+            "               on small batches, without loading; several devices divide it",
             "on one GPU     "
             + ", ".join(f"{name}: {self._hours(self.gpu_pairs_per_second(name)):.3g} hours" for name in GPUS),
-            f"               modelled, not measured: {REACHED:.0%} of the peaks of arithmetic and memory traffic,",
-            f"               activations moved {PASSES} times in 16 bits, faces loaded in time",
+            f"               modelled, not measured: {REACHED:.0%} of peak arithmetic and memory bandwidth,",
+            f"               activations moved {PASSES} times in 16 bits, loading never the limit",
         ]
 
     def _hours(self, pairs_per_second: float) -> float:

@@ -170,7 +170,7 @@ class SwAV(Method):
 
     def own_warnings(self, row: dict[str, Any]) -> list[str]:
         if row["prototype_usage"] < 0.02:
-            return ["Nearly all faces share one prototype: lower the learning rate or lengthen freeze_steps."]
+            return ["Nearly all faces share one prototype: lower the learning rate or raise freeze_steps."]
         return []
 
 

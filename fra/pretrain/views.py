@@ -91,10 +91,13 @@ class ViewsConfig(CommonViewConfig):
         super().__post_init__()
         if len(self.blur) != len(self.solarize) or not self.blur:
             raise ValueError(
-                f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give one per view to both"
+                f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give each one "
+                "number per view"
             )
         if not 0 <= self.small < len(self.blur):
-            raise ValueError(f"views: small is {self.small}, but of {len(self.blur)} views one at least must be large")
+            raise ValueError(
+                f"views: small is {self.small}, but at least one of the {len(self.blur)} views must be large"
+            )
         for name in ("scale", "small_scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if low > high:

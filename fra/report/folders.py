@@ -18,7 +18,7 @@ from fra.regions.draw import Snapshots, load_snapshots
 Table = dict[str, np.ndarray]
 """Columns of numbers by name; an empty cell is NaN."""
 
-LEFT_OUT = "put a copy of it back, or remove it, and the report is without it"
+LEFT_OUT = "restore it from a backup, or remove it to leave it out of the report"
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -135,7 +135,7 @@ def _add(runs: Runs, folder: Path) -> None:
         if results:
             runs.transfer.append(TransferRun(name, results, _pictures(folder)))
         else:
-            runs.unknown.append(f"{name} (a transfer run without results.json: it did not finish)")
+            runs.unknown.append(f"{name} (an unfinished transfer run: no results.json)")
     elif kind == "regions":
         sheet, gif = folder / "regions.png", folder / "timeline.gif"
         numbers, score = _json(folder / "regions.json"), _json(folder / "score.json")
@@ -182,7 +182,7 @@ def paper_tables(folder: Path) -> list[PaperTable]:
         found.append(PaperTable(title or file.stem, blocks))
     figure = _existing(folder / "figure1.png")
     if figure:
-        found.append(PaperTable("Figure 1. Heatmaps of highest variance", [], figure))
+        found.append(PaperTable("Figure 1. Heatmaps with the highest variance", [], figure))
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fra.report.folders import RegionsRun
 
 COLUMNS = {
-    "landmark_nme": ("68 landmarks from the regions, NME ↓", "{:.2f} %"),
+    "landmark_nme": ("68 landmarks from regions, NME ↓", "{:.2f} %"),
     "mean_face_nme": ("the mean face", "{:.2f} %"),
     "flip_consistency": ("flip consistency ↑", "{:.2f}"),
     "mask_cosine": ("mask cosine ↓", "{:.2f}"),
@@ -47,5 +47,5 @@ def _verdict(run: RegionsRun) -> str | None:
     if found is None or not mean_face:
         return None
     gain = 100 * (1 - found / mean_face)
-    nearer = f"{gain:.0f} % nearer" if gain >= 1 else "no nearer"
-    return f"{run.name}: landmarks read from its regions are {nearer} to the truth than those of the mean face."
+    nearer = f"{gain:.0f} % closer" if gain >= 1 else "no closer"
+    return f"{run.name}: landmarks predicted from its regions are {nearer} to the truth than the mean face."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from fra.printable import counted
 from fra.report.folders import TransferRun
 from fra.weights.source import EncoderSource
 
@@ -126,8 +127,8 @@ def _table(key: tuple[str, ...], runs: list[TransferRun]) -> TransferTable:
 def _why_not(entries: list[tuple[str, str, dict[str, Any]]]) -> str:
     kinds = {kind for _, kind, _ in entries}
     if "random" not in kinds:
-        return "There is no run of the same task from random weights here, so nothing says what pre-training added."
-    return "There is no run of a pre-trained encoder of ours here to compare with random weights."
+        return "No run of this task from random weights was given, so the gain from pre-training is not known."
+    return "No run with a pre-trained encoder was given to compare with random weights."
 
 
 def _encoder(run: TransferRun) -> str:
@@ -207,23 +208,23 @@ def _noise(metric: str, ours: dict[str, Any], theirs: dict[str, Any], faces: int
         return math.sqrt(sum(entry["std"] ** 2 / count for entry, count in zip(both, counts, strict=True))), "the seeds"
     if metric in SHARES_OF_DECISIONS and faces:
         means = [min(max(entry["mean"], 0.0), 100.0) for entry in both]
-        return math.sqrt(sum(mean * (100 - mean) / faces for mean in means)), f"{faces:,} test faces"
+        return math.sqrt(sum(mean * (100 - mean) / faces for mean in means)), f"{counted(faces, 'test face')}"
     return None, ""
 
 
 def _note(results: dict[str, Any]) -> str:
     parts = []
     if results.get("train_images"):
-        parts.append(f"{results['train_images']:,} labelled training faces")
+        parts.append(f"{counted(results['train_images'], 'labelled training face')}")
     fraction = results.get("fraction")
     if _real(fraction) and fraction != 1:
         parts[-1:] = [f"{parts[-1] if parts else 'labels'} ({100 * fraction:g} % of the labels)"]
     if results.get("test_images"):
-        parts.append(f"{results['test_images']:,} test faces")
+        parts.append(f"{counted(results['test_images'], 'test face')}")
     if results.get("protocol"):
         parts.append(f"protocol: {results['protocol']}")
     if results.get("seeds"):
-        parts.append(f"{len(results['seeds'])} seed{'s' if len(results['seeds']) != 1 else ''}")
+        parts.append(f"{counted(len(results['seeds']), 'seed')}")
     normaliser = (results.get("metrics") or {}).get("nme", {}).get("normaliser")
     if normaliser:
         parts.append(f"NME: percent, {normaliser}")

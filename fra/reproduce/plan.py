@@ -16,6 +16,7 @@ from fra.models.encoder import Encoder
 from fra.pretrain.method import Method
 from fra.pretrain.plan import PASSES, REACHED, Plan, make_plan
 from fra.pretrain.run import PretrainRecipe, build_method
+from fra.printable import counted
 from fra.recipe import recipe_hash
 from fra.reproduce.runs import Drawing, Place, Pretraining, Run, Timing, Transfer
 from fra.reproduce.supplement.scales import Scale
@@ -150,7 +151,7 @@ class Planner:
             else:
                 published, task = find_dataset(recipe.dataset).published, _usual_task(recipe)
                 if not published.images:
-                    raise ValueError(f"how large {recipe.dataset} is was not published: give --data")
+                    raise ValueError(f"the size of {recipe.dataset} was not published: give --data")
                 there = [split for split in ("train", "val", "test") if split in published.images]
                 sizes = (
                     drawn_splits(self.drawing.count, there) if self.drawing else {s: published.total(s) for s in there}
@@ -202,7 +203,7 @@ def _learner(recipe: TransferRecipe) -> type[Learner]:
     """The network that a protocol trains."""
     _, kind = PROTOCOLS[recipe.protocol]
     if not issubclass(kind, Learner):
-        raise ValueError(f"{recipe.protocol} trains no network, and its time is not estimated")
+        raise ValueError(f"protocol {recipe.protocol} trains no network, so its time is not estimated")
     return kind
 
 
@@ -231,7 +232,7 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     from rich.table import Table
 
     planner = Planner(place, scale.drawing)
-    table = Table(title=f"{len(runs)} runs at scale {scale.name}, on {scale.faces}")
+    table = Table(title=f"{counted(len(runs), 'run')} at scale {scale.name}, on {scale.faces}")
     for column in ("run", "state", "time here", "memory", "disk", f"{GPU} hours"):
         table.add_column(column, justify="left" if column in ("run", "state") else "right", overflow="fold")
     left: list[Estimate] = []
@@ -249,23 +250,21 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     console.print(table)
     for line in _assumptions(place, scale):
         print(line)
-    print(
-        "\nEach run as a command, to start it elsewhere (--devices N for more GPUs); what it leaves is found and used:"
-    )
+    print("\nEach run as a command, to start it elsewhere (--devices N for more GPUs); its results are found and used:")
     for run in runs:
         if _state(run, place) != "finished" and run.command(place):
             print(f"  {run.command(place)}")
 
 
 def _assumptions(place: Place, scale: Scale) -> list[str]:
-    assumed = f" No --faces: {VGGFACE2:,} are assumed, VGGFace2's training images."
+    assumed = f" Without --faces, the {VGGFACE2:,} training images of VGGFace2 are assumed."
     faces = "" if place.faces.exists() or scale.drawing else assumed
     return [
-        "Time here: from a few small steps measured just now in one process, without loading and health checks.",
+        "Time here: from a few small steps measured now in one process, without loading and health checks.",
         "Memory: of one process in 32 bits; N devices (or accumulate = N) divide what a batch takes, 16 bits halve it.",
         f"{GPU} hours: modelled, not measured: {REACHED:.0%} of the peaks of arithmetic and memory traffic, activations"
         f" moved {PASSES} times in 16 bits, one GPU; two take half the time and the same hours.{faces}",
-        f"Data sets that are not there count as {'drawn' if scale.drawing else 'published'}.",
+        f"Missing datasets count as {'drawn' if scale.drawing else 'published'}.",
     ]
 
 
@@ -275,7 +274,7 @@ def _state(run: Run, place: Place) -> str:
     who = holder(place.out / "claims", run.name)
     if who:
         return f"running on {who}"
-    return "begun" if run.folder(place).exists() else "to do"
+    return "started" if run.folder(place).exists() else "to do"
 
 
 def _time(seconds: float) -> str:

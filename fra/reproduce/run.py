@@ -69,7 +69,7 @@ def reproduce(
         written.append(out / f"{FIGURE}.png")
         write_figure(written[-1], figure.folder(place), open_pool(place.faces), device=choose_device(device))
     if not quiet:
-        print(f"{', '.join(map(str, written))}: done; {command('fra', 'report', out)} tells the whole story")
+        print(f"{', '.join(map(str, written))}: done; {command('fra', 'report', out)} puts everything in one report")
     return written
 
 
@@ -79,7 +79,7 @@ def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, ne
         drawn = scale.drawing.folder(Place(out, out, out))
         return Place(out, faces or drawn / "images", data or drawn)
     if needed and (faces is None or data is None):
-        missing = "--faces (a folder of face crops)" if faces is None else "--data (a folder of data sets)"
+        missing = "--faces (a folder of face crops)" if faces is None else "--data (a folder of datasets)"
         raise ValueError(
             f"{missing} is missing: only --scale smoke draws its own; docs/guides/reproduce.md says what to download"
         )
@@ -107,7 +107,7 @@ def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = Tru
         held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
         if not wait:
             if not place.quiet:
-                print(f"left to others: {', '.join(held)}; the last of them writes the tables")
+                print(f"left to other processes: {', '.join(held)}; the last one to finish writes the tables")
             return False
         if not place.quiet and waiting != (waiting := ", ".join(held)):
             print(f"waiting for {waiting}", flush=True)
@@ -141,7 +141,7 @@ def _do_one(run: Run, place: Place, standing: str) -> bool:
             raise Lost(f"{run.name}: {error}") from error
         except KeyboardInterrupt as error:
             status = error.status if isinstance(error, Stopped) else 130
-            raise Stopped(f"stopped in {run.name}; the same command goes on from there", status=status) from None
+            raise Stopped(f"stopped in {run.name}; the same command continues from there", status=status) from None
     return True
 
 
@@ -153,7 +153,7 @@ def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:
         before = read_json(file) if file.exists() else given
         was, now = (f"{found['faces']:,} faces at scale {found['scale']}" for found in (before, given))
     if before != given:
-        raise ValueError(f"{place.out} was begun with {was}, and this is {now}: choose another --out")
+        raise ValueError(f"{place.out} was started with {was}, not {now}: choose another --out")
     if not file.exists():
         write_json(file, given)
     recipes = {run.recipe.dataset: run.recipe for run in runs if isinstance(run, Transfer) and not run.finished(place)}

@@ -29,7 +29,7 @@ from fra.transfer.recipes import former_hash, load_transfer_recipe
 from fra.transfer.results import spread
 from fra.transfer.run import transfer
 
-AGAIN = "remove it, and the same command makes it again"
+AGAIN = "remove it: the same command makes it again"
 FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
 """Below --data, where it is not the dataset's own name."""
 
@@ -316,7 +316,7 @@ def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
     file = run.folder(place) / "cost.json"
     if not file.exists():
         return None
-    with reading(file, f"remove it, and the table does not count what {run.name} took"):
+    with reading(file, f"remove it: the table then leaves out the time of {run.name}"):
         cost = read_json(file)
         known = {name: cost[name] for name in ("seconds", "finished", "version", "machine")}
     summary = run.folder(place) / "summary.json"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fra.files import write_rows, write_text
+from fra.printable import counted
 from fra.reproduce.runs import Place, Run, Value, about, cost_of
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.supplement.tables import Cell, Part, Row, Table
@@ -55,7 +56,7 @@ def _head(table: Table, scale: Scale) -> str:
     if not others:
         return f"{text} on the same data."
     warning = ", with small networks" + (" that show only that everything runs" if scale.drawing else "")
-    return f"{text} on stand-ins{warning}: {', '.join(others)}. The two cannot be compared with each other."
+    return f"{text} on stand-ins{warning}: {', '.join(others)}. The two are not comparable."
 
 
 def _another(scale: Scale, name: str) -> bool:
@@ -106,7 +107,8 @@ def _images(part: Part, place: Place) -> list[str]:
     repeated = " to ".join(str(seed) for seed in {seeds[0]: 0, seeds[-1]: 0})
     return [
         f"Ours: {train:,} training images at most, {values[0].test_images:,} test images, {repeated} seed"
-        f"{'s' if seeds[-1] > 1 else ''}; ± is the deviation over seeds, brackets the 95 % interval over test images.",
+        f"{'s' if seeds[-1] > 1 else ''}; ± is the standard deviation over seeds, brackets the 95 % interval "
+        "over test images.",
         "",
     ]
 
@@ -122,7 +124,7 @@ def _made(runs: list[Run], place: Place) -> str:
         return text
     hours = sum(cost["seconds"] for cost in costs) / 3600
     missing = f" ({len(runs) - len(costs)} made elsewhere and not counted)" if len(costs) < len(runs) else ""
-    return f"{text} Cost: {hours:.2f} hours for {len(runs)} runs{missing}, which other tables share."
+    return f"{text} Cost: {hours:.2f} hours for {counted(len(runs), 'run')}{missing}, which other tables share."
 
 
 def _records(
@@ -159,5 +161,5 @@ def _check(table: Table, place: Place) -> None:
         if cell.published and value is not None and value.mean != float(cell.published):
             raise ValueError(
                 f"{table.name}: {row.label.lower()} of {column} is {cell.published} in the supplement and"
-                f" {value.mean:g} in the recipe {getattr(cell.source, 'recipe_name', '')}: mend the recipe"
+                f" {value.mean:g} in the recipe {getattr(cell.source, 'recipe_name', '')}: fix the recipe"
             )

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fra.printable import counted
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -57,4 +59,4 @@ def draw_curve(axes: Any, errors: Float[Tensor, "N"], *, thresholds: Sequence[fl
     for threshold in thresholds:
         axes.axvline(threshold, color="#999999", linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, end), ylim=(0, 100), xlabel=f"NME, percent of {normaliser}", ylabel="percent of faces")
-    axes.set_title(f"{len(errors):,} faces, mean NME {float(errors.mean()):.2f} %", fontsize=8)
+    axes.set_title(f"{counted(len(errors), 'face')}, mean NME {float(errors.mean()):.2f} %", fontsize=8)

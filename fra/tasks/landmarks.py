@@ -106,7 +106,7 @@ class Landmarks(Task):
             first, second = (targets[:, list(points)].mean(1) for points in table.pupils)
             return (first - second).norm(dim=-1)
         if targets.shape[1] == self.points:
-            raise ValueError(f"the normaliser '{normaliser}' needs face boxes, which this dataset does not have")
+            raise ValueError(f"the normaliser '{normaliser}' needs face boxes, which this dataset lacks")
         box = targets[:, self.points]
         return box.norm(dim=-1) if normaliser == "diag" else box.prod(-1).sqrt()
 

@@ -18,6 +18,6 @@ def require_enough_images(
     over = f" (divided over {processes} processes x {passes} passes)" if parts > 1 else ""
     fewer = " or fewer passes (accumulate)" if passes > 1 else ""
     raise ValueError(
-        f"batch_size {batch_size} shows the network one image at a time{over}, of which batch norm cannot learn: give"
-        f" a batch_size of at least {2 * parts}{fewer}"
+        f"batch_size {batch_size} shows the network one image at a time{over}, but batch norm needs"
+        f" two or more: give a batch_size of at least {2 * parts}{fewer}"
     )

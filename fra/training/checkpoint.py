@@ -90,7 +90,7 @@ def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple
             damaged.append(error)
             continue
         if damaged and tell:
-            what = printable(f"{damaged[0].what}; going on from {path}, step {state['step']}")
+            what = printable(f"{damaged[0].what}; continuing from {path}, step {state['step']}")
             print(f"fra: {what}", file=sys.stderr)
         return state, not damaged
     if damaged:
@@ -104,11 +104,11 @@ def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
     Raises DamagedFile when the file is damaged, and ValueError that names what differs when another run wrote it.
     """
     older = path.name == LAST and (path.parent / PREVIOUS).is_file()
-    with reading(path, f"the same command with --resume goes on from {PREVIOUS}" if older else RESTORE):
+    with reading(path, f"the same command with --resume continues from {PREVIOUS}" if older else RESTORE):
         check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         if missing := [name for name in ENTRIES if name not in state]:
-            raise ValueError(f"it has no {', '.join(missing)}")
+            raise ValueError(f"{', '.join(missing)} missing")
         written = dict(state["identity"])
     differing = sorted(key for key in identity if identity[key] != written.get(key))
     if differing:

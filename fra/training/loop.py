@@ -106,7 +106,7 @@ def fit(
         if not path.exists():
             return f"stopped before the first of {how.steps} steps; start again with --resume"
         holds = "is saved" if saved == step else f"is from step {saved}"
-        return f"stopped at step {step} of {how.steps}; {path} {holds}, go on with --resume"
+        return f"stopped at step {step} of {how.steps}; {path} {holds}, continue with --resume"
 
     def at_epoch(epoch: int) -> None:
         nonlocal measuring
@@ -255,7 +255,8 @@ def _stop_unless_finite(terms: dict[str, torch.Tensor], how: Fit, progress: Prog
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         raise ValueError(
             f"the loss is not finite at step {progress.step} (epoch {progress.epoch}): {', '.join(broken)}; "
-            "the last checkpoint is from before. Lower the learning rate, lengthen the warm-up, or use --precision 32"
+            "the last checkpoint is from before that. Lower the learning rate, lengthen the warm-up, or use "
+            "--precision 32"
         )
 
 

@@ -36,7 +36,7 @@ class OptimizerConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name == "larc" and self.predictor_rate != 1:
-            raise ValueError("predictor_rate is not for larc, which moves all tensors alike: leave it out")
+            raise ValueError("predictor_rate has no effect with larc: leave it out")
 
 
 class LARS(torch.optim.Optimizer):

@@ -87,7 +87,8 @@ def as_lost(error: RuntimeError) -> Lost | None:
             return Lost(reason)
         time.sleep(0.1)
     return Lost(
-        f"another of the {_watch.world} processes has ended: it says why, unless it was killed (out of memory?); go on "
+        f"another of the {_watch.world} processes has ended: its own output says why, unless it was killed "
+        "(out of memory?); go on "
         "with --resume"
     )
 
@@ -177,7 +178,7 @@ class _Watch(threading.Thread):
             if code:
                 how = f"was killed by signal {-code}" if code < 0 else f"has ended with status {code}"
                 why = " (out of memory?)" if code == -signal.SIGKILL else ""
-                return f"process {rank} of {self.world} {how}{why}; go on with --resume"
+                return f"process {rank} of {self.world} {how}{why}; continue with --resume"
         return ""
 
     def lost_parent(self) -> str:
@@ -195,8 +196,8 @@ class _Watch(threading.Thread):
                 if self._missed[rank] < MISSED:
                     continue
                 return (
-                    f"process {rank} of {self.world} has given no sign of life for {MISSED * BEAT:.0f} seconds: it is "
-                    "suspended, or its machine is gone; go on with --resume"
+                    f"process {rank} of {self.world} has not responded for {MISSED * BEAT:.0f} seconds: it is "
+                    "suspended, or its machine is down; continue with --resume"
                 )
             except OSError:
                 said = b""
@@ -209,6 +210,7 @@ class _Watch(threading.Thread):
 
     def _ended(self, rank: int) -> str:
         return (
-            f"process {rank} of {self.world} has ended: it says why, unless it was killed (out of memory?); go on with "
+            f"process {rank} of {self.world} has ended: its own output says why, unless it was killed (out "
+            "of memory?); continue with "
             "--resume"
         )

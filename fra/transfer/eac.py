@@ -65,7 +65,7 @@ class EAC(Learner):
     def __init__(self, recipe: EACRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         """Raises ValueError for anything but classes."""
         if not isinstance(task, Expression):
-            raise ValueError(f"eac is for expression, not for {task.name}: use finetune")
+            raise ValueError(f"protocol eac is for expression, not for {task.name}: use finetune")
         super().__init__(recipe, task, encoder, head)
 
     def judge(self, batch: LabelledBatch) -> Loss:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
 from fra.data.read import Unreadable, read_images
+from fra.printable import counted
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def compute_features(
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
     unreadable: list[Unreadable] = []
-    what = "" if quiet else f"features of {len(images):,} {split} images"
+    what = "" if quiet else f"features of {counted(len(images), f'{split} image')}"
     # On a CPU, reading ahead would take the cores from the encoder: measured twice as slow.
     ahead = device != "cpu"
     for found in read_images(
@@ -65,7 +66,9 @@ def compute_features(
         if mirror:
             mirrored.append(_encode(encoder, batch.flip(-1)))
     if not kept and len(images):
-        raise ValueError(f"none of the {len(images)} {split} images can be read ({unreadable[0].reason}): check --data")
+        raise ValueError(
+            f"none of the {counted(len(images), f'{split} image')} can be read ({unreadable[0].reason}): check --data"
+        )
     return Features(
         images=torch.tensor(kept, dtype=torch.long),
         plain=torch.cat(plain) if plain else torch.empty(0, 0),

@@ -48,7 +48,7 @@ class FineTune(Learner):
         """Raises ValueError for landmarks: they would have to move with the face when it is shifted and turned."""
         if task.least_squares:
             raise ValueError(
-                f"finetune moves the faces it learns from, which {task.name} cannot follow: use linear or star"
+                f"protocol finetune augments faces in ways that {task.name} cannot follow: use linear or star"
             )
         super().__init__(recipe, task, encoder, head)
 

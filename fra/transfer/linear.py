@@ -101,7 +101,7 @@ class Linear(Protocol):
     def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted:
         rows = self.train.rows(train)
         if not len(rows):
-            raise ValueError("none of the drawn training images can be read: raise --fraction or mend the dataset")
+            raise ValueError("none of the sampled training images can be read: raise --fraction or repair the dataset")
         views = [self.train.plain[rows]]
         if self.train.mirrored is not None:
             views.append(self.train.mirrored[rows])
@@ -185,7 +185,7 @@ def train_head(
             schedule.step()
             total += float(loss.detach()) * len(rows)
         if not math.isfinite(total):
-            raise ValueError(f"the loss is {total} in epoch {epoch}: lower learning_rate from {recipe.learning_rate}")
+            raise ValueError(f"the loss is {total} in epoch {epoch}: use a learning_rate below {recipe.learning_rate}")
         row = {"epoch": epoch, "loss": total / data.count, "learning_rate": schedule.get_last_lr()[0]}
         if val is not None:
             with torch.no_grad():

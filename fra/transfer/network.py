@@ -68,7 +68,7 @@ class WholeNetwork(Protocol):
         """Begins, or goes on from the seed's last checkpoint."""
         train, val = self.images.usable(train), self.images.usable(val)
         if not len(train):
-            raise ValueError("none of the drawn training images can be read: raise --fraction or mend the dataset")
+            raise ValueError("none of the sampled training images can be read: raise --fraction or repair the dataset")
         recipe, fabric, model = self.recipe, self.fabric, self._build(seed)
         batches = TrainingBatches(
             train,
@@ -200,7 +200,7 @@ class Validation:
 
 def again(folder: Path) -> str:
     """What to do when a file of a seed that is being learned is damaged."""
-    return f"remove the folder {folder}, and --resume learns this seed from its beginning"
+    return f"remove the folder {folder} and train this seed from the start with --resume"
 
 
 def epoch_rows(folder: Path, seed: int) -> list[dict[str, Any]]:

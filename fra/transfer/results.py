@@ -55,7 +55,7 @@ def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
 def load_seed(out: Path, seed: int) -> SeedResult:
     """What `save_seed` wrote. Raises DamagedFile."""
     path = seed_file(out, seed)
-    with reading(path, "remove it, and --resume learns this seed again"):
+    with reading(path, "remove it and train this seed again with --resume"):
         tensors, notes = read_tensors(path)
         return SeedResult(
             seed,

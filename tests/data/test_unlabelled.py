@@ -147,7 +147,7 @@ def test_a_step_holds_the_same_images_for_any_processes_and_accumulation(folder)
 
 
 def test_a_pool_smaller_than_a_step_says_what_to_do():
-    with pytest.raises(ValueError, match=r"19 faces are fewer than the 32 of one step .* smaller batch_size"):
+    with pytest.raises(ValueError, match=r"19 faces cannot fill a step of 32 .* smaller batch_size"):
         EpochBatches(19, batch_size=8, world=2, accumulate=2)
 
 

@@ -374,7 +374,7 @@ def test_what_reproduce_keeps_beside_its_runs(damage: str, tmp_path: Path, monke
     if damage == "deleted":
         assert cost_of(run, place) is None
     else:
-        with pytest.raises(DamagedFile, match=r"cost.json .*: remove it, and the table does not count"):
+        with pytest.raises(DamagedFile, match=r"cost.json .*: remove it: the table then leaves out the time"):
             cost_of(run, place)
     timing = Timing(())
     file = timing.folder(place) / "timing.json"
@@ -384,7 +384,7 @@ def test_what_reproduce_keeps_beside_its_runs(damage: str, tmp_path: Path, monke
     if damage == "deleted":
         assert timing.value(place, "fra.with_loading") is None
     else:
-        with pytest.raises(DamagedFile, match=r"timing.json .*: remove it, and the same command makes it again"):
+        with pytest.raises(DamagedFile, match=r"timing.json .*: remove it: the same command makes it again"):
             timing.value(place, "fra.with_loading")
 
 

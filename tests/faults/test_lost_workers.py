@@ -218,9 +218,13 @@ class Two:
 @pytest.mark.parametrize(
     "fault, status, words",
     [
-        ("other_is_killed", -signal.SIGKILL, "another of the 2 processes has ended: it says why, unless it was killed"),
-        ("other_raises", 2, "another of the 2 processes has ended: it says why, unless it was killed"),
-        ("other_is_suspended", None, "process 1 of 2 has given no sign of life for 4 seconds: it is suspended, or its"),
+        (
+            "other_is_killed",
+            -signal.SIGKILL,
+            "another of the 2 processes has ended: its own output says why, unless it was killed",
+        ),
+        ("other_raises", 2, "another of the 2 processes has ended: its own output says why, unless it was killed"),
+        ("other_is_suspended", None, "process 1 of 2 has not responded for 4 seconds: it is suspended, or its"),
     ],
 )
 def test_when_one_process_is_lost_the_other_saves_and_ends(
@@ -255,7 +259,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     two.second.send(signal.SIGUSR1)
     assert two.first.ends(10) == 128 + signal.SIGUSR1
     assert two.second.ends(10) == 128 + signal.SIGUSR1
-    assert "is saved, go on with --resume" in two.first.said
+    assert "is saved, continue with --resume" in two.first.said
     assert two.second.said == ""
 
 
@@ -263,4 +267,4 @@ def test_a_process_that_fra_has_started_itself_is_missed(starter: Starter, drawn
     words = pretraining(drawn_faces, tmp_path / "run", "--devices", "2", "--workers", "0")
     running = Running(starter, *words, log=tmp_path / "log", faults="other_leaves")
     assert running.ends(2 * MINUTE) == 1
-    assert running.said == "fra: process 1 of 2 has ended with status 3; go on with --resume\n"
+    assert running.said == "fra: process 1 of 2 has ended with status 3; continue with --resume\n"

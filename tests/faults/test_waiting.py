@@ -239,7 +239,7 @@ def test_a_step_without_an_end_loses_nothing(
     running.until_it_says("HERE")
     running.send(signal.SIGTERM)
     assert running.ends(SOON) == 128 + signal.SIGTERM
-    assert running.said == f"HERE\nfra: stopped at step 4 of 6; {out / 'last.ckpt'} is saved, go on with --resume\n"
+    assert running.said == f"HERE\nfra: stopped at step 4 of 6; {out / 'last.ckpt'} is saved, continue with --resume\n"
     assert Running(starter, *command, "--resume", log=tmp_path / "log").ends(60) == 0
     for name, tensor in weights(whole_run).items():
         assert torch.equal(weights(out)[name], tensor), name
@@ -325,6 +325,6 @@ def test_a_signal_to_the_whole_group_is_one_line(starter: Starter, drawn_faces: 
     os.killpg(running.pid, signal.SIGINT)
     assert running.ends(SOON) == 130
     assert running.said.count("\n") == 1
-    assert "is saved, go on with --resume" in running.said
+    assert "is saved, continue with --resume" in running.said
     assert torch.load(out / "last.ckpt", weights_only=True)["step"] == int(read_rows(out / "log.csv")[-1]["step"])
     assert json.loads((out / ".fra-run").read_text())

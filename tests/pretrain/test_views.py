@@ -366,9 +366,9 @@ def test_there_are_as_many_views_as_blurs():
     config = ViewsConfig(size=32, blur=(1.0, 0.1, 0.5), solarize=(0.0, 0.2, 0.0))
     assert [(view.blur, view.solarize) for view in config.each()] == [(1.0, 0.0), (0.1, 0.2), (0.5, 0.0)]
     assert len(ViewMaker(config, seed=0).make(mixed(), torch.arange(24), epoch=0)) == 3
-    with pytest.raises(ValueError, match="one per view to both"):
+    with pytest.raises(ValueError, match="give each one number per view"):
         ViewsConfig(blur=(1.0,))
-    with pytest.raises(ValueError, match="small is 2, but of 2 views one at least must be large"):
+    with pytest.raises(ValueError, match="small is 2, but at least one of the 2 views must be large"):
         ViewsConfig(small=2)
     with pytest.raises(ValueError, match="small_scale is"):
         ViewsConfig(small_scale=(0.2, 0.1))

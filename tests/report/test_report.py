@@ -173,8 +173,8 @@ def test_a_missing_piece_is_left_out_with_a_plain_sentence(tmp_path, gone):
     run = pretrain_run(tmp_path / "run", snapshots=gone.startswith("snapshots"))
     (run / gone).unlink()
     shown = text_of(write_report([run], tmp_path / "out").read_text())
-    expected = {"snapshots/faces.npz": "No heatmaps were given", "summary.json": "This run left no summary.json"}
-    assert expected.get(gone, f"This run left no {gone}") in shown
+    expected = {"snapshots/faces.npz": "No heatmaps were given", "summary.json": "This run has no summary.json"}
+    assert expected.get(gone, f"This run has no {gone}") in shown
     assert "No transfer run was given" in shown
 
 
@@ -184,9 +184,9 @@ def test_an_unfinished_run_and_a_strange_folder_are_named(tmp_path):
     (tmp_path / "photos").mkdir()
     run = transfer_run(tmp_path / "a", FRA, {"accuracy": [50.0]})
     shown = text_of(write_report([run, tmp_path / "half", tmp_path / "photos"], tmp_path / "out").read_text())
-    assert "half (a transfer run without results.json: it did not finish)" in shown
-    assert "photos is not a run" in shown
-    assert "no run of the same task from random weights" in shown
+    assert "half (an unfinished transfer run: no results.json)" in shown
+    assert "photos could not be read as a run" in shown
+    assert "No run of this task from random weights" in shown
 
 
 def test_region_scores_stand_beside_each_other_with_what_they_mean(tmp_path):
@@ -195,8 +195,8 @@ def test_region_scores_stand_beside_each_other_with_what_they_mean(tmp_path):
     shown = text_of(page)
     assert "aligned 14.55 % 17.20 % 0.85 0.18 0.84 – 10 to 40 %" in shown
     assert "dull 17.30 % 17.20 % 0.85 0.18 0.84 21.0 % 10 to 40 %" in shown
-    assert "aligned: landmarks read from its regions are 15 % nearer to the truth than those of the mean face." in shown
-    assert "dull: landmarks read from its regions are no nearer to the truth" in shown
+    assert "aligned: landmarks predicted from its regions are 15 % closer to the truth than the mean face." in shown
+    assert "dull: landmarks predicted from its regions are no closer to the truth" in shown
     assert "No heatmaps were given" in shown
     assert "regions.png" not in shown
 

@@ -91,7 +91,7 @@ def test_a_run_that_fails_is_named_and_free_again(place: Place) -> None:
     with pytest.raises(ValueError, match="broken: the loss is not finite"):
         do([broken], place)
     stopped = Fake("stopped", error=KeyboardInterrupt())  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt, match="stopped in stopped; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="stopped in stopped; the same command continues"):
         do([stopped], place)
     broken.error = None
     assert do([broken], place)

@@ -318,4 +318,4 @@ def test_a_folder_belongs_to_one_scale_and_one_set_of_faces(
     (out / "reproduce.json").write_text('{"scale": "smoke", "faces": 7}')
     words = ["reproduce", "figure1", "--scale", "smoke", "--faces", str(few_faces / "images"), "--data", str(few_faces)]
     assert cli.main([*words, "--out", str(out), "--quiet"]) == 2
-    assert "was begun with 7 faces at scale smoke, and this is 40 faces" in capsys.readouterr().err
+    assert "was started with 7 faces at scale smoke, not 40 faces" in capsys.readouterr().err

@@ -410,7 +410,7 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
 @pytest.mark.parametrize(
     "recipe, change, message",
     [
-        (FINETUNE, {"task": "landmarks"}, "finetune moves the faces it learns from, which landmarks cannot follow"),
+        (FINETUNE, {"task": "landmarks"}, "protocol finetune augments faces in ways that landmarks cannot follow"),
         (EAC_RECIPE, {"task": "attributes"}, "eac is for expression, not for attributes"),
         (FINETUNE, {"neck": True}, "neck is for attributes, not for expression"),
         (FINETUNE, {"task": "attributes", "balanced": True}, "balanced is for classes, and attributes has none"),

@@ -298,7 +298,7 @@ def test_what_does_not_fit_together_is_one_clear_error(
 
 
 def test_training_that_explodes_stops_with_the_way_out(planted: LabelledFaces, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lower learning_rate from 1e"):
+    with pytest.raises(ValueError, match="use a learning_rate below 1e"):
         judge(replace(RECIPE, learning_rate=1e38), planted, tmp_path / "run")
 
 

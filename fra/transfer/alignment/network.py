@@ -158,7 +158,7 @@ def alignment_head(config: AlignmentConfig, task: Task, encoder: Encoder) -> Ali
     Raises ValueError for any task but landmarks.
     """
     if not isinstance(task, Landmarks):
-        raise ValueError(f"star is for landmarks, not for {task.name}: use finetune")
+        raise ValueError(f"protocol star is for landmarks, not for {task.name}: use finetune")
     table = POINT_TABLES[task.points]
     if encoder.config.name == HOURGLASS.name:
         assert encoder.channels == WIDTH
