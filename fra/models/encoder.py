@@ -27,20 +27,20 @@ SMALL_RESNETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
-    """Which network, and how fine its last map is."""
+    """The network, and the resolution of its last feature map."""
 
     name: str = "resnet50"
-    """timm's name, or one of SMALL_RESNETS (ResNet-50: supplement 5.1)."""
+    """A timm name, or one of SMALL_RESNETS (ResNet-50: supplement 5.1)."""
     last_stride: Literal[1, 2] = 2
     """Stride of a ResNet's last stage; 1 doubles the height and width of the last map (ours, for small images)."""
     third_stride: Literal[1, 2] = 2
     """Stride of a ResNet's third stage; with both 1 the last map has four times the height and width (ours)."""
     image_size: Pixels = 224
-    """Side of the square images it is trained on, pixels (released code: 224)."""
+    """Side of the square training images in pixels (released code: 224)."""
     mean: tuple[Share, Share, Share] = FACE_MEAN
-    """Per channel, RGB in [0, 1] (released code)."""
+    """Normalisation mean per channel, RGB in [0, 1] (released code)."""
     std: tuple[Positive, Positive, Positive] = FACE_STD
-    """Per channel (released code)."""
+    """Normalisation standard deviation per channel (released code)."""
 
 
 HOURGLASS = EncoderConfig(name="hourglass", image_size=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
-    Raises ValueError for a name nobody knows, a network that gives no map, or a stride of 1 outside the ResNet family.
+    Raises ValueError for an unknown name, a network without a feature map, or a stride of 1 outside the ResNet family.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])

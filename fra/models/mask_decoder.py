@@ -17,7 +17,7 @@ from fra.recipe import Count, Settings, Share
 
 @dataclass(frozen=True)
 class DecoderConfig(Settings):
-    """How K queries become facial mask embeddings."""
+    """The transformer decoder that turns K queries into facial mask embeddings."""
 
     layers: Count = 1
     """Decoder layers (supplement 5.1: one; the released code has two)."""
@@ -26,12 +26,13 @@ class DecoderConfig(Settings):
     heads: Count = 8
     """Attention heads (MaskFormer)."""
     dropout: Share = 0.1
-    """In attention and feed-forward network (MaskFormer)."""
+    """Dropout in attention and feed-forward network (MaskFormer)."""
     content: Literal["zeros", "queries"] = "zeros"
-    """What the decoder starts from: zeros (released code) leave all K outputs nearly equal; the queries themselves
-    make regions differ from the first step (ours, docs/explain/how_fra_works.md)."""
+    """Initial content of the decoder: with zeros (released code) all K outputs are nearly equal; with the queries
+    themselves regions differ from the first step (ours, docs/explain/how_fra_works.md)."""
     mask_mlp: Literal["default", "orthogonal"] = "default"
-    """First weights of the mask MLP: torch's default (released code), or orthogonal, gain 1.4, no biases (ours)."""
+    """Initial weights of the mask MLP: PyTorch's default (released code), or orthogonal with gain 1.4 and no biases
+    (ours)."""
 
 
 def sine_encoding(height: int, width: int, channels: int) -> Float[Tensor, "P D"]:

@@ -22,14 +22,14 @@ from fra.training.trainable import Loss, Part, Progress
 
 @dataclass(frozen=True)
 class BYOLConfig(Settings):
-    """Settings of BYOL; defaults are those of FRA's baseline, so that both differ in the regions alone."""
+    """Settings of BYOL; the defaults are those of FRA's baseline, so that the two differ only in the regions."""
 
     name: Literal["byol"] = "byol"
     head: HeadConfig = field(default_factory=HeadConfig)
     teacher_momentum: Share = 0.996
-    """At step 0; rises to 1 by a cosine (BYOL, Sec. 3.3)."""
+    """Momentum of the momentum encoder (teacher) at step 0; rises to 1 along a cosine (BYOL, Sec. 3.3)."""
     follow_buffers: bool = False
-    """The teacher averages batch-norm statistics too and runs in eval mode (EMAN); off as in FRA."""
+    """The momentum encoder also averages batch-norm statistics and runs in eval mode (EMAN); off as in FRA."""
 
 
 class FaceNetwork(nn.Module):

@@ -32,7 +32,7 @@ from fra.training.trainable import Loss, Part, Progress
 
 @dataclass(frozen=True)
 class FRAConfig(Settings):
-    """Settings of FRA; the defaults are the supplement's, then the released code's where that is silent."""
+    """Settings of FRA; the defaults are the supplement's, or the released code's where the supplement does not say."""
 
     name: Literal["fra"] = "fra"
     regions: Annotated[int, Range(2)] = 8
@@ -40,51 +40,53 @@ class FRAConfig(Settings):
     head: HeadConfig = field(default_factory=HeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     teacher_momentum: Share = 0.996
-    """At step 0; rises to 1 by a cosine (released command line)."""
+    """Momentum of the momentum encoder (teacher) at step 0; rises to 1 along a cosine (released command line)."""
     follow_buffers: bool = False
-    """The teacher averages batch-norm statistics too and runs in eval mode (the released EMAN variant)."""
+    """The momentum encoder also averages batch-norm statistics and runs in eval mode (the released EMAN variant)."""
     teacher_dropout: bool = False
-    """Dropout in the teacher's decoder; the released code leaves it on, off gives cleaner targets."""
+    """Dropout in the teacher's decoder; on in the released code, off gives cleaner targets."""
     heatmap_scale: Positive = 1.0
-    """Divisor of the scores before the softmax over regions (released code)."""
+    """Temperature of the softmax over regions (released code)."""
     face_weight: NotNegative = 0.5
     """Weight of the same-face term in each direction (released code)."""
     region_weight: NotNegative = 0.5
     """Weight of the same-region term in each direction (released code)."""
     negative_weight: NotNegative = 0.02
-    """Pushes different regions of one face apart, in the same-region term (released code; not in the supplement)."""
+    """Weight that pushes different regions of a face apart, in the same-region term (released code; not in the
+    supplement)."""
     cluster_weight: NotNegative = 0.1
     """Weight of the cluster term (released command line)."""
     student_temperature: Positive = 0.1
-    """Of the student's pixel assignments (released code)."""
+    """Softmax temperature of the student's pixel assignments (released code)."""
     teacher_temperature: Positive = 0.04
-    """Of the teacher's pixel assignments (released command line)."""
+    """Softmax temperature of the teacher's pixel assignments (released command line)."""
     assignment: Literal["probabilities", "exponentials"] = "probabilities"
-    """What Sinkhorn balances: softmaxed probabilities (released code), or exp(score / sinkhorn_epsilon) (SwAV)."""
+    """What Sinkhorn balances: softmax probabilities (released code), or exp(score / sinkhorn_epsilon) (SwAV)."""
     sinkhorn_epsilon: Positive = 0.05
-    """Only with assignment: exponentials (SwAV)."""
+    """Entropy regularisation of Sinkhorn; only with assignment: exponentials (SwAV)."""
     sinkhorn_rounds: Count = 3
-    """Rounds of balancing (released code, SwAV)."""
+    """Sinkhorn iterations (released code, SwAV)."""
     mean_entropy_weight: NotNegative = 1.0
     """Weight of the mean-entropy term inside the cluster term (released code)."""
     balance: Literal["batch", "face"] = "batch"
-    """Regions receive equal shares of all positions of the batch (released code), or of the positions of each face
-    (ours: every face then has every region, where light and skin could otherwise earn regions of their own)."""
+    """Regions get equal shares of all positions of the batch (released code), or of each face's positions (ours: every
+    face then has every region, and lighting or skin colour cannot claim a region of its own)."""
     balance_strength: Annotated[float, Range(0, 1, above=True)] = 1.0
-    """How firmly, in (0, 1]: 1 is equal shares (released code); below, a region that a face hides may stay small."""
+    """How strictly shares are equal, in (0, 1]: 1 is exactly (released code); below, a region that a face hides may
+    stay small."""
     cluster_views: Literal["same", "crossed", "aligned", "matched"] = "same"
-    """Where the teacher's assignment of a position comes from: the same view (released code); the other view, position
-    by position (crossed); the other view, the same place in the frame of the face, a mirrored view being a face of its
-    own (aligned); or the other view, the same physical place, so that the left eye of a view meets the left eye of its
-    mirror image (matched). The last two are ours: regions must follow the face when it moves in its view, and those
-    that are matched cannot tell left from right by place, which makes them parts."""
+    """Where the teacher's assignment of a position comes from: same, the same view (released code); crossed, the same
+    position of the other view; aligned, the same place in the frame of the face in the other view, where a mirrored
+    view counts as a different face; matched, the same physical place, so that the left eye of a view meets the left eye
+    of its mirror image. The last two are ours: regions must follow the face when it moves in its view, and matched
+    regions cannot tell left from right by position, so they become parts of the face."""
     detached_regions: bool = False
-    """Regions are read off the encoder without bending it: scores and heatmaps send no gradient into it, what is pooled
-    under the heatmaps does (ours)."""
+    """Regions do not train the encoder: scores and heatmaps send no gradient into it, only the features pooled under
+    the heatmaps do (ours)."""
     gradients: Gradients = "exact"
-    """How the means over processes (of mask embeddings and of assignments) are differentiated: as one process with the
-    whole batch would (ours: exact), or with each process's own gradient divided by W (released code: in-place
-    all_reduce). Alone they are the same."""
+    """How the means over processes (of mask embeddings and of assignments) are differentiated: exact, as one process
+    with the whole batch would (ours), or released, each process's own gradient divided by W (in-place all_reduce). With
+    one process both are the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

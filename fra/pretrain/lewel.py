@@ -32,13 +32,14 @@ class LEWELConfig(Settings):
     name: Literal["lewel"] = "lewel"
     head: HeadConfig = field(default_factory=HeadConfig)
     heads: Count = 4
-    """Groups of channels, each pooled with maps of its own; D and C must be multiples (released scripts)."""
+    """Groups of channels, each pooled with its own maps; D and C must be multiples of it (released scripts)."""
     scale: Positive = 1.0
-    """Divisor before the softmax over positions; at 1 the maps are nearly uniform (released scripts)."""
+    """Temperature of the softmax over positions; at 1 the maps are nearly uniform (released scripts)."""
     teacher_momentum: Share = 0.996
-    """At step 0; rises to 1 by a cosine (released scripts; .98 in the EMAN form)."""
+    """Momentum of the momentum encoder (teacher) at step 0; rises to 1 along a cosine (released scripts; .98 in the
+    EMAN form)."""
     follow_buffers: bool = False
-    """The teacher averages batch-norm statistics too and runs in eval mode (the EMAN form)."""
+    """The momentum encoder also averages batch-norm statistics and runs in eval mode (the EMAN form)."""
     face_weight: NotNegative = 0.5
     """Weight of the same-face term in each direction (released scripts)."""
     aligned_weight: NotNegative = 0.5

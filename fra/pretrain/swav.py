@@ -35,19 +35,20 @@ class SwAVConfig(Settings):
     head: HeadConfig = field(default_factory=lambda: HeadConfig(hidden=2048, out=128))
     """Projector, with biases (script)."""
     prototypes: Annotated[int, Range(2)] = 3000
-    """Clusters K (script)."""
+    """Number of prototypes K (script)."""
     temperature: Positive = 0.1
-    """Of the predictions (Sec. 3.1)."""
+    """Softmax temperature of the predictions (Sec. 3.1)."""
     sinkhorn_epsilon: Positive = 0.05
-    """Smoothness of the assignment (script)."""
+    """Entropy regularisation of Sinkhorn: smoothness of the assignment (script)."""
     sinkhorn_rounds: Count = 3
-    """Rounds of balancing (script)."""
+    """Sinkhorn iterations (script)."""
     freeze_steps: Whole = 313
-    """First steps in which the prototypes stay as they are (script: one epoch of ImageNet at batch 4096)."""
+    """Number of first steps in which the prototypes are frozen (script: one epoch of ImageNet at batch 4096)."""
     queue: Whole = 0
-    """Embeddings of earlier faces, over all processes, that are balanced together with a small batch; 0 for none."""
+    """Length of the queue of earlier embeddings, over " "all processes, that are " "balanced together with a " "small
+    batch; 0 for none."""
     queue_from_epoch: Whole = 15
-    """When the queue begins to fill; it is used once it is full (script of batch 256)."""
+    """Epoch at which the queue starts to fill; it is used once full (script for batch 256)."""
 
 
 class PrototypeNetwork(nn.Module):

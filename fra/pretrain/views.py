@@ -34,7 +34,8 @@ Covered = Annotated[float, Range(0, 1, above=True)]
 
 @dataclass(frozen=True)
 class CommonViewConfig(Settings):
-    """What all views of a face share, in the order of the steps (FRA's released code; spec fra.md, section 8)."""
+    """Augmentation that all views of a face share, in " "the order in which it is " "applied (FRA's released " "code;
+    spec fra.md, section 8)."""
 
     size: Pixels = 224
     """Side of the view in pixels."""
@@ -43,9 +44,9 @@ class CommonViewConfig(Settings):
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     """Width over height of the crop (torchvision's RandomResizedCrop)."""
     flip: Share = 0.5
-    """Probability of a mirror image."""
+    """Probability of a horizontal flip."""
     jitter: Share = 0.8
-    """Probability of changing the colours: the next four, in random order."""
+    """Probability of colour jitter: the next four changes, in random order."""
     brightness: NotNegative = 0.4
     """The factor is uniform in 1 -+ this."""
     contrast: NotNegative = 0.4
@@ -53,35 +54,35 @@ class CommonViewConfig(Settings):
     saturation: NotNegative = 0.2
     """The factor is uniform in 1 -+ this."""
     hue: Annotated[float, Range(0, 1 / 3)] = 0.1
-    """The shift is uniform in -+ this, in turns of the colour circle; at most 1/3."""
+    """The hue shift is uniform in -+ this, as a fraction of the colour circle; at most 1/3."""
     grayscale: Share = 0.2
-    """Probability of losing all colour."""
+    """Probability of conversion to grey."""
     blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
     """Range of the blur's standard deviation, in pixels of the view (SimCLR, MoCo v2, BYOL: at size 224)."""
     solarize_threshold: Share = 128 / 255
-    """What counts as bright, in [0, 1]."""
+    """Pixels above this are inverted, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class ViewConfig(CommonViewConfig):
-    """One view. Defaults are the first view of FRA."""
+    """One view. The defaults are FRA's first view."""
 
     blur: Share = 1.0
     """Probability of a Gaussian blur."""
     solarize: Share = 0.0
-    """Probability of inverting what is bright."""
+    """Probability of solarization (bright pixels are inverted)."""
 
 
 @dataclass(frozen=True)
 class ViewsConfig(CommonViewConfig):
-    """All views of a face, large ones first; as many as there are numbers. Defaults are FRA's two views."""
+    """All views of a face, large ones first, one for each number in `blur`. The defaults are FRA's two views."""
 
     blur: tuple[Share, ...] = (1.0, 0.1)
-    """Probability of a Gaussian blur, in each view."""
+    """Probability of a Gaussian blur, for each view."""
     solarize: tuple[Share, ...] = (0.0, 0.2)
-    """Probability of inverting what is bright, in each view."""
+    """Probability of solarization (bright pixels are inverted), for each view."""
     small: Whole = 0
-    """How many of the views, the last ones, are small (multi-crop; SwAV, Sec. 3.3)."""
+    """How many of the views, counted from the last, are small (multi-crop; SwAV, Sec. 3.3)."""
     small_size: Pixels = 96
     """Side of the small views in pixels (SwAV)."""
     small_scale: tuple[Covered, Covered] = (0.05, 0.14)

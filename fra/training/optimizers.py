@@ -12,26 +12,30 @@ from fra.recipe import NotNegative, Positive, Settings, Share
 
 @dataclass(frozen=True)
 class OptimizerConfig(Settings):
-    """Optimiser and its constants."""
+    """The optimiser and its settings."""
 
     name: Literal["lars", "larc", "sgd", "adamw"] = "lars"
-    """LARS for pre-training (supplement 5.2); LARC is SwAV's: every tensor is adapted and decayed."""
+    """LARS for pre-training (supplement 5.2); LARC is SwAV's, which adapts and decays every tensor."""
     learning_rate: NotNegative = 1.8
-    """Peak rate, absolute, for the whole batch (supplement 5.2: 1.8 at 1024, which is 0.45 * batch / 256)."""
+    """Peak learning rate for the whole batch, not scaled by it (supplement 5.2: 1.8 at 1024, which is 0.45 * batch /
+    256)."""
     weight_decay: NotNegative = 1.5e-6
-    """Only on tensors that are not excluded (supplement 5.2)."""
+    """Weight decay, on tensors that are not excluded (supplement 5.2)."""
     momentum: Share = 0.9
-    """Of LARS, LARC and SGD (supplement 5.2)."""
+    """Momentum of LARS, LARC and SGD (supplement 5.2)."""
     trust: Positive = 1e-3
-    """Eta of LARS and LARC: the step as a share of the weight norm at rate 1 (released code; SwAV the same)."""
+    """Trust coefficient (eta) of LARS and LARC: size " "of a step at rate 1 relative " "to the weight norm " "(released
+    code; same in SwAV)."""
     exclude: Literal["one_dim", "official_names"] = "one_dim"
-    """What LARS neither adapts nor decays: all vectors (ours, clean), or the released code's rule by name. LARC knows
-    no exceptions."""
+    """What LARS neither adapts nor decays: all vectors (ours), or the released code's rule by name. LARC has no
+    exceptions."""
     rate_in_momentum: bool = True
-    """The rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and in LARC."""
+    """Whether the learning rate is inside LARS's " "momentum buffer (released " "code), or outside as in " "lightly's
+    LARS and in LARC."""
     predictor_rate: NotNegative = 1.0
-    """Factor on the rate of predictors. Above 1 they keep up with features that move fast, which then stay in more
-    directions (ours, for short runs: docs/dev/log.md; BYOL's appendix notes the same without a slow teacher)."""
+    """Factor on the learning rate of predictors. Above 1 they keep up with features that change quickly, which keeps
+    the effective rank higher (ours, for short runs: docs/dev/log.md; BYOL's appendix ' 'notes the same ' 'without a
+    slow ' 'teacher)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,19 +24,19 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class ScheduleConfig(Settings):
-    """Length of training and form of the learning rate."""
+    """Length of training and schedule of the learning rate."""
 
     epochs: Count = 400
     """Passes over all faces (supplement 5.2: 400, ablations 50)."""
     warmup_epochs: NotNegative = 10
-    """The rate rises linearly, step by step (released code; the supplement is silent)."""
+    """Epochs of linear warm-up, step by step (released code; not in the supplement)."""
     form: Literal["epochwise", "stepwise"] = "epochwise"
-    """Cosine in one stair per epoch (released code), or smooth (SwAV; ours, for runs of few epochs)."""
+    """Cosine updated once per epoch (released code) or every step (SwAV; ours, for runs of few epochs)."""
     first_rate: NotNegative | None = None
-    """Rate of the very first step, from which the warm-up rises in even steps to the peak (SwAV: .3 of 4.8); without
-    it the first step takes the first even share of the peak (released code)."""
+    """Learning rate of the first step, from which the warm-up rises linearly to the peak (SwAV: .3 of 4.8); without it
+    the first step takes peak / warm-up steps (released code)."""
     last_rate: NotNegative = 0.0
-    """Where the cosine ends (SwAV: a thousandth of the peak)."""
+    """Learning rate at the end of the cosine (SwAV: a thousandth of the peak)."""
 
     def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
         """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down."""

@@ -28,20 +28,21 @@ class AlignmentConfig(Settings):
     width: Count = 256
     """Channels of the three deconvolutions (Xiao et al., ECCV 2018; supplement 5.3.3 gives only their number)."""
     stacks: Count = 4
-    """Hourglasses one after another, where the encoder is `hourglass` (STAR, Sec. 4.1)."""
+    """Number of stacked hourglasses, where the encoder is `hourglass` (STAR, Sec. 4.1)."""
     form: Form = "v2"
-    """Of the STAR loss: distance over deviation (v2, STAR's released code), or distance of their ratio (v1, before)."""
+    """Form of the STAR loss: distance divided by deviation (v2, STAR's released code), or distance of the ratio (v1,
+    earlier)."""
     distance: Distance = "smooth_l1"
-    """In the STAR loss (STAR, Sec. 4.1)."""
+    """Distance in the STAR loss (STAR, Sec. 4.1)."""
     spread_weight: NotNegative = 1.0
-    """Of the heatmaps' variances in the STAR loss (STAR, eq. 8)."""
+    """Weight of the heatmaps' variances in the STAR loss (STAR, eq. 8)."""
     map_weight: NotNegative = 10.0
-    """Of the point maps' and of the edge maps' loss (STAR, released code)."""
+    """Weight of the losses of point maps and edge maps (STAR, released code)."""
     consistent_grid: bool = False
-    """A heatmap's outer edges are the image's, as for landmarks; otherwise the middles of its first and last position
-    are, up to 1/n off (STAR, released code)."""
+    """Align a heatmap's outer edges with the image's, as for landmarks; otherwise the centres of its first and last
+    position are aligned, up to 1/n off (STAR, released code)."""
     half_life: Positive = 10_000.0
-    """Images after which the network's average has forgotten half (STAR, released code: momentum .5^(batch/10000))."""
+    """Half-life of the network's running average, in images (STAR, released code: momentum .5^(batch/10000))."""
 
 
 class Maps(NamedTuple):
