@@ -27,11 +27,11 @@ NO_FACE = "no face"
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth of being equal
 class Face:
-    """One detected face, in pixels of the photo it was found in; the box may leave the photo."""
+    """A detected face, in pixels of its photo; the box may extend beyond the photo."""
 
     box: Float[Tensor, "4"]
     five_points: Float[Tensor, "5 2"] | None
-    """Eyes, nose tip, mouth corners; the image's left first. None where the detector gives none."""
+    """Eyes, nose tip, mouth corners; the image's left first. None if the detector has none."""
     score: float
     """Confidence, 0 to 1."""
 
@@ -39,7 +39,7 @@ class Face:
 @runtime_checkable
 class Detector(Protocol):
     def find_faces(self, image: UInt8[Tensor, "3 H W"]) -> list[Face]:
-        """All faces that reach the least score, the surest first."""
+        """All faces that reach the minimum score, highest score first."""
 
 
 class RetinaFace:
@@ -104,7 +104,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {"retinaface": RetinaFace, "yune
 
 
 def make_detector(name: str, *, min_score: float) -> Detector:
-    """The detector called `name`, or `name:model` for one with weights of its own, as in `yunet:yunet.onnx`."""
+    """The detector named `name`, or `name:model` for one with its own weights, as in `yunet:yunet.onnx`."""
     kind, _, model = name.partition(":")
     if kind not in DETECTORS:
         raise ValueError(f"no detector named {kind!r}: choose one of {', '.join(DETECTORS)}")

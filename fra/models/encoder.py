@@ -50,7 +50,7 @@ HOURGLASS = EncoderConfig(name="hourglass", image_size=256, mean=(0.5, 0.5, 0.5)
 class Encoder(nn.Module):
     """Images (B, 3, H, W), RGB in [0, 1], to features (B, C); `.maps` gives (B, C, h, w) before the mean.
 
-    Normalisation happens inside, so nobody can forget it. `backbone` keeps timm's (torchvision's) key names.
+    Normalisation happens inside, so it cannot be forgotten. `backbone` keeps timm's (torchvision's) key names.
     """
 
     def __init__(self, config: EncoderConfig, *, pretrained: bool = False) -> None:

@@ -33,7 +33,7 @@ class RegionHeadConfig(Settings):
 
 @dataclass(frozen=True)
 class RegionOutput:
-    """What the region head says of a batch.
+    """What the region head returns for a batch.
 
     scores: cosine of every pixel with every mask embedding, in [-1, 1]. heatmaps: softmax of the scores over the K
     regions; at each position they sum to 1. vectors: the encoder's maps averaged under each heatmap. embeddings: the
@@ -106,7 +106,7 @@ class RegionHead(nn.Module):
 
 
 class RegionModel(nn.Module):
-    """Encoder and region head as left behind by pre-training: images to heatmaps, one image at a time or many."""
+    """Encoder and region head after pre-training: images to heatmaps, for one image or a batch."""
 
     def __init__(self, encoder: Encoder, head: RegionHead) -> None:
         super().__init__()

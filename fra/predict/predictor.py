@@ -69,8 +69,8 @@ class Predictor:
     ) -> None:
         """`tasks` are run folders of `fra transfer`, `detector` is a name in DETECTORS.
 
-        With the detector `none` a photo is one face, framed as the tasks' training images were. Otherwise faces are
-        cut out as `fra.data.framing` says for the dataset of each task. Raises ValueError for unusable ones.
+        With the detector `none` a photo is one face, cropped as the tasks' training images were. Otherwise faces are
+        cropped as `fra.data.framing` says for the dataset of each task. Raises ValueError for unusable tasks.
         """
         if not 0 < min_score <= 1:
             raise ValueError(f"min-score is {min_score}: it must be above 0 and at most 1")

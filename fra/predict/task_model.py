@@ -50,7 +50,7 @@ class TaskModel(nn.Module):
         self.dataset, self.crop = dataset, crop
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
-        """The head's outputs for face crops in [0, 1], of the size it was trained at."""
+        """The head's outputs for face crops, RGB in [0, 1], of the size it was trained at."""
         return self.from_features(self.features(images))
 
     @property
@@ -59,7 +59,7 @@ class TaskModel(nn.Module):
         return isinstance(self.head, AlignmentHead)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C *hw"]:
-        """What the head reads: of the encoder alone, so that several tasks may share it."""
+        """The encoder's features that the head reads; several tasks may share them."""
         return self.encoder.maps(images) if self.reads_maps else self.encoder(images)  # type: ignore[operator]
 
     def from_features(self, features: Float[Tensor, "B C *hw"]) -> Float[Tensor, "B T"]:
@@ -76,7 +76,7 @@ class TaskModel(nn.Module):
     def predict(self, image: Any) -> Any:
         """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1].
 
-        For a sequence of such, of any sizes, or a tensor of several, a list. Points are in pixels of the image given.
+        A sequence of these, of any sizes, or a tensor of several gives a list. Points are in pixels of the given image.
         """
         if isinstance(image, Tensor) and image.ndim == 4:
             image = list(image)
@@ -101,10 +101,10 @@ def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
 
 
 def load_task_model(run: str | Path) -> TaskModel:
-    """The task model of a `fra transfer` run folder, its `task.safetensors`, or that comes with fra, on the CPU.
+    """The task model of a `fra transfer` run folder, its `task.safetensors`, or a bundled task, on the CPU.
 
-    An encoder that has learned with the head is in that file; any other is loaded from where it was then. Raises
-    ValueError when it or the run is not there, or the encoder's weights have changed since.
+    An encoder that was trained together with the head is in that file; a frozen one is loaded from where it was then.
+    Raises ValueError if it or the run is missing, or if the encoder's weights have changed since.
     """
     from fra.weights.load import load_encoder, read_weights
 

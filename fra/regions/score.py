@@ -47,7 +47,7 @@ def write_score(
 
 
 def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
-    """The numbers of `score.json`, of the test faces; what has to be fitted or matched is so on the train faces.
+    """The numbers of `score.json` on the test faces; whatever is fitted or matched is fitted on the training faces.
 
     `model` gives a RegionOutput for images in [0, 1] of the faces' size, on its own device.
     landmark_nme: 68 landmarks from the K centroids by `read_landmarks`; mean_face_nme: the mean train face instead.

@@ -60,8 +60,8 @@ def read_scored_faces(folder: Path, *, size: int, quiet: bool = True) -> ScoredF
     """Faces of `folder` as squares of `size`: drawn by `fra data synthetic`, or in 300-W's layout.
 
     300-W: faces are cut as `as_cropped` says; `afw`, `helen/trainset` and `lfpw/trainset` train, `helen/testset`,
-    `lfpw/testset` and `ibug` test. Drawn faces keep their splits; those of
-    "val" are left out. At 224 pixels 300-W takes 580 MB. Raises ValueError for another layout, an unreadable picture.
+    `lfpw/testset` and `ibug` test. Drawn faces keep their splits; "val" is
+    left out. At 224 pixels 300-W takes 580 MB. Raises ValueError for another layout or an unreadable image.
     """
     if (folder / "labels.csv").exists() and (folder / "landmarks.npz").exists():
         return _read_drawn(folder, size=size, quiet=quiet)

@@ -57,12 +57,12 @@ def load_encoder(
     `what` is one of
     - a run folder of `fra pretrain`, or its `encoder.safetensors`;
     - a foreign checkpoint: the released FRA, LEWEL, Bulat et al., SwAV, MoCo, torchvision and others
-      (docs/guides/foreign_weights.md); unless `quiet`, one line on stderr says what was read and what was skipped;
+      (docs/guides/foreign_weights.md); unless `quiet`, a line on stderr says what was read and what was skipped;
     - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
     - `timm:NAME`, timm's pre-trained weights, which timm downloads;
     - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
       timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
-    Raises ValueError with the way out for anything else. Unless `random` is asked for, no weight is ever random.
+    Raises ValueError with a remedy for anything else. Unless `random` is given, no weight is ever random.
     """
     source = EncoderSource.parse(what)
     if source.random:
@@ -85,10 +85,11 @@ def load_encoder(
 
 
 def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
-    """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or shipped weights.
+    """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or bundled
+    weights.
 
-    In eval mode. Raises MissingPart, a ValueError, when the method has none. Of a foreign file one line on stderr says
-    what was read, unless `quiet`.
+    In eval mode. Raises MissingPart, a ValueError, if the method has no regions. For a foreign file a line on stderr
+    says what was read, unless `quiet`.
     """
     shipped = shipped_file(str(what), REGIONS)
     if shipped:

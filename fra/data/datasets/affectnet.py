@@ -1,20 +1,20 @@
 """AffectNet: expressions of faces from the web, seven (affectnet7) or eight with contempt (affectnet8).
 
-As http://mohammadmahoor.com/affectnet/ gave it first, photos with a box about each face:
+As http://mohammadmahoor.com/affectnet/ first distributed it, photos with a box around each face:
 
 affectnet/[Manually_Annotated_file_lists/]training.csv, validation.csv
     "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
 affectnet/[Manually_Annotated/][Manually_Annotated_Images/]689/737db2483489….jpg
 
-As it is given now, crops of 224x224:
+As distributed now, crops of 224x224 pixels:
 
 affectnet/train_set/images/0.jpg …      affectnet/train_set/annotations/0_exp.npy …
 affectnet/val_set/images/0.jpg …        affectnet/val_set/annotations/0_exp.npy …
 
 Expressions: 0 neutral, 1 happiness, 2 sadness, 3 surprise, 4 fear, 5 disgust, 6 anger, 7 contempt; 8 none, 9 uncertain
-and 10 no face are left out, and so is 7 in affectnet7. The test images were never given out, so the official
-validation images are the test split, as everywhere, and there is no validation split: where something is chosen, take
-a recipe with hold_out. Give affectnet/ or the folder that holds it.
+and 10 no face are left out, and so is 7 in affectnet7. The test images were never released, so the official validation
+images are the test split, as in all published work, and there is no validation split: to select anything, use a recipe
+with hold_out. --data is affectnet/ or the folder that contains it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,15 +1,15 @@
-"""AFLW-19: 19 landmarks, all annotated also where hidden, and a face box (Zhu et al., CVPR 2016, on AFLW's photos).
+"""AFLW-19: 19 landmarks, all annotated even where hidden, and a face box (Zhu et al., CVPR 2016, on AFLW's photos).
 
 aflw/AFLWinfo_release.mat          nameList, bbox (left, right, top, bottom), data (19 x, 19 y), mask_new, ra; MATLAB 5
 aflw/data/flickr/0/image00002.jpg ..., and the same in 2/ and 3/; also flickr/ or images/ instead of data/flickr/
 
-The first 20,000 of the order `ra` train, the other 4,386 test; `frontal` are the 1,314 whose 19 landmarks are visible.
-Without that file, HRNet's lists for the same pictures:
+The first 20,000 in the order `ra` are for training, the other 4,386 for testing; `frontal` are the 1,314 whose 19
+landmarks are visible. Without that file, HRNet's lists of the same images:
 
 aflw/[annotations/]face_landmarks_aflw_train.csv       aflw/[annotations/]face_landmarks_aflw_test.csv
 aflw/[annotations/]face_landmarks_aflw_test_frontal.csv
 
-Give aflw/ or the folder that holds it. There is no validation split.
+--data is aflw/ or the folder that contains it. There is no validation split.
 """
 
 import io

@@ -1,18 +1,18 @@
-"""CelebA: forty attributes, pictures of 178x218 aligned and cropped by its providers.
+"""CelebA: forty attributes, images of 178x218 pixels aligned and cropped by its providers.
 
-As https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html gives it, with or without the folders Anno, Eval and Img:
+As https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html distributes it, with or without the folders Anno, Eval and Img:
 
-celeba/[Img/]img_align_celeba/000001.jpg      202,599 pictures
+celeba/[Img/]img_align_celeba/000001.jpg      202,599 images
 celeba/[Anno/]list_attr_celeba.txt            a count, the 40 names, then "000001.jpg -1 1 …"
 celeba/[Eval/]list_eval_partition.txt         "000001.jpg 0"; 0 train, 1 val, 2 test
 
-As Kaggle's mirror gives it:
+As Kaggle's mirror has it:
 
 celeba/img_align_celeba/[img_align_celeba/]000001.jpg
 celeba/list_attr_celeba.csv                   "image_id,5_o_Clock_Shadow,…", then "000001.jpg,-1,1,…"
 celeba/list_eval_partition.csv                "image_id,partition", then "000001.jpg,0"
 
-Give celeba/ or the folder that holds it.
+--data is celeba/ or the folder that contains it.
 """
 
 from pathlib import Path

@@ -1,13 +1,13 @@
-"""COFW: 29 landmarks of occluded faces, pictures inside MATLAB files (http://www.vision.caltech.edu/xpburgos/ICCV13/).
+"""COFW: 29 landmarks of occluded faces, images inside MATLAB files (http://www.vision.caltech.edu/xpburgos/ICCV13/).
 
-cofw/[documentation/]COFW_train_color.mat      IsTr (1,345 pictures), phisTr (29 x, 29 y, 29 occluded), bboxesTr
-cofw/[documentation/]COFW_test_color.mat       IsT (507 pictures), phisT, bboxesT; MATLAB 7.3
+cofw/[documentation/]COFW_train_color.mat      IsTr (1,345 images), phisTr (29 x, 29 y, 29 occluded), bboxesTr
+cofw/[documentation/]COFW_test_color.mat       IsT (507 images), phisT, bboxesT; MATLAB 7.3
 
-Without them, STAR's lists and the pictures as files, which may lie in images/:
+Without them, STAR's lists and the images as files, also in images/:
 
 cofw/[annotations/]train.tsv       cofw/[annotations/]test.tsv, or both in annotations/COFW/
 
-Give cofw/ or the folder that holds it. There is no validation split.
+--data is cofw/ or the folder that contains it. There is no validation split.
 """
 
 from pathlib import Path

@@ -1,18 +1,18 @@
 """FairFace: age, gender and race as annotators saw them, on faces balanced over seven races.
 
-As https://github.com/joojs/fairface gives it, with the pictures of padding 0.25:
+As https://github.com/joojs/fairface distributes it, images with padding 0.25:
 
 fairface/fairface_label_train.csv     "file,age,gender,race,service_test", then "train/1.jpg,50-59,Male,East Asian,True"
 fairface/fairface_label_val.csv       the same of val/1.jpg …
-fairface/train/1.jpg …                86,744 pictures; val/ 10,954
+fairface/train/1.jpg …                86,744 images; val/ 10,954
 
-The test images were never given out, so the official validation images are the test split, and there is no validation
-split: where something is chosen, take a recipe with hold_out. A selection in one list is read too, and before these:
+The test images were never released, so the official validation images are the test split, and there is no validation
+split: to select anything, use a recipe with hold_out. A subset in one list is read as well, and takes precedence:
 
 fairface/labels.csv                   "path,age,gender,race", then "00/25272.jpg,3-9,Male,East Asian"
-fairface/00/25272.jpg …               folders 00, 01, …; the last of them test, those before validate
+fairface/00/25272.jpg …               folders 00, 01, …; the last is the test split, the one before it validation
 
-Give fairface/ or the folder that holds it. That the lists are complete is not checked: compare the two counts.
+--data is fairface/ or the folder that contains it. Whether the lists are complete is not checked: compare the counts.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,18 @@
-"""FERPlus (FER+): eight expressions by ten voters, on the grey pictures of 48x48 of FER2013.
+"""FERPlus (FER+): eight expressions by ten voters, on FER2013's grey images of 48x48 pixels.
 
-As distributed, votes at https://github.com/microsoft/FERPlus, pictures by Kaggle's expression challenge of 2013:
+As distributed, votes from https://github.com/microsoft/FERPlus, images from Kaggle's expression challenge of 2013:
 
-ferplus/fer2013new.csv              "Usage,Image name,neutral,…,NF", ten votes a row
-ferplus/[fer2013/]fer2013.csv       "emotion,pixels,Usage", 2,304 grey values a row; the same 35,887 rows
+ferplus/fer2013new.csv              "Usage,Image name,neutral,…,NF", ten votes per row
+ferplus/[fer2013/]fer2013.csv       "emotion,pixels,Usage", 2,304 grey values per row; the same 35,887 rows
 
-After Microsoft's script has written the pictures:
+Or as Microsoft's script writes the images:
 
 ferplus/FER2013Train/label.csv      "fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0", no heading
 ferplus/FER2013Train/fer0000000.png …, and the same in FER2013Valid (val) and FER2013Test
 
-The same with the pictures in ferplus/Images/FER2013Train and the lists in ferplus/Labels/FER2013Train, as the released
-code of FRA has it. Give ferplus/ or the folder that holds it. Votes become classes as Microsoft's "majority" rule says.
+The same with the images in ferplus/Images/FER2013Train and the lists in ferplus/Labels/FER2013Train, as the released
+code of FRA expects it. --data is ferplus/ or the folder that contains it. Votes become classes by Microsoft's
+"majority" rule.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -2,9 +2,9 @@
 
 lfwa/[anno/]lfw_att_40.mat              AttrName, label, name ("Aaron_Eckhart\\Aaron_Eckhart_0001.jpg"); MATLAB 7.3
 lfwa/[anno/]indices_train_test.mat      indices_img_train (6,263), indices_img_test (6,880), counted from 1
-lfwa/lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg   13,143 pictures of 250x250; also lfw_funneled/ or lfw-deepfunneled/
+lfwa/lfw/Aaron_Eckhart/Aaron_Eckhart_0001.jpg   13,143 images of 250x250; also lfw_funneled/ or lfw-deepfunneled/
 
-Give lfwa/ or the folder that holds it. There is no validation split.
+--data is lfwa/ or the folder that contains it. There is no validation split.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""RAF-DB basic: seven expressions, pictures of 100x100 aligned by its providers (http://www.whdeng.cn/raf/model1.html).
+"""RAF-DB basic: seven expressions, images of 100x100 pixels aligned by its providers (http://www.whdeng.cn/raf/model1.html).
 
 basic/EmoLabel/list_patition_label.txt        "train_00001.jpg 5", this spelling; labels 1 to 7
 basic/Image/aligned/train_00001_aligned.jpg   12,271 train_…, 3,068 test_…
 
-Give basic/ or the folder that holds it. There is no validation split.
+--data is basic/ or the folder that contains it. There is no validation split.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Drawn faces with known truth, in a layout of our own and, from the same pictures, in four official ones:
+"""Drawn faces with known ground truth, in our own layout and, from the same images, in four official ones:
 
 images/000000.jpg …   labels.csv: file, split, expression, one column per attribute (0 or 1)
 regions/000000.png …  8-bit grey, value = index into fra.drawing.drawn_face.REGION_NAMES

@@ -1,19 +1,19 @@
-"""300-W: 68 landmarks (https://ibug.doc.ic.ac.uk/resources/300-W/), NAME.pts beside each picture NAME.jpg or NAME.png.
+"""300-W: 68 landmarks (https://ibug.doc.ic.ac.uk/resources/300-W/), NAME.pts beside each image NAME.jpg or NAME.png.
 
 300w/afw/ 337      300w/helen/trainset/ 2,000   300w/lfpw/trainset/ 811     train: 3,148 faces, the usual split
 300w/ibug/ 135     300w/helen/testset/ 330      300w/lfpw/testset/ 224      test: 689 faces, the full set
 
-Folders that are not there are left out. Without .pts files, HRNet's lists of the same pictures, also in images/:
+Missing folders are skipped. Without .pts files, HRNet's lists of the same images, also in images/:
 
 300w/[annotations/]face_landmarks_300w_train.csv
 300w/[annotations/]face_landmarks_300w_valid.csv, or face_landmarks_300w_valid_common.csv and ..._valid_challenge.csv
 
-or STAR's, which may lie in annotations/300W/ too:
+or STAR's, also in annotations/300W/:
 
 300w/[annotations/]train.tsv       300w/[annotations/]test.tsv
 
-Give 300w/ or the folder that holds it. There is no validation split. The subset `challenging` is ibug/, `common` the
-other test faces. One file name has a blank in it: ibug/image_092 _01.jpg.
+--data is 300w/ or the folder that contains it. There is no validation split. The subset `challenging` is ibug/,
+`common` the other test faces. One file name contains a space: ibug/image_092 _01.jpg.
 """
 
 from collections.abc import Sequence

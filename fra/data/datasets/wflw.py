@@ -1,20 +1,20 @@
-"""WFLW: 98 landmarks, a face rectangle and six attributes (https://wywu.github.io/projects/LAB/WFLW.html).
+"""WFLW: 98 landmarks, a face box and six attributes (https://wywu.github.io/projects/LAB/WFLW.html).
 
 wflw/WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt     7,500 faces
 wflw/WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt      2,500 faces
 wflw/WFLW_images/0--Parade/0_Parade_marchingband_1_116.jpg ...
 
-A line has 196 coordinates, xmin ymin xmax ymax of the rectangle, six flags and the picture's name. Without these,
-HRNet's lists for the same pictures, which may also lie in images/:
+A line has 196 coordinates, xmin ymin xmax ymax of the box, six flags and the image's name. Without these lists,
+HRNet's lists of the same images, also in images/:
 
 wflw/[annotations/]face_landmarks_wflw_train.csv       wflw/[annotations/]face_landmarks_wflw_test.csv
 wflw/[annotations/]face_landmarks_wflw_test_largepose.csv, ..._expression, _illumination, _makeup, _occlusion, _blur
 
-or STAR's, which may lie in annotations/WFLW/ too:
+or STAR's, also in annotations/WFLW/:
 
 wflw/[annotations/]train.tsv       wflw/[annotations/]test.tsv
 
-Give wflw/ or the folder that holds it. There is no validation split.
+--data is wflw/ or the folder that contains it. There is no validation split.
 """
 
 import dataclasses
