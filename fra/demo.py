@@ -117,7 +117,7 @@ def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say: C
     batch = min(faces, recipe.batch_size)
     epochs = min(MOST_EPOCHS, max(1, round(PHOTO_STEPS / (faces // batch))))
     recipe = replace(recipe, batch_size=batch, schedule=replace(recipe.schedule, epochs=epochs))
-    say(f"Pre-training FRA on {faces:,} faces")
+    say(f"Pre-training FRA on {counted(faces, 'face')}")
     if faces < 1000:
         say(f"{faces} faces are few: expect pictures to look at, not a useful encoder")
     pretrain(recipe, crops, run, resume=_is_ours(run), workers=workers, quiet=quiet)

@@ -107,7 +107,7 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
     """What is there, two lines for each fault with the first few files (or `all`), and how it ended."""
     if faces:
         parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
-        print(f"{name} in {printable(folder)}: {len(faces.files):,} images ({parts})")
+        print(f"{name} in {printable(folder)}: {counted(len(faces.files), 'image')} ({parts})")
     for fault in faults:
         print(f"{fault.kind}: {printable(' '.join(fault.what.split()))}")
         shown = fault.where if all else fault.where[:SHOWN]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fra.data.crops import HRNET_MARGIN, SCALE_UNIT, AnnotatedFaces, squares_about
 from fra.data.labelled import first_there
+from fra.printable import counted
 from fra.text import lines_of, rows_of, shown
 
 PICTURES = ("images", "image", "WFLW_images", "data/flickr", "flickr", "data")
@@ -44,7 +45,9 @@ def read_hrnet_csv(path: Path, count: int, *, shift: float = 0.0) -> AnnotatedFa
     place = {name: heading.index(name) for name in heading[:first]}
     for number, row in table:
         if len(row) != len(heading):
-            raise ValueError(f"line {number} of {path} has {len(row)} columns where its heading has {len(heading)}")
+            raise ValueError(
+                f"line {number} of {path} has {counted(len(row), 'column')} where its heading has {len(heading)}"
+            )
         files.append(row[place["image_name"]].strip().replace("\\", "/"))
         wanted = ("scale", "center_w", "center_h", *(["box_size"] if sized else []))
         rows.append(numbers([row[place[name]] for name in wanted], path, number))
@@ -76,7 +79,7 @@ def read_star_tsv(path: Path, count: int) -> AnnotatedFaces:
             )
         where = numbers(row[2].strip(",").split(","), path, number)
         if len(where) != 2 * count:
-            raise ValueError(f"line {number} of {path} has {len(where)} coordinates: expected {2 * count}")
+            raise ValueError(f"line {number} of {path} has {counted(len(where), 'coordinate')}: expected {2 * count}")
         files.append(row[0].replace("\\", "/").rpartition("rawImages/")[2].removeprefix("./"))
         rows.append(numbers(row[3:6], path, number))
         points.append(where)

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fra.printable import counted
+
 WHITE = (255, 255, 255)
 INK = (32, 33, 36)
 GREY = (110, 113, 118)
@@ -190,7 +192,7 @@ def contact_sheet(
     if not images:
         raise ValueError("a contact sheet needs at least one picture")
     if captions is not None and len(captions) != len(images):
-        raise ValueError(f"{len(captions)} captions for {len(images)} pictures: give one for each")
+        raise ValueError(f"{counted(len(captions), 'caption')} for {counted(len(images), 'image')}: give one for each")
     columns = min(columns, len(images))
     side = size or max(max(image.shape[1:]) for image in images)
     font = text_font(max(9, min(16, side // 8)))

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fra.pretrain.method import Method
+from fra.printable import counted
 from fra.training.trainable import Progress, backward
 
 # What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.
@@ -56,7 +57,7 @@ class Plan:
             f"multiply-adds  {self.multiply_adds_per_pair / 1e9:.2f} G per pair (forward, backward, teacher)",
             f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process (weights in four copies, "
             "activations)",
-            f"steps          {self.steps:,} ({self.pairs:,} pairs)",
+            f"steps          {self.steps:,} ({counted(self.pairs, 'pair')})",
             f"time           about {length} at {self.pairs_per_second:.1f} pairs per second, measured here just now",
             "               on small batches, without loading; several devices divide it",
             "on one GPU     "

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from fra.faces.colour import brighten, change_contrast, grey, saturate
+from fra.printable import counted
 from fra.recipe import NotNegative, Pixels, Positive, Range, Settings, Share, Whole
 
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
@@ -92,7 +93,7 @@ class ViewsConfig(CommonViewConfig):
         super().__post_init__()
         if len(self.blur) != len(self.solarize) or not self.blur:
             raise ValueError(
-                f"views: blur has {len(self.blur)} numbers and solarize {len(self.solarize)}: give each one "
+                f"views: blur has {counted(len(self.blur), 'number')} and solarize {len(self.solarize)}: give each one "
                 "number per view"
             )
         if not 0 <= self.small < len(self.blur):

@@ -8,6 +8,7 @@ from pathlib import Path
 from fra.data.unlabelled import open_pool
 from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
 from fra.lock import InUse, claim, holder
+from fra.printable import counted
 from fra.processes import Lost
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
@@ -101,7 +102,7 @@ def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = Tru
             if not checked and run is not scale.drawing:
                 _check(runs, scale, place)
                 checked = True
-            did = _do_one(run, place, f"{len(runs) - len(missing)} of {len(runs)} runs are finished") or did
+            did = _do_one(run, place, f"{len(runs) - len(missing)} of {counted(len(runs), 'run')} finished") or did
         if did:
             continue
         held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
@@ -151,7 +152,7 @@ def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     file = place.out / "reproduce.json"
     with reading(file):
         before = read_json(file) if file.exists() else given
-        was, now = (f"{found['faces']:,} faces at scale {found['scale']}" for found in (before, given))
+        was, now = (f"{counted(found['faces'], 'face')} at scale {found['scale']}" for found in (before, given))
     if before != given:
         raise ValueError(f"{place.out} was started with {was}, not {now}: choose another --out")
     if not file.exists():

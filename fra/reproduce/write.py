@@ -106,7 +106,8 @@ def _images(part: Part, place: Place) -> list[str]:
     seeds = sorted({value.seeds for value in values})
     repeated = " to ".join(str(seed) for seed in {seeds[0]: 0, seeds[-1]: 0})
     return [
-        f"Ours: {train:,} training images at most, {values[0].test_images:,} test images, {repeated} seed"
+        f"Ours: at most {counted(train, 'training image')}, {counted(values[0].test_images, 'test image')}, "
+        f"{repeated} seed"
         f"{'s' if seeds[-1] > 1 else ''}; ± is the standard deviation over seeds, brackets the 95 % interval "
         "over test images.",
         "",

@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fra.printable import counted
+
 
 def require_enough_images(
     network: nn.Module, *, batch_size: int, processes: int = 1, passes: int = 1, synchronised: bool = False
@@ -15,7 +17,11 @@ def require_enough_images(
     parts = passes if synchronised else processes * passes
     if batch_size >= 2 * parts or not any(isinstance(module, _BatchNorm) for module in network.modules()):
         return
-    over = f" (divided over {processes} processes x {passes} passes)" if parts > 1 else ""
+    over = (
+        f" (divided over {counted(processes, 'process', 'processes')} x {counted(passes, 'pass', 'passes')})"
+        if parts > 1
+        else ""
+    )
     fewer = " or fewer passes (accumulate)" if passes > 1 else ""
     raise ValueError(
         f"batch_size {batch_size} shows the network one image at a time{over}, but batch norm needs"

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fra.files import reading
+from fra.printable import counted
 from fra.stopping import KEPT, Hold, Stopped, held
 from fra.training.checkpoint import LAST, Position, latest_state, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
@@ -104,7 +105,7 @@ def fit(
             between.restore()
             save()
         if not path.exists():
-            return f"stopped before the first of {how.steps} steps; start again with --resume"
+            return f"stopped before the first of {counted(how.steps, 'step')}; start again with --resume"
         holds = "is saved" if saved == step else f"is from step {saved}"
         return f"stopped at step {step} of {how.steps}; {path} {holds}, continue with --resume"
 

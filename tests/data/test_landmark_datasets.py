@@ -198,7 +198,7 @@ DAMAGES = [
     ("300w", "csv", "face_landmarks_300w_valid.csv", "0.25,", "", "line 2 of .* has 139 columns where"),
     ("300w", "tsv", "annotations/300W/test.tsv", "\t46\t", "\tnan\t", "line 1 of .* has 'nan' where a number"),
     ("300w", "tsv", "annotations/300W/test.tsv", "\t0.2\t46\t31", "", "line 1 of .* with tabs between them, not 3"),
-    ("wflw", "tsv", "train.tsv", "1,2,3,4,5,6,7,8,9,10\t", "1\t2\t", "line 1 of .* has 1 coordinates: expected 196"),
+    ("wflw", "tsv", "train.tsv", "1,2,3,4,5,6,7,8,9,10\t", "1\t2\t", "line 1 of .* has 1 coordinate: expected 196"),
     ("wflw", "txt", mini.WFLW_TABLE.format("test"), " 20 10 70 40 ", " ", "line 1 of .* expected 196 coordinates"),
     ("wflw", "txt", mini.WFLW_TABLE.format("test"), " 1 1 0", " 2 1 0", "line 1 of .* flags of 0 or 1"),
     ("aflw", "csv", "face_landmarks_aflw_test.csv", "box_size,", "", "begins with|has 43 columns"),

@@ -48,7 +48,7 @@ def test_a_header_stands_above_the_first_row():
 
 
 def test_captions_must_match_and_a_sheet_needs_pictures():
-    with pytest.raises(ValueError, match="1 captions for 2 pictures"):
+    with pytest.raises(ValueError, match="1 caption for 2 images"):
         pictures.contact_sheet([plain((0, 0, 0))] * 2, 2, ["one"])
     with pytest.raises(ValueError, match="at least one picture"):
         pictures.contact_sheet([], 2)

@@ -31,7 +31,7 @@ def test_pretraining_refuses_single_images(
 
 
 def test_a_plan_refuses_them_too(drawn_faces: Path) -> None:
-    with pytest.raises(ValueError, match="divided over 2 processes x 1 passes.* at least 4"):
+    with pytest.raises(ValueError, match="divided over 2 processes x 1 pass.* at least 4"):
         plan(load_pretrain_recipe("smoke/resnet10_half.byol", ["batch_size=2"]), drawn_faces, device="cpu", devices=2)
 
 

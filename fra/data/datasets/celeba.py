@@ -22,6 +22,7 @@ import torch
 
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there, splits_of
 from fra.data.layout import find_layout
+from fra.printable import counted
 from fra.tasks.attributes import Attributes
 from fra.text import lines_of, rows_of, shown
 
@@ -46,7 +47,9 @@ def read(folder: Path) -> LabelledFaces:
     files = [row[0] for row in rows]
     wrong = next((row for row in rows if len(row) != 1 + len(names)), None)
     if wrong:
-        raise ValueError(f"{attributes}: {wrong[0]} has {len(wrong) - 1} values for {len(names)} names")
+        raise ValueError(
+            f"{attributes}: {wrong[0]} has {counted(len(wrong) - 1, 'value')} for {counted(len(names), 'name')}"
+        )
     values = np.array([row[1:] for row in rows]).reshape(len(rows), len(names))
     strange = np.argwhere((values != "1") & (values != "-1"))
     if len(strange):
@@ -72,7 +75,7 @@ def read_attributes(path: Path) -> tuple[tuple[str, ...], list[list[str]]]:
     """The attributes' names, and of every image its file name and values, as text."""
     rows = _rows(path)
     if len(rows) < 3:
-        raise ValueError(f"{path} has {len(rows)} lines: is the download complete?")
+        raise ValueError(f"{path} has {counted(len(rows), 'line')}: is the download complete?")
     if path.suffix == ".csv":
         return tuple(rows[0][1:]), rows[1:]
     return tuple(rows[1]), rows[2:]  # row 0 is a count, which nobody needs

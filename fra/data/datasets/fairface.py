@@ -10,7 +10,7 @@ The test images were never released, so the official validation images are the t
 split: to select anything, use a recipe with hold_out. A subset in one list is read as well, and takes precedence:
 
 fairface/labels.csv                   "path,age,gender,race", then "00/25272.jpg,3-9,Male,East Asian"
-fairface/00/25272.jpg …               folders 00, 01, …; the last is the test split, the one before it validation
+fairface/00/25272.jpg …               folders 00, 01, …; the last eighth is the test split, the sixteenth before it val
 
 --data is fairface/ or the folder that contains it. Whether the lists are complete is not checked: compare the counts.
 """
@@ -22,6 +22,7 @@ import torch
 
 from fra.data.labelled import Dataset, Groups, LabelledFaces, splits_of
 from fra.data.layout import find_layout
+from fra.printable import counted
 from fra.tasks.expression import Expression
 from fra.text import records_of, shown
 
@@ -85,7 +86,7 @@ def split_by_folder(root: Path, places: Sequence[str]) -> dict[str, str]:
     """Folder → train, val or test."""
     folders = sorted(set(places))
     if len(folders) < 3:
-        raise ValueError(f"{root} has {len(folders)} folders of faces: training, validation and test need 3")
+        raise ValueError(f"{root} has {counted(len(folders), 'folder')} of faces: training, validation and test need 3")
     test, val = max(1, len(folders) // 8), max(1, len(folders) // 16)
     split = dict.fromkeys(folders[:-test], "val") | dict.fromkeys(folders[-test:], "test")
     return split | dict.fromkeys(folders[: -test - val], "train")
