@@ -110,7 +110,7 @@ def timeline_frames(
 ) -> list[tuple[int, UInt8[Tensor, "3 H W"]]]:
     """(epoch, picture) for up to `frames` epochs, first and last included.
 
-    A column per face: the owner of each pixel above the `top` heatmaps, those that lead at the last epoch. A
+    A column per face: the strongest region per pixel above the `top` heatmaps that lead at the last epoch. A
     heatmap keeps one colour scale over all epochs, so that maps which still say nothing look flat.
     """
     chosen = evenly(len(snapshots.epochs), frames)
@@ -137,7 +137,7 @@ def timeline_frames(
 
 
 def timeline_strip(snapshots: Snapshots, *, faces: int = 3, epochs: int = 7, tile: int = 128) -> UInt8[Tensor, "3 H W"]:
-    """A still for print: a row per face, a column per epoch (spread over training), the owner of each pixel."""
+    """A still for print: a row per face, a column per epoch (spread over training), the strongest region per pixel."""
     chosen = evenly(len(snapshots.epochs), epochs)
     tiles = [
         region_mosaic(_square(image, tile), snapshots.heatmaps[index][face])
