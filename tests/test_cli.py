@@ -95,7 +95,9 @@ def test_bad_input_is_one_clear_line(drawn_faces: Path, tmp_path: Path, capsys: 
     assert "needs a CUDA GPU" in fails(
         capsys, *SMOKE, "--device", "cpu", "--precision", "16", "--faces", drawn_faces, "--out", out
     )
-    assert "there is no" in fails(capsys, "regions", tmp_path / "nothing", "--faces", drawn_faces, "--out", out)
+    assert "no such file or folder" in fails(
+        capsys, "regions", tmp_path / "nothing", "--faces", drawn_faces, "--out", out
+    )
     assert "give a finished run" in fails(capsys, "regions", empty, "--faces", drawn_faces, "--out", out)
     assert not out.exists()
     reproduce, transfer = ["reproduce", "table4", "--scale", "smoke"], ["transfer", "smoke/rafdb.linear"]

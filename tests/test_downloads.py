@@ -123,7 +123,7 @@ def test_a_row_of_pixels_that_is_cut_is_an_unreadable_image(tmp_path: Path) -> N
     rows[4] = "3,1 2 300,Training"
     put_lines(table, *rows)
     faces = ferplus.read(tmp_path)
-    with pytest.raises(UnreadableImage, match="line 5 has not 2304 grey values"):
+    with pytest.raises(UnreadableImage, match="line 5 does not have 2304 grey values"):
         faces.image(1, size=32)
     assert (faces.picture(2).numpy() == pixels(4)).all()
 
@@ -239,7 +239,7 @@ def test_a_damaged_annotation_of_affectnet_is_named(content: np.ndarray, tmp_pat
     with pytest.raises(ValueError, match=r"3_exp\.npy .*an expression from 0 to 10"):
         affectnet.read(tmp_path, classes=8)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"3_exp\.npy is not a whole NumPy file"):
+    with pytest.raises(ValueError, match=r"3_exp\.npy is not a complete NumPy file"):
         affectnet.read(tmp_path, classes=8)
 
 
@@ -606,7 +606,7 @@ def test_look_alikes_are_found_across_the_blocks_that_are_compared(monkeypatch: 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["layout", "rafdbb"], "no dataset named 'rafdbb'; did you mean .rafdb.\? \(known: synthetic, rafdb"),
+        (["layout", "rafdbb"], "no dataset named 'rafdbb'; did you mean 'rafdb'? (known: synthetic, rafdb"),
         (["check", "rafdbb", "."], "no dataset named 'rafdbb'"),
         (["check", "rafdb", "nowhere"], "nowhere is not a folder"),
     ],

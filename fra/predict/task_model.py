@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from fra.faces.image import to_input
 from fra.files import reading
 from fra.models.encoder import Encoder
-from fra.printable import did_you_mean
 from fra.tasks import TASKS
 from fra.tasks.task import Task
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.features import encoder_fingerprint
 from fra.transfer.linear import Standardiser
-from fra.weights.bundled import TASK, shipped_file, shipped_names
+from fra.weights.bundled import TASK, no_such, shipped_file, shipped_names
 from fra.weights.rebuild import below, encoder_config, fill
 
 if TYPE_CHECKING:
@@ -112,8 +111,8 @@ def load_task_model(run: str | Path) -> TaskModel:
     if not path.exists():
         names = shipped_names(TASK)
         raise ValueError(
-            f"no task named '{path}'{did_you_mean(str(path), names)}: give a finished run folder of `fra "
-            f"transfer`, or a bundled task ({', '.join(names) or 'none'})"
+            f"{no_such(path, 'task', names)} (expected a finished run folder of `fra transfer`, or a bundled task: "
+            f"{', '.join(names) or 'none'})"
         )
     tensors, notes = read_weights(path)
     if notes.get("task") not in TASKS:

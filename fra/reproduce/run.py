@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fra.data.unlabelled import open_pool
 from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
@@ -148,7 +149,7 @@ def _do_one(run: Run, place: Place, standing: str) -> bool:
 
 def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:
     """What is given, before hours are spent on it; all who share a folder must be given the same."""
-    given = {"scale": scale.name, "faces": len(open_pool(place.faces))}
+    given: dict[str, Any] = {"scale": scale.name, "faces": len(open_pool(place.faces))}
     file = place.out / "reproduce.json"
     with reading(file):
         before = read_json(file) if file.exists() else given

@@ -12,9 +12,12 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from fra.printable import did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 ENCODER, REGIONS, TASK = "encoder.safetensors", "regions.safetensors", "task.safetensors"
@@ -61,6 +64,14 @@ def shipped_names(file: str | None = None) -> list[str]:
     """
     names = sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
     return names if file is None else [name for name in names if file in read_manifest(name).files]
+
+
+def no_such(path: Path, what: str, names: Sequence[str]) -> str:
+    """That nothing is at `path`; a plain name is taken for that of a bundled `what`, the nearest of `names` is
+    offered."""
+    if len(path.parts) > 1 or path.suffix:
+        return f"no such file or folder: {path}"
+    return f"no {what} named '{path}'{did_you_mean(str(path), names)}"
 
 
 def read_manifest(name: str) -> Manifest:

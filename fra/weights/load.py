@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from fra.files import SUM, read_tensors, reading, write_tensors
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.region_head import RegionHead, RegionModel
-from fra.printable import did_you_mean
-from fra.weights.bundled import ENCODER, REGIONS, MissingPart, shipped_file, shipped_names
+from fra.weights.bundled import ENCODER, REGIONS, MissingPart, no_such, shipped_file, shipped_names
 from fra.weights.foreign import import_encoder, import_region_model
 from fra.weights.layouts import timm_config
 from fra.weights.no_weights import is_safetensors, require_weights
@@ -192,7 +191,7 @@ def _weights_path(path: Path, name: str) -> Path:
     if not path.exists():
         names = shipped_names(ENCODER)
         raise ValueError(
-            f"no model named '{path}'{did_you_mean(str(path), names)}: give a run folder, a file of weights, `random`, "
-            f"timm:NAME, timm:NAME=FILE, or bundled weights ({', '.join(names) or 'none'})"
+            f"{no_such(path, 'model', names)} (expected a run folder, a file of weights, `random`, timm:NAME, "
+            f"timm:NAME=FILE, or bundled weights: {', '.join(names) or 'none'})"
         )
     return path

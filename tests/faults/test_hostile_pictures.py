@@ -276,7 +276,7 @@ def test_a_file_of_many_gigabytes_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "x.jpg", "wb") as stream:
         stream.write(saved(photo(), "JPEG"))
         stream.truncate(50 << 30)  # takes no room on disk
-    assert reason_of(tmp_path / "x.jpg") == "the file has 53,687 MB, and at most 600 are read"
+    assert reason_of(tmp_path / "x.jpg") == "the file has 53,687 MB; the limit is 600"
 
 
 def test_a_member_of_a_shard_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_a_member_of_a_shard_is_bounded_too(tmp_path: Path, monkeypatch: pytest.
     pool = open_pool(tmp_path / "a.tar")
     assert pool.image(0).shape == (3, 32, 48)
     monkeypatch.setattr("fra.data.shards.MOST_BYTES", len(content) - 1)
-    with pytest.raises(UnreadableImage, match="at most 600 are read"):
+    with pytest.raises(UnreadableImage, match="the limit is 600"):
         pool.image(0)
 
 

@@ -98,7 +98,10 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar": (lambda: tarred("readme.txt", "w/NAME.pth"), "is a tar archive with w/NAME.pth inside"),
     "tar.gz": (lambda: tarred("a.txt", "NAME.pth", mode="w:gz"), "is a compressed tar archive with NAME.pth inside"),
     "empty tar": (lambda: tarred("a").replace(b"a", b"a")[:512], "is a tar archive"),
-    "old torch tar": (lambda: tarred("sys_info", "pickle", "storages", "tensors"), "PyTorch before 0.1.10"),
+    "old torch tar": (
+        lambda: tarred("sys_info", "pickle", "storages", "tensors"),
+        "is a checkpoint from before PyTorch 0.1.10",
+    ),
     "zip": (lambda: zipped(a__NAME_dot_pth=b"", a__readme=b""), "is a zip archive with a/NAME.pth inside"),
     "zip without weights": (lambda: zipped(a=b"", b=b"", c=b"", d=b""), "with a, b, c, ... inside"),
     "cut zip": (lambda: saved({"a": torch.zeros(9)})[:-40], "is the beginning of a checkpoint or zip archive"),
@@ -109,7 +112,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "xz": (lambda: lzma.compress(b"x"), "is an xz archive"),
     "7z": (lambda: b"7z\xbc\xaf\x27\x1c\0\4", "is a 7-Zip archive"),
     "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
-    "lfs": (lambda: LFS, "is a Git LFS pointer, not a file of weights: run git lfs pull"),
+    "lfs": (lambda: LFS, "is a Git LFS pointer, not a file of weights: run `git lfs pull`"),
     **{f"page {number}": (lambda page=page: page, "is a web page") for number, page in enumerate(PAGES)},
     "index": (
         INDEX.encode,
