@@ -51,9 +51,9 @@ class EACRecipe(BalancedRecipe, NetworkRecipe):
 
     protocol: Literal["eac"] = "eac"
     erasing: Share = 0.5
-    """Probability that a part of a training image is erased (EAC's released code)."""
+    """Probability of random erasing (EAC's released code)."""
     consistency: NotNegative = 5.0
-    """Weight of EAC's consistency of class maps (EAC, Sec. 3)."""
+    """Weight of EAC's flip consistency of class maps (EAC, Sec. 3)."""
     fewest_steps: ClassVar[int] = 8
 
 

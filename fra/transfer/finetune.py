@@ -24,11 +24,11 @@ class FineTuneRecipe(BalancedRecipe, NetworkRecipe):
 
     protocol: Literal["finetune"] = "finetune"
     mirror: bool = True
-    """Each epoch shows each training image as it is or mirrored, one in two (released code)."""
+    """Horizontal flip with probability one half (released code)."""
     erasing: Share = 0.5
-    """Probability that a part of a training image is erased (released code; 0 for attributes)."""
+    """Probability of random erasing (released code; 0 for attributes)."""
     neck: bool = False
-    """The head has two more layers (released code for attributes; supplement 5.3.2: one linear layer)."""
+    """Two more layers in the head (released code for attributes; supplement 5.3.2: one linear layer)."""
     fewest_steps: ClassVar[int] = 8
 
     def prepare(self, task: Task, targets: Tensor) -> Task:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standardiser:
-    """(features - mean) / scale. `scale` is the standard deviation times the root of C.
+    """The standard scaler: (features - mean) / scale. `scale` is the standard deviation times the root of C.
 
     Ours: features of different encoders have very different scales, and one learning rate must fit all. Divided by
     the root of C a feature vector has length about 1, so that SGD at 1.0 neither explodes nor crawls.
@@ -50,12 +50,14 @@ class LinearRecipe(BalancedRecipe):
 
     protocol: Literal["linear"] = "linear"
     mirror: bool = True
-    """Each epoch shows each training image as it is or mirrored, one in two (released code)."""
+    """Horizontal flip with probability one half (released code)."""
     fewest_steps: ClassVar[int] = 32
 
     def prepare(self, task: Task, targets: Tensor) -> Task:
         if self.hold_out and task.least_squares:
-            raise ValueError(f"{self.task} are solved in closed form and have no epoch to choose: leave hold_out out")
+            raise ValueError(
+                f"{self.task} are solved in closed form, so there is no epoch to choose: leave hold_out out"
+            )
         return super().prepare(task, targets)
 
 

@@ -24,49 +24,54 @@ from fra.transfer.subsets import SubsetRule
 
 @dataclass(frozen=True)
 class TransferRecipe(Settings):
-    """One row of a table of results: the settings that all protocols have. Abstract; each adds its own (PROTOCOLS)."""
+    """The settings that all protocols share; a recipe is one row of a table of results. Abstract: each protocol adds
+    its own."""
 
     name: str
-    """Recipe's name, as in the file's."""
+    """The recipe's name, as in its file name."""
     task: str
-    """What is asked: a task that the dataset offers (`expression`, `attributes`, `landmarks`)."""
+    """A task that the dataset offers (`expression`, `attributes`, `landmarks`)."""
     dataset: str
-    """Row in DATASETS."""
+    """A dataset in DATASETS."""
     protocol: str
-    """Row in PROTOCOLS: how the task is learned; `linear` where a file does not say."""
+    """A protocol in PROTOCOLS: how the task is trained; `linear` if the file does not say."""
     crop: CropRule | None = None
-    """How faces are cut out, where the dataset leaves it open (`fra.data.crops`); None is the dataset's own way."""
+    """How faces are cropped, if the dataset offers several ways (`fra.data.crops`); None is its default."""
     epochs: Count = 100
     """Passes over the training images (supplement 5.3.1)."""
     batch_size: Count = 256
-    """Images per step (supplement 5.3.1); fewer when labels are few."""
+    """Images per step (supplement 5.3.1); fewer with few labels."""
     optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
     """SGD is MoCo's for linear probing and the released code's default; the supplement names AdamW; Adam is EAC's."""
     learning_rate: NotNegative = 1.0
-    """Peak rate of the head, and of the encoder without `backbone_rate` (supplement 5.3.1, linear probing)."""
+    """Peak learning rate of the head, and of the encoder unless `backbone_rate` is set (supplement 5.3.1, linear
+    probing)."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs in which the rates rise from 0 (released code of linear probing and fine-tuning: 5)."""
+    """Epochs of linear warm-up from 0 (released code of linear probing and fine-tuning: 5)."""
     last_rate: NotNegative = 0.0
-    """Where the cosine ends (released code of linear probing and fine-tuning: 1e-6)."""
+    """Learning rate at the end of the cosine (released code of linear probing and fine-tuning: 1e-6)."""
     momentum: Share = 0.9
-    """Of SGD (MoCo's linear protocol)."""
+    """Momentum of SGD (MoCo's linear protocol)."""
     weight_decay: NotNegative = 0.0
-    """On all weights that learn (MoCo's linear protocol 0; supplement 5.3.1 for fine-tuning .05)."""
+    """Weight decay, on all trained weights (MoCo's linear protocol 0; supplement 5.3.1 for fine-tuning .05)."""
     hold_out: bool = False
-    """Without an official validation split, a tenth of the training images serves as one and does not train (ours)."""
+    """Without an official validation split, hold out a tenth of the training images as one (ours)."""
     image_size: Pixels | None = None
-    """Side of the images the encoder sees; None is what it was trained at (ours)."""
+    """Side of the encoder's input images in pixels; None is the size it was trained at (ours)."""
     fraction: Annotated[float, Range(0, 1, above=True)] = 1.0
-    """Share of the training images whose labels may be used."""
+    """Share of the training images, and so of the labels, that are used."""
     subset: SubsetRule = "random"
-    """Which they are: drawn anew for each seed (supplement), or the first of the list for all (3FabRec's authors)."""
+    """Which ones: sampled anew for each seed (supplement), or the first of the list for all seeds (3FabRec's
+    authors)."""
     fewest_steps: ClassVar[int]
     """Steps that an epoch of few labels still has, in smaller batches (`batch_for`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs is {self.warmup_epochs} of {self.epochs} epochs: give fewer")
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}, but epochs is {self.epochs}: give fewer warm-up epochs"
+            )
 
     def prepare(self, task: Task, targets: Tensor) -> Task:
         """The task as this recipe asks it. Raises ValueError for settings that have no use in it."""
@@ -86,11 +91,11 @@ class BalancedRecipe(TransferRecipe):
     """Abstract: adds what the protocols have that learn classes."""
 
     balanced: bool = False
-    """An epoch draws as many images of every class, with replacement (released code for AffectNet)."""
+    """Sample every class equally often, with replacement (released code for AffectNet)."""
 
     def prepare(self, task: Task, targets: Tensor) -> Task:
         if self.balanced and targets.ndim != 1:
-            raise ValueError(f"balanced is for classes, and {self.task} has none: leave it out")
+            raise ValueError(f"balanced needs classes, and {self.task} has none: leave it out")
         return super().prepare(task, targets)
 
     def draw_weights(self, targets: Tensor) -> Float[Tensor, "N"] | None:
@@ -102,18 +107,19 @@ class NetworkRecipe(TransferRecipe):
     """Abstract: adds what the protocols have that train encoder and head together."""
 
     min_steps: Whole = 0
-    """Epochs are added until there are so many steps, when labels are few (ours; 0 keeps the supplement's epochs)."""
+    """With few labels, add epochs until there are this many steps (ours; 0 keeps the supplement's epochs)."""
     backbone_rate: NotNegative | None = None
-    """Peak rate of the encoder's weights (supplement, Table 4)."""
+    """Peak learning rate of the encoder (supplement, Table 4)."""
     decay: Annotated[float, Range(0, 1, above=True)] | None = None
-    """Instead of warm-up and cosine, the factor on the rates from epoch to epoch (EAC's released code: .9)."""
+    """Instead of warm-up and cosine, multiply the learning rates by this after every epoch (EAC's released code:
+    .9)."""
     falls: tuple[Count, ...] = ()
-    """Instead of warm-up and cosine, the epochs at which the rates fall to a tenth (supplement 5.3.3: 80 and 90)."""
+    """Instead of warm-up and cosine, divide the learning rates by ten at these epochs (supplement 5.3.3: 80 and 90)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.falls and self.decay is not None:
-            raise ValueError("falls and decay are two schedules: give one")
+            raise ValueError("falls and decay are two schedules: give only one")
 
     def epochs_of(self, steps: int) -> int:
         return max(self.epochs, math.ceil(self.min_steps / steps))

@@ -44,8 +44,11 @@ def _with_protocol(name: str, protocol: str) -> str:
     fitting = [other for other, one in shipped if wanted.items() <= one.settings().items()]
     same_scale = [other for other in fitting if other.startswith(name.partition("/")[0] + "/")]
     if not same_scale:
-        there_are = f": take {' or '.join(fitting)}" if fitting else f", and {recipe.dataset} has no recipe for it"
-        raise ValueError(f"{name} is for {recipe.protocol}, whose rates and epochs do not fit {protocol}{there_are}")
+        there_are = f": use {' or '.join(fitting)}" if fitting else f", and {recipe.dataset} has no recipe for it"
+        raise ValueError(
+            f"{name} is for protocol {recipe.protocol}, whose learning rates and epochs do not fit "
+            f"{protocol}{there_are}"
+        )
     return same_scale[0]
 
 
@@ -53,7 +56,7 @@ def build_transfer_recipe(raw: dict[Any, Any], *, where: str) -> TransferRecipe:
     """The recipe of the protocol that plain data names. ValueError for a setting that this protocol does not have."""
     protocol = raw.get("protocol", "linear")
     if not isinstance(protocol, str) or protocol not in RECIPES:
-        raise ValueError(f"recipe {where}: protocol is '{protocol}'; it may be {', '.join(RECIPES)}")
+        raise ValueError(f"recipe {where}: unknown protocol '{protocol}'; choose one of {', '.join(RECIPES)}")
     return build(own_settings(raw, protocol, where=where), RECIPES[protocol], where=where, variants={})
 
 

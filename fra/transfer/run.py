@@ -15,7 +15,7 @@ from fra.data.datasets import find_dataset
 from fra.data.labelled import LabelledFaces
 from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.recipe import plain, recipe_text
 from fra.tasks.task import Task
 from fra.training.batch_norm import require_enough_images
@@ -53,7 +53,7 @@ def transfer(
     workers: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Judge an encoder on the task of a recipe; give the content of `results.json`, which `out` then holds.
+    """Evaluate an encoder on a recipe's task; returns the content of `results.json`, which is written to `out`.
 
     `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` replaces the recipe's.
     Each of the `seeds`, from `first_seed` on, draws its own labels and head. `resume` keeps those that are finished;
@@ -109,7 +109,7 @@ def transfer_network(
     """
     faces, task = read_dataset(recipe, Path(data))
     if seeds < 1:
-        raise ValueError(f"{seeds} seeds give no number: give at least 1")
+        raise ValueError(f"--seeds is {seeds}: give at least 1")
     splits = {seed: split_labels(recipe, faces, seed) for seed in range(first_seed, first_seed + seeds)}
     size = recipe.image_size or int(encoder.image_size)  # type: ignore[arg-type]
     fingerprint = encoder_fingerprint(encoder)
@@ -117,7 +117,9 @@ def transfer_network(
     _, kind = PROTOCOLS[recipe.protocol]
     if issubclass(kind, Learner):
         if not isinstance(encoder, Encoder):
-            raise ValueError(f"{recipe.protocol} trains fra's encoders only (`load_encoder`): use a linear recipe")
+            raise ValueError(
+                f"protocol {recipe.protocol} trains only encoders of fra (`load_encoder`): use a linear recipe"
+            )
         learned = {"encoder_config": dataclasses.asdict(encoder.config)}
         head = first_head(lambda: kind.new_head(recipe, task, encoder), seed=first_seed)
         require_enough_images(
@@ -217,7 +219,7 @@ def _prepare(
     """
     if not isinstance(recipe, NetworkRecipe):
         if devices * nodes > 1:
-            raise ValueError("the linear protocol computes on one device: leave out --devices and --nodes")
+            raise ValueError("the linear protocol runs on one device: leave out --devices and --nodes")
         precision = "32"
     elif resume and precision == "auto" and (out / "settings.json").exists():
         precision = read_json(out / "settings.json").get("precision", "auto")
@@ -245,7 +247,7 @@ def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, T
     """The dataset and task of a recipe. Raises ValueError when one is unknown, or a split is empty."""
     dataset = find_dataset(recipe.dataset)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the dataset's as --data")
+        raise ValueError(f"{folder} is not a folder: give the dataset's folder as --data")
     faces = dataset(folder, crop=recipe.crop)
     if recipe.task not in faces.tasks:
         raise ValueError(f"{faces.name} has no task '{recipe.task}': it has {', '.join(faces.tasks)}")
@@ -267,7 +269,7 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
             before["recipe"] = own_settings(written, protocol, where=str(file))
         changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
-            raise ValueError(f"{out} was started with another {', '.join(changed)}: choose another --out")
+            raise ValueError(f"{out} was started with a different {', '.join(changed)}: choose another --out")
     else:
         write_json(file, settings, indent=1)
 
@@ -286,11 +288,12 @@ def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     epochs = recipe.epochs_of(steps)
     given = f"{count:,} training images:"
     if batch < recipe.batch_size:
-        why = "all of them" if batch == count else f"so that an epoch has {steps} steps"
+        why = "all of them" if batch == count else f"so that an epoch has {counted(steps, 'step')}"
         print(f"{given} batch size {batch} instead of {recipe.batch_size}, {why}")
     if isinstance(recipe, NetworkRecipe) and epochs > recipe.epochs:
         print(
-            f"{given} {epochs} epochs instead of {recipe.epochs}, so that there are at least {recipe.min_steps} steps"
+            f"{given} {counted(epochs, 'epoch')} instead of {recipe.epochs}, so that there are at least "
+            f"{counted(recipe.min_steps, 'step')}"
         )
 
 
@@ -306,7 +309,8 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     averaged = any("averaged" in values for values in results["metrics"].values())
     table = Table(
         title=f"{results['task']} on {results['dataset']}: {results['encoder']}, {results['protocol']}",
-        caption=f"{results['train_images']:,} training and {results['test_images']:,} test images",
+        caption=f"{counted(results['train_images'], 'training image')}, "
+        f"{counted(results['test_images'], 'test image')}",
     )
     columns = ["", "percent", *(["averaged network"] if averaged else []), "95 % interval", results["baseline"]["name"]]
     for column in columns:
@@ -327,13 +331,14 @@ def print_results(results: dict[str, Any], out: Path) -> None:
     if results.get("crop", {}).get("name"):
         outside = results["crop"]["outside"]
         console.print(
-            f"faces are cut as {results['crop']['name']}, about the annotated face: {outside['landmarks']:,} landmarks "
-            f"of {outside['faces']:,} test faces lie outside of the image"
+            f"faces are cropped as {results['crop']['name']}, around the annotated face: "
+            f"{counted(outside['landmarks'], 'landmark')} of {counted(outside['faces'], 'test face')} "
+            "outside of the image"
         )
     if results["unreadable"]:
         where = escape(printable(out / "unreadable.csv"))
-        console.print(f"{results['unreadable']} images could not be read and were left out: {where}")
-    console.print(escape(f"all of it is in {printable(out)}"))
+        console.print(f"{counted(results['unreadable'], 'image')} could not be read and left out: {where}")
+    console.print(escape(f"results are in {printable(out)}"))
 
 
 def _print_groups(console: "Console", kind: str, groups: dict[str, dict[str, Any]]) -> None:

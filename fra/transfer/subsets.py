@@ -21,7 +21,7 @@ def draw_subset(count: int, *, fraction: float, seed: int, rule: SubsetRule = "r
     Raises ValueError unless 0 < fraction <= 1.
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"a fraction of {fraction} of the training images is not possible: give 0 < fraction <= 1")
+        raise ValueError(f"--fraction is {fraction}: give a share above 0 and at most 1")
     size = max(1, int(Decimal(str(fraction)) * count))  # exact: the float product 0.29 * 100 is 28.999...
     return torch.arange(size) if rule == "first" else tensor(sorted(_shuffled(range(count), str(seed))[:size]))
 

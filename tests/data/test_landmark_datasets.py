@@ -304,7 +304,7 @@ def test_results_name_crop_normaliser_and_subsets(
     beyond = (targets.abs() > 1.0001).any(2)
     outside = {"landmarks": int(beyond.sum()), "faces": int(beyond.any(1).sum())}
     assert results["crop"] == {"name": crop or "hrnet", "outside": outside}
-    assert f"faces are cut as {crop or 'hrnet'}, about the annotated face: {outside['landmarks']} landmarks" in said
+    assert f"faces are cropped as {crop or 'hrnet'}, around the annotated face: {outside['landmarks']} landmark" in said
     normaliser = {"wflw": "inter-ocular", "aflw": "diag"}[name]
     assert results["metrics"]["nme"]["normaliser"] == normaliser
     mean = results["metrics"]["nme"]["mean"]

@@ -413,8 +413,8 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
         (FINETUNE, {"task": "landmarks"}, "protocol finetune augments faces in ways that landmarks cannot follow"),
         (EAC_RECIPE, {"task": "attributes"}, "eac is for expression, not for attributes"),
         (FINETUNE, {"neck": True}, "neck is for attributes, not for expression"),
-        (FINETUNE, {"task": "attributes", "balanced": True}, "balanced is for classes, and attributes has none"),
-        (LINEAR, {"task": "landmarks", "hold_out": True}, "no epoch to choose: leave hold_out out"),
+        (FINETUNE, {"task": "attributes", "balanced": True}, "balanced needs classes, and attributes has none"),
+        (LINEAR, {"task": "landmarks", "hold_out": True}, "so there is no epoch to choose: leave hold_out out"),
     ],
 )
 def test_what_does_not_fit_together_is_one_clear_error(
@@ -464,7 +464,7 @@ def test_a_run_from_before_goes_on_when_its_recipe_says_the_same(planted: Labell
     assert judge(recipe, planted, out, seeds=2, resume=True)["seeds"] == [0, 1]
     settings["recipe"]["epochs"] = 3
     write_json(out / "settings.json", settings)
-    with pytest.raises(ValueError, match="was started with another recipe"):
+    with pytest.raises(ValueError, match="was started with a different recipe"):
         judge(recipe, planted, out, seeds=2, resume=True)
 
 
@@ -479,7 +479,7 @@ def test_the_linear_protocol_learns_by_adamw_from_balanced_classes_with_a_held_o
     results = judge(recipe, planted, tmp_path / "run")
     assert results["metrics"]["accuracy"]["mean"] > 90
     assert results["train_images"] == 27
-    with pytest.raises(ValueError, match="linear protocol computes on one device"):
+    with pytest.raises(ValueError, match="linear protocol runs on one device"):
         judge(recipe, planted, tmp_path / "two", devices=2)
 
 

@@ -45,7 +45,7 @@ def test_every_image_is_about_equally_likely() -> None:
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
 def test_an_impossible_fraction_is_refused(fraction) -> None:
-    with pytest.raises(ValueError, match="0 < fraction <= 1"):
+    with pytest.raises(ValueError, match="give a share above 0 and at most 1"):
         draw_subset(10, fraction=fraction, seed=0)
 
 
