@@ -213,15 +213,15 @@ def test_when_nothing_can_be_read_the_status_is_2_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("line, hint", [
-    (r"sub\a.png", "write / in place of"),
+    (r"sub\a.png", "this is a Windows path"),
     (r"C:\Users\me\a.png", "the drive by a folder"),
-    ("photos/a.png 3", "after a blank"),
+    ("photos/a.png 3", "after a space"),
     ("photos/a.png\t3", "after a tab"),
     ("photos/a.png,3", "after a comma"),
     ("photos/a.png;happy", "after a semicolon"),
     ('"photos/a.png"', "remove the quotation marks"),
     ("https://example.org/a.png", "download it first"),
-    ("~/photos/a.png", "in place of ~"),
+    ("~/photos/a.png", "instead of ~"),
     ("photos/a.png", "relative to the list's own folder"),
 ])  # fmt: skip
 def test_the_likely_fault_of_a_list_is_named(
