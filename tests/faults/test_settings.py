@@ -154,7 +154,7 @@ def test_the_message_names_setting_value_and_range(override: str, message: str) 
 
 
 def test_heads_of_lewel_must_divide_the_channels() -> None:
-    with pytest.raises(ValueError, match="must be multiples of heads \(5\)"):
+    with pytest.raises(ValueError, match=r"must be multiples of heads \(5\)"):
         build_method(load_pretrain_recipe(NAME.format("lewel"), ["method.heads=5"]))
 
 
