@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from fra.reproduce.supplement.scales import Scale
 
 
+LONGEST = (
+    "reproduce/test_every_table.py",
+    "pretrain/test_pretrain.py",
+    "reproduce/test_reproduce.py",
+    "faults/test_privacy.py",
+    "test_guides.py",
+    "data/test_shards.py",
+    "faults/test_kills.py",
+    "transfer/alignment/test_alignment.py",
+    "faults/test_page.py",
+    "test_benchmarks.py",
+)
+"""Files that begin first, so that no process is left with one of them while the other has nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    root = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(root).as_posix(), len(order)))
+
+
 @pytest.fixture(scope="session")
 def drawn_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 40 drawn faces, 48 px."""

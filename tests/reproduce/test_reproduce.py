@@ -7,17 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_paper import records, small_process
+from small_paper import small_process
 
-from fra import cli
 from fra.data.unlabelled import FolderPool
 from fra.files import MARK, claim_folder
 from fra.lock import claim
-from fra.report.run import write_report
 from fra.reproduce import run as paper
 from fra.reproduce.runs import Place, Run
 from fra.reproduce.supplement.scales import SCALES, Scale
-from fra.reproduce.supplement.tables import TABLES
 from fra.reproduce.timing import time_per_step
 
 PATIENCE = 1200.0
@@ -183,17 +180,3 @@ def test_times_are_measured_in_turn(few_faces: Path, small_scale: Scale) -> None
         assert kind["byol"]["ratio"] == 1
         assert kind["fra"]["low"] <= kind["fra"]["ratio"] <= kind["fra"]["high"]
         assert min(each["seconds"] for each in kind.values()) > 0
-
-
-def test_every_table_from_nothing_on_drawn_faces(small_scale: Scale, tmp_path: Path) -> None:
-    """The whole command at the scale smoke, on very few faces that it draws itself."""
-    out = tmp_path / "out"
-    assert cli.main(["reproduce", "all", "--scale", "smoke", "--out", str(out), "--workers", "0", "--quiet"]) == 0
-    for name in TABLES:
-        values = [float(row["value"]) for row in records(out, name)]
-        assert len(values) > 5
-        assert all(torch.tensor(values).isfinite())
-    assert (out / "figure1.png").stat().st_size > 10_000
-    page = write_report([out], out).read_text()
-    assert page.count("Table ") >= 5
-    assert "How the regions formed" in page
