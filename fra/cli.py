@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
@@ -24,7 +24,7 @@ from fra.text import shown
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
 """What torch says when memory is full: of a GPU, of the machine, shared between processes."""
-TASK_HELP = "a run folder of `fra transfer`, or a task that comes with fra (`fra recipes`); repeatable"
+TASK_HELP = "a run folder of `fra transfer`, or a bundled task (`fra recipes`); repeatable"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,19 +81,19 @@ def _require_working_directory() -> None:
     try:
         os.getcwd()
     except OSError as error:
-        raise ValueError("the working directory is gone: change to one that exists") from error
+        raise ValueError("the working directory no longer exists: change to another") from error
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
-        hint = " (free some space, then go on with --resume)" if error.errno == errno.ENOSPC else ""
+        hint = " (free some space, then continue with --resume)" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{hint}"
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return text if isinstance(error, Stopped) else text or KEPT
     if isinstance(error, MemoryError):
-        return "memory is full: use fewer --workers or a smaller batch_size, then go on with --resume"
+        return "memory is full: use fewer --workers or a smaller batch_size, then continue with --resume"
     if isinstance(error, RuntimeError) and not isinstance(error, Lost):
         return f"{text}: lower batch_size or raise accumulate with --set"
     return text
@@ -111,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="fra",
-        description="Photographs to face crops to a self-supervised face encoder, and what it is good for.",
+        description="Train a self-supervised face encoder on photographs, and evaluate and use it.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fra {__version__}")
@@ -153,12 +153,12 @@ def _command(
     flags = common.split()
     if "out" in flags:
         parser.add_argument(
-            "--out", type=Path, required=not without_out, metavar="DIR", help="where results go; nothing is overwritten"
+            "--out", type=Path, required=not without_out, metavar="DIR", help="output folder; nothing is overwritten"
         )
         parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
     if "detector" in flags:
         parser.add_argument(
-            "--detector", default="retinaface", help="retinaface, yunet, or none when photos are crops already"
+            "--detector", default="retinaface", help="retinaface, yunet, or none if photos are already crops"
         )
     if "device" in flags:
         parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
@@ -170,7 +170,7 @@ def _command(
             type=_number(int, 0, 1024),
             default=None,
             metavar="N",
-            help="helper processes (default: chosen by the machine)",
+            help="data-loading workers (default: chosen for this machine)",
         )
     if "seed" in flags:
         parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=None, metavar="N")
@@ -205,24 +205,24 @@ _count, _share = _number(int, 1), _number(float, 0, 1, above=True)
 
 
 def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "crop", "cut faces out of photographs", _crop, common="out detector workers seed")
+    parser = _command(commands, "crop", "crop the faces in photographs", _crop, common="out detector workers seed")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder tree, or a .txt list of photos")
     parser.add_argument(
-        "--choose", default="random", choices=("random", "largest", "all"), help="which face of a photo"
+        "--choose", default="random", choices=("random", "largest", "all"), help="which face of each photo"
     )
-    parser.add_argument("--size", type=_number(int, 1, 4096), default=128, help="side of the crops, pixels")
+    parser.add_argument("--size", type=_number(int, 1, 4096), default=128, help="side of the crops in pixels")
     parser.add_argument(
         "--margin",
         type=_number(float, 0, 10),
         default=MARGIN,
-        help="what is added to the box, as a share of its longer side",
+        help="margin added to the face box, as a share of its longer side",
     )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
-    parser.add_argument("--min-score", type=_share, default=0.6, help="detections below are ignored")
+    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
     parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
     parser.add_argument("--shard-faces", type=_count, default=10_000, metavar="N", help="faces in each .tar")
     parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="work on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
+        "--cluster", metavar="ADDRESS", help="crop on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
     )
 
 
@@ -264,21 +264,28 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
-    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) per machine")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="number of machines")
     parser.add_argument(
         "--checkpoint-minutes",
         type=_number(float, 0),
         default=5,
         metavar="M",
-        help="save this often, and at every epoch",
+        help="minutes between checkpoints, besides one per epoch",
     )
-    parser.add_argument("--plan", action="store_true", help="say what it would take, and train nothing")
-    parser.add_argument("--compile", action="store_true", help="fuse the encoder's layers by torch.compile (for GPUs)")
+    parser.add_argument("--plan", action="store_true", help="dry run: estimate time and memory, train nothing")
     parser.add_argument(
-        "--labelled", type=Path, metavar="DIR", help="faces in class folders, for the health monitor only"
+        "--compile", action="store_true", help="fuse the encoder's layers with torch.compile (for GPUs)"
     )
-    parser.add_argument("--pairs", type=Path, metavar="DIR", help="pairs in LFW's layout, for the health monitor only")
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        metavar="DIR",
+        help="labelled faces in one folder per class, for the health monitor only",
+    )
+    parser.add_argument(
+        "--pairs", type=Path, metavar="DIR", help="face pairs in LFW's layout, for the health monitor only"
+    )
 
 
 def _pretrain(options: Arguments) -> None:
@@ -292,14 +299,14 @@ def _pretrain(options: Arguments) -> None:
         return
     if options.faces is None:
         raise ValueError(
-            "--faces is missing: a folder of face crops, as `fra crop PHOTOS --out DIR` makes and "
-            "`fra data synthetic --out DIR --count 2000` draws"
+            "--faces is missing: give a folder of face crops, made by `fra crop PHOTOS --out DIR` or "
+            "`fra data synthetic --out DIR --count 2000`"
         )
     if options.plan:
         plan(recipe, options.faces, device=options.device, devices=options.devices * options.nodes)
         return
     if options.out is None:
-        raise ValueError("--out is missing: the folder that shall hold the run")
+        raise ValueError("--out is missing: give a folder for the run")
     pretrain(
         recipe,
         options.faces,
@@ -322,7 +329,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser = _command(
         commands,
         "transfer",
-        "judge an encoder by a labelled task",
+        "evaluate an encoder on a labelled dataset",
         _transfer,
         common="out device precision workers seed set",
         without_out=True,
@@ -331,28 +338,28 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument(
         "--encoder",
         metavar="WHAT",
-        help="run folder, file of weights, weights that come with fra (`fra recipes`), random, random:NAME, timm:NAME "
+        help="run folder, file of weights, bundled weights (`fra recipes`), random, random:NAME, timm:NAME "
         "or timm:NAME=FILE",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the data set as downloaded")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the dataset as downloaded")
     parser.add_argument(
         "--fraction",
         type=_share,
         default=None,
         metavar="F",
-        help="share of the training labels, in (0, 1]",
+        help="share of the training images to use, in (0, 1]",
     )
     parser.add_argument(
-        "--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds, from --seed on (default 0)"
+        "--seeds", type=_count, default=1, metavar="N", help="repeat with N seeds, starting at --seed (default 0)"
     )
     parser.add_argument(
         "--protocol",
         choices=("linear", "finetune", "eac", "star"),
         default=None,
-        help="take the recipe of the same scale and dataset for this protocol",
+        help="use the recipe of the same scale and dataset for this protocol",
     )
-    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) of each machine")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines")
+    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) per machine")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="number of machines")
 
 
 def _transfer(options: Arguments) -> None:
@@ -387,12 +394,12 @@ def _transfer(options: Arguments) -> None:
 
 def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "regions", "draw or measure the facial regions a model has found", _regions, common="out device"
+        commands, "regions", "draw or score the facial regions that a model has learned", _regions, common="out device"
     )
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a run folder of `fra pretrain`, its model.safetensors, weights that come with fra (`fra recipes`), or a "
+        help="a run folder of `fra pretrain`, its model.safetensors, bundled weights (`fra recipes`), or a "
         "checkpoint of the released FRA",
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -401,10 +408,10 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--score",
         type=Path,
         metavar="DIR",
-        help="measure the regions instead, on faces with landmarks: 300-W's layout, or `fra data synthetic`'s",
+        help="score the regions instead, on faces with landmarks in the layout of 300-W or of `fra data synthetic`",
     )
-    parser.add_argument("--top", type=_count, default=3, help="how many heatmaps, by variance")
-    parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for every face by itself")
+    parser.add_argument("--top", type=_count, default=3, help="number of heatmaps, highest variance first")
+    parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for each face separately")
 
 
 def _regions(options: Arguments) -> None:
@@ -438,14 +445,14 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = _command(
         commands,
         "predict",
-        "find the faces in photos and ask learned tasks about them",
+        "find the faces in photos and run trained tasks on them",
         _predict,
         common="out detector device",
         without_out=True,
     )
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of them, or .txt lists")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or .txt lists")
     parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
-    parser.add_argument("--min-score", type=_share, default=0.6, help="detections below are ignored")
+    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
 
 
 def _predict(options: Arguments) -> None:
@@ -465,20 +472,22 @@ def _predict(options: Arguments) -> None:
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
-        "data", help="data sets: their layouts, a check of a download, drawn faces", description="Data sets."
+        "data",
+        help="datasets: layouts, check of a download, drawn faces",
+        description="Datasets: layouts, check of a download, drawn faces.",
     )
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     synthetic = _command(
         kinds, "synthetic", "draw faces with labels, points and region masks", _synthetic, common="out workers seed"
     )
     synthetic.add_argument("--count", type=_count, required=True, metavar="N")
-    synthetic.add_argument("--size", type=_number(int, 8, 4096), default=128, help="side of the pictures, pixels")
-    layout = _command(kinds, "layout", "show the folder tree in which a data set is read", _layout)
+    synthetic.add_argument("--size", type=_number(int, 8, 4096), default=128, help="side of the images in pixels")
+    layout = _command(kinds, "layout", "show the folder tree in which a dataset is read", _layout)
     layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
-    check = _command(kinds, "check", "compare a downloaded data set with what was published", _check, common="workers")
+    check = _command(kinds, "check", "compare a downloaded dataset with what was published", _check, common="workers")
     check.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
     check.add_argument("folder", type=Path, metavar="DIR", help="where it was unpacked")
-    check.add_argument("--all", action="store_true", help="name every file that is at fault, not the first few")
+    check.add_argument("--all", action="store_true", help="list all affected files, not only the first few")
 
 
 def _synthetic(options: Arguments) -> None:
@@ -494,7 +503,7 @@ def _synthetic(options: Arguments) -> None:
     )
     if not options.quiet:
         out = printable(options.out)
-        print(f"{options.count} drawn faces are in {out}; pre-train on {out}/images")
+        print(f"{counted(options.count, 'drawn face')} in {out}; pre-train on {out}/images")
 
 
 def _layout(options: Arguments) -> None:
@@ -516,7 +525,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = _command(
         commands,
         "reproduce",
-        "make the tables and the figure of the paper's supplement",
+        "reproduce the tables and the figure of the paper's supplement",
         _reproduce,
         common="device precision workers",
     )
@@ -526,20 +535,18 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--scale",
         required=True,
         choices=("smoke", "laptop", "paper"),
-        help="drawn faces in minutes, real stand-ins in hours, or the paper's own setting",
+        help="drawn faces in minutes, smaller real datasets in hours, or the paper's own setting",
     )
     parser.add_argument("--faces", type=Path, metavar="DIR", help="face crops to pre-train on, as for `fra pretrain`")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a folder of data sets as downloaded: rafdb, celeba, ..."
+        "--data", type=Path, metavar="DIR", help="a folder of datasets as downloaded: rafdb, celeba, ..."
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="runs and tables; gone on with when it exists (runs/reproduce.SCALE)"
+        "--out", type=Path, metavar="DIR", help="runs and tables; resumed if it exists (default: runs/reproduce.SCALE)"
     )
-    parser.add_argument("--seeds", type=_count, metavar="N", help="repetitions of every task (default: the scale's)")
-    parser.add_argument("--plan", action="store_true", help="list the runs and what they would take, and do nothing")
-    parser.add_argument(
-        "--no-wait", action="store_true", help="return when all that is left is done by other processes"
-    )
+    parser.add_argument("--seeds", type=_count, metavar="N", help="seeds per task (default: the scale's)")
+    parser.add_argument("--plan", action="store_true", help="dry run: list the runs and estimate their time and memory")
+    parser.add_argument("--no-wait", action="store_true", help="exit once only other processes' runs remain")
 
 
 def _reproduce(options: Arguments) -> None:
@@ -562,7 +569,7 @@ def _reproduce(options: Arguments) -> None:
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "report", "tell the story of runs in one HTML page", _report)
+    parser = _command(commands, "report", "write one HTML report about runs", _report)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE_OR_DIR")
 
@@ -572,17 +579,17 @@ def _report(options: Arguments) -> None:
 
     page = write_report(options.runs, options.out)
     if not options.quiet:
-        print(f"the report is {printable(page)}")
+        print(f"wrote {printable(page)}")
 
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "export", "write a run's weights for other programs", _export, common="out")
-    parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or weights that come with fra")
+    parser = _command(commands, "export", "export a run's weights for other programs", _export, common="out")
+    parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or bundled weights")
     parser.add_argument(
         "--format",
         required=True,
         choices=("onnx", "torch", "timm", "official"),
-        help="ONNX; an exported program of torch (.pt2); a folder that timm reads; a checkpoint of the released FRA",
+        help="ONNX; a PyTorch exported program (.pt2); a folder for timm; a checkpoint of the released FRA",
     )
 
 
@@ -598,7 +605,7 @@ def _export(options: Arguments) -> None:
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(commands, "recipes", "list the shipped recipes and weights, or print a recipe", _recipes)
+    parser = _command(commands, "recipes", "list the bundled recipes and weights, or print a recipe", _recipes)
     parser.add_argument("name", nargs="?", metavar="NAME")
 
 
@@ -620,8 +627,8 @@ def _recipes(options: Arguments) -> None:
     from fra.weights.bundled import ENCODER, TASK, read_manifest, shipped_names
 
     for file, title in (
-        (ENCODER, "weights that come with fra (--encoder NAME, fra regions NAME)"),
-        (TASK, "learned tasks that come with fra (fra predict PHOTO --task NAME)"),
+        (ENCODER, "bundled pretrained weights (--encoder NAME, fra regions NAME)"),
+        (TASK, "bundled trained tasks (fra predict PHOTO --task NAME)"),
     ):
         print(title)
         for name in shipped_names(file):
@@ -635,13 +642,13 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = _command(
         commands,
         "demo",
-        "the whole story in a few minutes, on drawn faces or your photographs",
+        "run everything once in a few minutes, on drawn faces or your photographs",
         _demo,
         common="workers",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
     parser.add_argument(
-        "--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs instead of drawn faces"
+        "--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs to use instead of drawn faces"
     )
 
 
@@ -655,16 +662,18 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = _command(
         commands,
         "app",
-        "a page on this machine: drop a photo, see what is found in its faces",
+        "a local page: drop a photo, see its faces, regions and predictions",
         _app,
         common="detector device",
     )
     parser.add_argument(
-        "--model", metavar="RUN", help="whose regions to show: what `fra regions` takes (default: weights of fra)"
+        "--model",
+        metavar="RUN",
+        help="the model whose regions are shown, as for `fra regions` (default: bundled weights)",
     )
     parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
     parser.add_argument(
-        "--port", type=_number(int, 0, 65535), default=7860, metavar="N", help="0 takes any that is free"
+        "--port", type=_number(int, 0, 65535), default=7860, metavar="N", help="port of the page; 0 for any free port"
     )
 
 

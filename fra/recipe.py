@@ -128,16 +128,16 @@ def _file_of(name: str, shipped: Collection[str]) -> dict[Any, Any]:
     path = Path(name)
     if not path.is_file():
         if path.suffix in (".yaml", ".yml"):
-            raise ValueError(f"there is no recipe file {name}: see `fra recipes` for the shipped ones")
+            raise ValueError(f"no such recipe file: {name} (`fra recipes` lists the bundled recipes)")
         raise no_recipe(name, shipped)
     if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path} is no recipe: it has {path.stat().st_size:,} bytes")
+        raise ValueError(f"{path} is not a recipe: it has {path.stat().st_size:,} bytes")
     try:
         raw = parse_yaml(text_of(path))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {_reason(error)}") from error
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} holds no recipe: expected `key: value` lines")
+        raise ValueError(f"{path} is not a recipe: expected `key: value` lines")
     return raw
 
 
@@ -145,7 +145,7 @@ def no_recipe(name: str, shipped: Collection[str]) -> ValueError:
     """The error for a name that no shipped recipe has."""
     near = [other for other in shipped if other.partition("/")[2] == name] or get_close_matches(name, shipped)
     meant = f"; did you mean {' or '.join(near)}?" if near else ":"
-    return ValueError(f"no recipe is called '{shown(name)}'{meant} `fra recipes` lists them (or give a .yaml file)")
+    return ValueError(f"no recipe named '{shown(name)}'{meant} `fra recipes` lists them (or give a .yaml file)")
 
 
 def build(
@@ -234,7 +234,7 @@ def _apply(raw: dict[Any, Any], override: str) -> None:
         target[last] = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ValueError(
-            f"--set {shown(override)}: the value is no YAML ({_reason(error)}): put it in quotes"
+            f"--set {shown(override)}: the value is not valid YAML ({_reason(error)}): put it in quotes"
         ) from error
 
 
@@ -242,7 +242,7 @@ def _variant(raw: dict[Any, Any], key: str, choices: Mapping[str, type], where: 
     section = raw.get(key)
     name = section.get("name") if isinstance(section, dict) else None
     if not isinstance(name, str) or name not in choices:
-        raise ValueError(f"recipe {where}: {key}.name is '{name}'; it may be {', '.join(choices)}")
+        raise ValueError(f"recipe {where}: {key}.name is '{name}': choose one of {', '.join(choices)}")
     return choices[name]
 
 
@@ -258,14 +258,14 @@ def _refuse_other_keys(
             if not isinstance(value, dict):
                 has = "nothing" if value is None else f"'{shown(str(value))}'"
                 raise ValueError(
-                    f"recipe {where}: {name} is a section, but holds {has}: leave it out, or give settings"
+                    f"recipe {where}: {name} is a section, but its value is {has}: leave it out, or give settings"
                 )
             assert isinstance(hints[key], type)
             _refuse_other_keys(value, hints[key], hints_of(hints[key]), where, below=f"{name}.")
         elif value is None and type(None) not in get_args(hints[key]):
-            raise ValueError(f"recipe {where}: {name} has no value: leave it out, or give one")
+            raise ValueError(f"recipe {where}: {name} has no value: give one, or leave it out")
         elif any(isinstance(number, int) and abs(number) >= 2**64 for number in _items(value)):
-            raise ValueError(f"recipe {where}: {name} is too large a number to compute with: give a smaller one")
+            raise ValueError(f"recipe {where}: {name} is too large: give a smaller number")
 
 
 def plain(recipe: Any) -> dict[str, Any]:

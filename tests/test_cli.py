@@ -83,7 +83,7 @@ def test_bad_input_is_one_clear_line(drawn_faces: Path, tmp_path: Path, capsys: 
     assert "no faces found in" in fails(capsys, *SMOKE, "--faces", empty, "--out", out)
     assert "--faces is missing" in fails(capsys, *SMOKE, "--out", out)
     assert "--out is missing" in fails(capsys, *SMOKE, "--faces", drawn_faces)
-    assert "no recipe is called 'no/such'" in fails(capsys, "pretrain", "no/such", "--faces", drawn_faces, "--out", out)
+    assert "no recipe named 'no/such'" in fails(capsys, "pretrain", "no/such", "--faces", drawn_faces, "--out", out)
     line = fails(capsys, *SMOKE, "--set", "optimizer.learning_rate=fast", "--faces", drawn_faces, "--out", out)
     assert "learning_rate" in line
     assert "float" in line

@@ -149,9 +149,9 @@ def test_lewelb_adapts_the_norms_of_its_heads_as_released_and_its_eman_variant_n
 @pytest.mark.parametrize(
     ("name", "override", "message"),
     [
-        ("smoke/resnet10_half.byol", "views.small=1", "byol takes two large views and no others"),
+        ("smoke/resnet10_half.byol", "views.small=1", "byol needs two large views and no others"),
         ("smoke/resnet10_half.lewel", "views.blur=[1, 1, 1]", "give each one number per view"),
-        ("smoke/resnet10_half.swav", "views.small=5", "swav takes at least two large views"),
+        ("smoke/resnet10_half.swav", "views.small=5", "swav needs at least two large views"),
     ],
 )
 def test_views_that_a_method_has_no_use_for_are_refused(name: str, override: str, message: str) -> None:
@@ -183,11 +183,11 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
         ("batch_sise=16", "has no setting 'batch_sise'; it has encoder, method"),
         ("batch_size=many", "batch_size"),
         ("method.decoder.content=nothing", "content"),
-        ("method.name=dino", "may be byol, swav, lewel, fra"),
+        ("method.name=dino", "choose one of byol, swav, lewel, fra"),
         ("batch_size", "key=value"),
         ("batch_size.x=3", "is a value, not a section"),
         ("views.scale=[0.9, 0.1]", "the smaller first"),
-        ("views.scale=[0.9", "the value is no YAML"),
+        ("views.scale=[0.9", "the value is not valid YAML"),
         ("batch_size=0", "batch_size is 0: give at least 1"),
         ("accumulate=-1", "accumulate is -1: give at least 1"),
         ("schedule.epochs=0", "epochs is 0: give at least 1"),
@@ -195,20 +195,20 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
-    with pytest.raises(ValueError, match="setting|set|may be|smaller|Expected|batch_size|give") as caught:
+    with pytest.raises(ValueError, match="setting|set|choose|smaller|Expected|batch_size|give") as caught:
         load_pretrain_recipe(SMALL, [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_recipe_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no recipe is called 'nope': `fra recipes` lists them"):
+    with pytest.raises(ValueError, match="no recipe named 'nope': `fra recipes` lists them"):
         load_pretrain_recipe("nope", [])
     with pytest.raises(ValueError, match="did you mean paper/rafdb.linear or laptop/rafdb.linear or smoke/rafdb"):
         load_transfer_recipe("rafdb.linear")
     with pytest.raises(ValueError, match="did you mean smoke/resnet10_half.fra"):
         load_pretrain_recipe("smoke/resnet10_hal.fra", [])
-    with pytest.raises(ValueError, match="there is no recipe file"):
+    with pytest.raises(ValueError, match="no such recipe file"):
         load_pretrain_recipe("nope.yaml", [])
 
 

@@ -42,7 +42,7 @@ from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
-from fra.printable import printable
+from fra.printable import counted, printable
 from fra.recipe import Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.text import command
 from fra.training.batch_norm import require_enough_images
@@ -101,8 +101,8 @@ def build_method(recipe: PretrainRecipe) -> Method:
     views, small = len(recipe.views.sizes), recipe.views.small
     if views - small < 2 or (views > 2 and not kind.multi_crop):
         wanted = "at least two large views" if kind.multi_crop else "two large views and no others"
-        given = f"blur and solarize have {views} numbers and small is {small}"
-        raise ValueError(f"views: {recipe.method.name} takes {wanted}, but {given}")
+        given = f"blur and solarize have {counted(views, 'number')} and small is {small}"
+        raise ValueError(f"views: {recipe.method.name} needs {wanted}, but {given}")
     torch.manual_seed(recipe.seed)
     return kind(recipe.method, Encoder(recipe.encoder))
 
@@ -131,10 +131,19 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
     found = make_plan(
         method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
     )
-    print(f"{recipe.method.name} with {recipe.encoder.name}, {len(pool):,} faces, {recipe.schedule.epochs} epochs")
+    print(
+        f"{recipe.method.name} with {recipe.encoder.name}, {counted(len(pool), 'face')}: "
+        f"{length(recipe, order.steps_per_epoch)}"
+    )
     for line in found.lines():
         print("  " + line)
     return found
+
+
+def length(recipe: PretrainRecipe, steps_per_epoch: int) -> str:
+    """How long a run is, in words."""
+    epochs, steps = counted(recipe.schedule.epochs, "epoch"), counted(steps_per_epoch, "step")
+    return f"{epochs}, {steps} each, batch {recipe.batch_size}"
 
 
 @with_peers()
@@ -219,9 +228,8 @@ def pretrain(
         return out
     if not quiet:
         print(
-            f"{recipe.method.name} with {recipe.encoder.name} at {recipe.views.size} px: {len(pool):,} faces,"
-            f" {how.schedule.epochs} epochs of {steps_per_epoch:,} steps of {recipe.batch_size} faces,"
-            f" on {fabric.world_size} x {fabric.device.type} in {precision}"
+            f"{recipe.method.name} with {recipe.encoder.name} at {recipe.views.size} px, {counted(len(pool), 'face')}:"
+            f" {length(recipe, steps_per_epoch)}, on {fabric.world_size} x {fabric.device.type} in {precision}"
         )
         if beside := pool.account.parts():
             print("; ".join(beside))
@@ -237,7 +245,7 @@ def pretrain(
     _finish(recipe, pool, method, out, steps=steps, work=work)
     if not quiet:
         print(faces_line(pool, out))
-        print(f"the encoder is {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
+        print(f"wrote {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
     fabric.barrier()
     return out
 
@@ -269,8 +277,8 @@ def _batches(recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, f
     parts = world * recipe.accumulate
     if recipe.batch_size % parts:
         raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be divided among {world} processes x {recipe.accumulate} passes:"
-            " choose a multiple"
+            f"batch_size {recipe.batch_size} cannot be divided among {counted(world, 'process', 'processes')} x"
+            f" {counted(recipe.accumulate, 'pass', 'passes')}: use a multiple"
         )
     return EpochBatches(
         count,
@@ -403,7 +411,9 @@ def export(method: Method, out: Path, metadata: dict[str, Any]) -> None:
 def unreadable_faces(out: Path) -> list[str]:
     """The images that a run could not read so far."""
     table = out / "unreadable.txt"
-    return read_text(table, "remove it, and what it lists is forgotten").splitlines() if table.exists() else []
+    return (
+        read_text(table, "remove it: its list of unreadable images is then lost").splitlines() if table.exists() else []
+    )
 
 
 def faces_line(pool: Pool, out: Path) -> str:

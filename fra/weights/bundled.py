@@ -46,7 +46,7 @@ class Manifest:
     precision: str
     """How the numbers are stored, and how far that moves features and heatmaps."""
     results: list[dict[str, Any]]
-    """What was measured, by data set: metrics with mean and deviation over seeds, or a region score."""
+    """What was measured, by dataset: metrics with mean and deviation over seeds, or a region score."""
     intended_use: str
     limits: list[str]
     files: dict[str, dict[str, Any]]
@@ -131,8 +131,8 @@ def card(manifest: Manifest) -> str:
     training = "\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in manifest.training.items())
     results = "\n".join(f"| {_what(row)} | {_measured(row)} |" for row in manifest.results) or "| nothing yet | |"
     limits = "\n".join(f"- {limit}" for limit in manifest.limits)
-    kind = "a learned task that comes" if TASK in manifest.files else "face weights that come"
-    return f"""# {manifest.name}: {kind} with fra
+    kind = "trained task" if TASK in manifest.files else "pretrained encoder"
+    return f"""# {manifest.name}: bundled {kind}
 
 {_made(manifest)} ({manifest.library},
 recipe {manifest.recipe_hash}, which manifest.json holds whole).

@@ -49,7 +49,7 @@ def test_a_loading_process_without_memory_is_one_line(starter: Starter, drawn_fa
     running = Running(starter, *words, log=tmp_path / "log", faults="memory_is_full")
     assert running.ends(MINUTE) == 2
     assert running.said == (
-        "fra: memory is full: use fewer --workers or a smaller batch_size, then go on with --resume\n"
+        "fra: memory is full: use fewer --workers or a smaller batch_size, then continue with --resume\n"
     )
 
 

@@ -142,9 +142,9 @@ def built(raw: dict[str, Any]) -> object:
         ("encoder.std=[0.1, 0.1, 0]", "encoder.std is 0.0: give above 0"),
         ("max_faces=0", "max_faces is 0: give at least 1"),
         ("seed=-1", "seed is -1: give a number from 0 to 9223372036854775807"),
-        ("seed=" + "9" * 100, "seed is too large a number"),
-        ("optimizer.trust=" + "9" * 400, "optimizer.trust is too large a number"),
-        ("views.scale=[0x" + "f" * 999 + ", 1]", "views.scale is too large a number"),
+        ("seed=" + "9" * 100, "seed is too large: give"),
+        ("optimizer.trust=" + "9" * 400, "optimizer.trust is too large: give"),
+        ("views.scale=[0x" + "f" * 999 + ", 1]", "views.scale is too large: give"),
     ],
 )
 def test_the_message_names_setting_value_and_range(override: str, message: str) -> None:
@@ -217,9 +217,9 @@ FILES = {
     "utf-16 without a mark": ("batch_size: 8\n".encode("utf-16-le"), "NUL bytes"),
     "latin-1": ("# Größe\n".encode("latin-1"), "byte 0xf6"),
     "huge": (b"# " + b"x" * 1_000_001, "1,000,003 bytes"),
-    "empty": (b"", "holds no recipe"),
-    "null": (b"null\n", "holds no recipe"),
-    "a list": (b"- encoder\n", "holds no recipe"),
+    "empty": (b"", "is not a recipe"),
+    "null": (b"null\n", "is not a recipe"),
+    "a list": (b"- encoder\n", "is not a recipe"),
     "a number as key": (b"1: 2\nencoder: {}\nmethod: {name: byol}\n", "no setting '1'"),
 }
 
@@ -311,7 +311,7 @@ def test_a_working_directory_that_is_gone_is_one_line(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr == "fra: the working directory is gone: change to one that exists\n" * 2
+    assert done.stderr == "fra: the working directory no longer exists: change to another\n" * 2
 
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["utf8", "ascii"])

@@ -435,7 +435,7 @@ def test_what_does_not_fit_together_is_one_clear_error(
         ("finetune", ["consistency=1"], "finetune protocol has no setting 'consistency', which only eac has"),
         ("finetune", ["consistancy=1"], "FineTuneRecipe has no setting 'consistancy'; it has name, task"),
         ("finetune", ["epochs=5", "warmup_epochs=5"], "warmup_epochs is 5"),
-        ("linear", ["protocol=lineal"], "protocol is 'lineal'; it may be linear, finetune, eac, star"),
+        ("linear", ["protocol=lineal"], "unknown protocol 'lineal'; choose one of linear, finetune, eac, star"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(protocol: str, settings: list[str], message: str) -> None:

@@ -130,7 +130,7 @@ def test_the_commands_take_the_name(tiny, run, tmp_path, capsys, monkeypatch):
     assert fra.load_task_model(tmp_path / "task") is not None
     capsys.readouterr()
     assert cli.main(["recipes"]) == 0
-    listed = capsys.readouterr().out.split("weights that come with fra")[1]
+    listed = capsys.readouterr().out.split("bundled pretrained weights")[1]
     assert re.search(r"^  laptop +fra, \w+, last_stride \d.*, FairFace$", listed, re.MULTILINE)
 
 
@@ -180,7 +180,7 @@ def test_the_card_of_a_task_says_from_what_it_learned_and_each_groups_result(age
         assert words in text
     capsys.readouterr()
     assert cli.main(["recipes"]) == 0
-    listed = capsys.readouterr().out.split("learned tasks that come with fra")
+    listed = capsys.readouterr().out.split("bundled trained tasks")
     assert "tiny_age" in listed[1]
     assert "tiny_age" not in listed[0]
 

@@ -1,4 +1,4 @@
-"""What the supplement's experiments are made of at each scale: encoders, data sets and what stands in for them."""
+"""What the supplement's experiments are made of at each scale: encoders, datasets and what stands in for them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ DRAWN_FACES = 400
 
 @dataclass(frozen=True)
 class Data:
-    """What is used in place of one of the paper's labelled data sets."""
+    """What is used in place of one of the paper's labelled datasets."""
 
     name: str
     recipe: str
@@ -29,7 +29,7 @@ class Scale:
     methods: dict[str, tuple[str, ...]]
     """Method → pre-training recipe and settings that are changed in it."""
     data: dict[str, Data]
-    """By the paper's name of the data set."""
+    """By the paper's name of the dataset."""
     seeds_few: int
     """Repetitions with a part of the labels, where the draw matters."""
     seeds_all: int

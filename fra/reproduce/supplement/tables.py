@@ -46,7 +46,7 @@ class Part:
     form: str = ".2f"
     """How our numbers are written."""
     used: tuple[str, ...] = ()
-    """The paper's data sets that it uses."""
+    """The paper's datasets that it uses."""
 
 
 @dataclass(frozen=True)
