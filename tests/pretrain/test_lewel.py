@@ -104,5 +104,5 @@ def test_health_shows_how_uniform_the_maps_are() -> None:
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match="multiples of heads 3"):
+    with pytest.raises(ValueError, match=r"multiples of heads \(3\)"):
         LEWEL(LEWELConfig(head=SMALL, heads=3), small_encoder())

@@ -506,7 +506,7 @@ def test_another_protocol_takes_the_recipe_that_fits_or_names_it(tmp_path: Path)
     assert (recipe.name, recipe.protocol, recipe.epochs) == ("rafdb.finetune", "finetune", 4)
     assert load_transfer_recipe("laptop/rafdb.eac", protocol="eac").name == "rafdb.eac"
     (tmp_path / "mine.yaml").write_text("{name: mine, task: expression, dataset: rafdb}\n")
-    with pytest.raises(ValueError, match="do not fit eac: take paper/rafdb.eac or"):
+    with pytest.raises(ValueError, match="do not fit eac: use paper/rafdb.eac or"):
         load_transfer_recipe(str(tmp_path / "mine.yaml"), protocol="eac")
     with pytest.raises(ValueError, match="do not fit eac, and .* has no recipe for it"):
         load_transfer_recipe("laptop/celeba.linear", protocol="eac")

@@ -235,11 +235,11 @@ def test_a_seed_alone_gives_what_it_gives_among_others(planted: LabelledFaces, t
 
 def test_resuming_with_other_settings_is_refused(planted: LabelledFaces, tmp_path: Path) -> None:
     judge(RECIPE, planted, tmp_path / "run")
-    with pytest.raises(ValueError, match="another recipe"):
+    with pytest.raises(ValueError, match="a different recipe"):
         judge(replace(RECIPE, fraction=0.5), planted, tmp_path / "run", resume=True)
     encoder = MeanColour()
     nn.init.constant_(encoder.gain, 2)
-    with pytest.raises(ValueError, match="another encoder"):
+    with pytest.raises(ValueError, match="a different encoder"):
         transfer_network(
             RECIPE, encoder, source="x", label="x", data=planted.root, out=tmp_path / "run", resume=True, quiet=True
         )
