@@ -35,6 +35,7 @@ from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watche
 from fra.recipe import plain, recipe_hash
 from fra.transfer.recipes import load_transfer_recipe
 from fra.weights import bundled
+from fra.weights.card import bundled_card
 from fra.weights.load import load_encoder, load_region_model, read_weights, save_weights
 
 ATTRIBUTION = (
@@ -170,7 +171,7 @@ def build_task(run: Path, building: Path, faces: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, manifest: bundled.Manifest) -> None:
     (folder / "manifest.json").write_text(bundled.manifest_text(manifest))
-    (folder / "card.md").write_text(bundled.card(manifest))
+    (folder / "card.md").write_text(bundled_card(manifest))
 
 
 def training_data(run: Path, recipe: PretrainRecipe, metadata: dict[str, Any], faces: Path) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fra.models.encoder import in_batches
-from fra.models.region_head import RegionModel, RegionOutput
+from fra.models.region_head import RegionModel, RegionOutput, assignment, region_shares
 from fra.models.similarity import mean_entropy, mean_pairwise_cosine
 from fra.pretrain.columns import HealthColumn, Judgement, Outcome, State, Table, from_to
 
@@ -28,11 +27,9 @@ def look_at(model: RegionModel, faces: Float[Tensor, "B 3 S S"]) -> RegionOutput
 
 def region_health(regions: RegionOutput, *, temperature: float) -> dict[str, float]:
     """A row's values for REGION_COLUMNS."""
-    scores = regions.scores
-    entropy = mean_entropy((scores / temperature).softmax(1), dim=1)
-    usage = torch.bincount(scores.argmax(1).flatten(), minlength=scores.shape[1]) / scores[:, 0].numel()
+    entropy = mean_entropy(assignment(regions.scores, temperature=temperature), dim=1)
     row = dict(mask_cosine=float(mean_pairwise_cosine(regions.embeddings)), assignment_entropy=entropy)
-    return row | {f"usage_{index}": float(share) for index, share in enumerate(usage)}
+    return row | {f"usage_{index}": float(share) for index, share in enumerate(region_shares(regions.scores))}
 
 
 def region_warnings(row: dict[str, Any]) -> list[str]:

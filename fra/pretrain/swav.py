@@ -45,8 +45,8 @@ class SwAVConfig(Settings):
     freeze_steps: Whole = 313
     """Number of first steps in which the prototypes are frozen (script: one epoch of ImageNet at batch 4096)."""
     queue: Whole = 0
-    """Length of the queue of earlier embeddings, over " "all processes, that are " "balanced together with a " "small
-    batch; 0 for none."""
+    """Length of the queue of earlier embeddings, over all processes, that are balanced together with a small batch; 0
+    for none."""
     queue_from_epoch: Whole = 15
     """Epoch at which the queue starts to fill; it is used once full (script for batch 256)."""
 

@@ -35,8 +35,8 @@ Covered = Annotated[float, Range(0, 1, above=True)]
 
 @dataclass(frozen=True)
 class CommonViewConfig(Settings):
-    """Augmentation that all views of a face share, in " "the order in which it is " "applied (FRA's released " "code;
-    spec fra.md, section 8)."""
+    """Augmentation that all views of a face share, in the order in which it is applied (FRA's released code; spec
+    fra.md, section 8)."""
 
     size: Pixels = 224
     """Side of the view in pixels."""

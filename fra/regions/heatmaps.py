@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fra.models.region_head import assignment, region_shares
+from fra.models.similarity import mean_entropy
+
 
 @dataclass(frozen=True)
 class RegionNumbers:
@@ -21,16 +24,6 @@ class RegionNumbers:
     """Mean cosine between two regions' assignment maps of one face: 1 = the same map, 0 = they never overlap."""
     entropy: float
     """Mean entropy of a position's assignment, in nats: log K = undecided, 0 = certain."""
-
-
-def assignment(scores: Float[Tensor, "B K h w"], *, temperature: float = 0.1) -> Float[Tensor, "B K h w"]:
-    """How sharply each position chooses: softmax of the scores over regions at the cluster loss's temperature.
-
-    The heatmaps themselves are soft by design: cosines in [-1, 1] at scale 1 keep each of 8 maps between .019 and .51,
-    their entropy above 1.63 of log 8 = 2.08 and their cosines near 1 even when regions are well apart. Numbers about
-    decisions are therefore taken at the temperature at which pre-training decides (0.1), as in health.csv.
-    """
-    return (scores.float() / temperature).softmax(dim=1)
 
 
 def spatial_variance(heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K"]:
@@ -50,17 +43,6 @@ def ranking(heatmaps: Float[Tensor, "B K h w"], *, per_image: bool = False) -> I
     return variance.argsort(dim=1, descending=True, stable=True)
 
 
-def owners(heatmaps: Float[Tensor, "B K h w"]) -> Int[Tensor, "B h w"]:
-    """The region that wins each position."""
-    return heatmaps.argmax(dim=1)
-
-
-def region_shares(heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, "K"]:
-    """Share of positions that each region wins; they sum to 1."""
-    winners = owners(heatmaps).flatten()
-    return torch.bincount(winners, minlength=heatmaps.shape[1]).float() / len(winners)
-
-
 def map_cosine(heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
     """Mean cosine over all pairs of different regions and all faces; maps are compared as they are, not centred."""
     count = heatmaps.shape[1]
@@ -71,17 +53,11 @@ def map_cosine(heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
     return (cosines.sum() - cosines.diagonal(dim1=1, dim2=2).sum()) / (len(rows) * count * (count - 1))
 
 
-def mean_entropy(heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, ""]:
-    """Mean over positions of the entropy over regions, in nats."""
-    shares = heatmaps.float().clamp_min(0)
-    return -torch.xlogy(shares, shares).sum(1).mean()
-
-
 def numbers(scores: Float[Tensor, "B K h w"]) -> RegionNumbers:
     """The numbers of a set of faces, from the model's scores."""
     chosen = assignment(scores)
     return RegionNumbers(
         shares=region_shares(chosen).tolist(),
         map_cosine=float(map_cosine(chosen)),
-        entropy=float(mean_entropy(chosen)),
+        entropy=mean_entropy(chosen, dim=1),
     )

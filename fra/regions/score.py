@@ -15,10 +15,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.files import claim_folder, one_writer, write_json
+from fra.models.region_head import assignment, owners, region_shares
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
-from fra.models.similarity import mean_pairwise_cosine
+from fra.models.similarity import mean_entropy, mean_pairwise_cosine
 from fra.printable import printable
-from fra.regions import heatmaps as measure
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.tasks.metrics import inter_ocular_error
 from fra.training.devices import choose_device
@@ -62,15 +62,15 @@ def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
     truth = faces.points[test]
     landmarks = read_landmarks(places, faces.points, train)[test]
     mean_face = faces.points[train].mean(0).expand(len(test), -1, -1)
-    owners, others = measure.owners(maps), measure.owners(mirrored)
-    partner = best_partners(owners[train], others[train], count=maps.shape[1])
+    strongest, others = owners(maps), owners(mirrored)
+    partner = best_partners(strongest[train], others[train], count=maps.shape[1])
     found = {
         "landmark_nme": float(inter_ocular_error(landmarks, truth).mean()),
         "mean_face_nme": float(inter_ocular_error(mean_face, truth).mean()),
-        "usage": measure.region_shares(maps[test]).tolist(),
-        "entropy": float(measure.mean_entropy(maps[test])),
+        "usage": region_shares(maps[test]).tolist(),
+        "entropy": mean_entropy(maps[test], dim=1),
         "mask_cosine": float(mean_pairwise_cosine(embeddings)),
-        "flip_consistency": agreement(owners[test], partner[others[test]], count=maps.shape[1]),
+        "flip_consistency": agreement(strongest[test], partner[others[test]], count=maps.shape[1]),
     }
     if faces.parts is not None:
         ious = part_ious(maps, faces.parts, train=train, test=test)
@@ -108,8 +108,8 @@ def _look(
         images = batch.to(device).float() / 255
         output = model(images)
         places.append(centroids(output.heatmaps.float()).cpu())
-        plain.append(measure.assignment(output.scores).cpu())
-        mirrored.append(measure.assignment(model(images.flip(-1)).scores).flip(-1).cpu())
+        plain.append(assignment(output.scores).cpu())
+        mirrored.append(assignment(model(images.flip(-1)).scores).flip(-1).cpu())
     model.train(was_training)
     return torch.cat(places), torch.cat(plain), torch.cat(mirrored), output.embeddings.float().cpu()
 

@@ -1,4 +1,4 @@
-"""How weights are moved: LARS and LARC for pre-training; SGD and AdamW from torch."""
+"""How weights are moved: LARS and LARC for pre-training; SGD, AdamW and Adam from torch."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from fra.recipe import NotNegative, Positive, Settings, Share
 class OptimizerConfig(Settings):
     """The optimiser and its settings."""
 
-    name: Literal["lars", "larc", "sgd", "adamw"] = "lars"
+    name: Literal["lars", "larc", "sgd", "adamw", "adam"] = "lars"
     """LARS for pre-training (supplement 5.2); LARC is SwAV's, which adapts and decays every tensor."""
     learning_rate: NotNegative = 1.8
     """Peak learning rate for the whole batch, not scaled by it (supplement 5.2: 1.8 at 1024, which is 0.45 * batch /
@@ -24,18 +24,18 @@ class OptimizerConfig(Settings):
     momentum: Share = 0.9
     """Momentum of LARS, LARC and SGD (supplement 5.2)."""
     trust: Positive = 1e-3
-    """Trust coefficient (eta) of LARS and LARC: size " "of a step at rate 1 relative " "to the weight norm " "(released
-    code; same in SwAV)."""
+    """Trust coefficient (eta) of LARS and LARC: size of a step at rate 1 relative to the weight norm (released code;
+    same in SwAV)."""
     exclude: Literal["one_dim", "official_names"] = "one_dim"
     """What LARS neither adapts nor decays: all vectors (ours), or the released code's rule by name. LARC has no
     exceptions."""
     rate_in_momentum: bool = True
-    """Whether the learning rate is inside LARS's " "momentum buffer (released " "code), or outside as in " "lightly's
-    LARS and in LARC."""
+    """Whether the learning rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and
+    in LARC."""
     predictor_rate: NotNegative = 1.0
     """Factor on the learning rate of predictors. Above 1 they keep up with features that change quickly, which keeps
-    the effective rank higher (ours, for short runs: docs/dev/log.md; BYOL's appendix ' 'notes the same ' 'without a
-    slow ' 'teacher)."""
+    the effective rank higher (ours, for short runs: docs/dev/log.md; BYOL's appendix notes the same without a slow
+    teacher)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,42 +109,41 @@ class LARS(torch.optim.Optimizer):
         return state["momentum"]
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one).
+def build_optimizer(config: OptimizerConfig, weights: nn.Module | Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser of groups of weights, or of a model's, in the groups of `groups_of`.
+
+    A group without a weight decay of its own takes the config's.
+    """
+    groups = groups_of(config, weights) if isinstance(weights, nn.Module) else weights
+    usual: dict[str, Any] = dict(lr=config.learning_rate, weight_decay=config.weight_decay)
+    if config.name in ("adam", "adamw"):
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](groups, **usual)
+    usual["momentum"] = config.momentum
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, **usual)
+    if config.name == "larc":
+        return LARS(groups, trust=config.trust, rate_in_momentum=False, spare_zeros=True, **usual)
+    return LARS(groups, trust=config.trust, rate_in_momentum=config.rate_in_momentum, **usual)
+
+
+def groups_of(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """All weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one).
 
     With a `predictor_rate` predictors are apart in each.
     """
-    excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if config.name == "larc":
-        return LARS(
-            [dict(params=[weight for _, weight in named])],
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            trust=config.trust,
-            rate_in_momentum=False,
-            spare_zeros=True,
-        )
+        return [dict(params=[weight for _, weight in named])]
+    excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
     kept = [weight for name, weight in named if not excluded_by(name, weight)]
     excluded = [weight for name, weight in named if excluded_by(name, weight)]
     groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
     if config.name == "lars":
         groups[1]["adapt"] = False
-    if config.predictor_rate != 1:
-        predictors = {id(weight) for name, weight in named if "predictor." in name}
-        groups = [part for group in groups for part in _faster(group, predictors, config)]
-    if config.name == "lars":
-        return LARS(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            trust=config.trust,
-            rate_in_momentum=config.rate_in_momentum,
-        )
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    if config.predictor_rate == 1:
+        return groups
+    predictors = {id(weight) for name, weight in named if "predictor." in name}
+    return [part for group in groups for part in _faster(group, predictors, config)]
 
 
 def _faster(group: dict[str, Any], predictors: set[int], config: OptimizerConfig) -> list[dict[str, Any]]:

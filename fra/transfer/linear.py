@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from fra.data.labelled import LabelledFaces
 from fra.models.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
 from fra.tasks.task import Task
+from fra.training.optimizers import build_optimizer
 from fra.training.schedules import CosineFromZero
 from fra.transfer.features import Features, compute_features
-from fra.transfer.protocol import BalancedRecipe, Fitted, Protocol, batch_for, build_optimizer, first_head
+from fra.transfer.protocol import BalancedRecipe, Fitted, Protocol, batch_for, first_head
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -165,7 +166,7 @@ def train_head(
     batch_size = batch_for(data.count, recipe)
     per_epoch = math.ceil(data.count / batch_size)
     falls = CosineFromZero(recipe.epochs, recipe.warmup_epochs, recipe.last_rate)
-    optimizer = build_optimizer(recipe, [dict(params=list(head.parameters()))])
+    optimizer = build_optimizer(recipe.optimizer_config(), [dict(params=list(head.parameters()))])
     weights = recipe.draw_weights(data.targets[0])
     peak = recipe.learning_rate
     schedule = torch.optim.lr_scheduler.LambdaLR(

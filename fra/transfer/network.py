@@ -19,6 +19,7 @@ from fra.files import append_rows, read_rows, read_tensors, reading, shortened, 
 from fra.models.encoder import Encoder
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
+from fra.training.optimizers import build_optimizer
 from fra.transfer.protocol import (
     Fitted,
     LabelledBatch,
@@ -26,7 +27,6 @@ from fra.transfer.protocol import (
     NetworkRecipe,
     Protocol,
     batch_for,
-    build_optimizer,
     first_head,
 )
 from fra.transfer.sampling import Part, TrainingBatches
@@ -99,7 +99,7 @@ class WholeNetwork(Protocol):
         validation = Validation(folder, self.task, self.targets[val])
         fit(
             model,
-            build_optimizer(recipe, weight_groups(recipe, model)),
+            build_optimizer(recipe.optimizer_config(), weight_groups(recipe, model)),
             lambda first: self._batches(batches.from_step(first)),
             how,
             resume=True,

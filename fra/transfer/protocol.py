@@ -16,6 +16,7 @@ from fra.data.crops import CropRule
 from fra.models.encoder import Encoder
 from fra.recipe import Count, NotNegative, Pixels, Range, Settings, Share, Whole
 from fra.tasks.task import Task
+from fra.training.optimizers import OptimizerConfig
 from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
 from fra.training.trainable import Loss, Part, Progress
 from fra.transfer.sampling import class_balance
@@ -72,6 +73,15 @@ class TransferRecipe(Settings):
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs}, but epochs is {self.epochs}: give fewer warm-up epochs"
             )
+
+    def optimizer_config(self) -> OptimizerConfig:
+        """Its optimiser, with weight decay on every tensor."""
+        return OptimizerConfig(
+            name=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+        )
 
     def prepare(self, task: Task, targets: Tensor) -> Task:
         """The task as this recipe asks it. Raises ValueError for settings that have no use in it."""
@@ -150,15 +160,6 @@ def batch_for(count: int, recipe: TransferRecipe) -> int:
     they are fewer than a batch (spec alignment.md, section 5).
     """
     return min(count, recipe.batch_size, max(SMALLEST_BATCH, count // recipe.fewest_steps))
-
-
-def build_optimizer(recipe: TransferRecipe, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The recipe's optimiser for groups of weights; weight decay on every one of them."""
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=recipe.momentum, weight_decay=decay)
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimizer]
-    return kind(groups, rate, weight_decay=decay)
 
 
 def first_head(build: Callable[[], nn.Module], *, seed: int) -> nn.Module:

@@ -14,7 +14,8 @@ from PIL import Image
 from fra.drawing.drawn_face import draw_face
 from fra.faces import pictures
 from fra.faces.image import write_image
-from fra.models.region_head import RegionModel, RegionOutput
+from fra.models.region_head import RegionModel, RegionOutput, assignment, owners, region_shares
+from fra.models.similarity import mean_entropy
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.regions import run as command
@@ -77,8 +78,8 @@ def test_the_ranking_averages_over_the_set_unless_each_face_is_asked_for():
 
 def test_shares_count_the_positions_that_a_region_wins():
     maps = torch.tensor([[[[0.6, 0.1], [0.5, 0.2]], [[0.3, 0.8], [0.4, 0.7]], [[0.1, 0.1], [0.1, 0.1]]]])
-    assert measure.owners(maps).tolist() == [[[0, 1], [0, 1]]]
-    assert measure.region_shares(maps).tolist() == [0.5, 0.5, 0.0]
+    assert owners(maps).tolist() == [[[0, 1], [0, 1]]]
+    assert region_shares(maps).tolist() == [0.5, 0.5, 0.0]
 
 
 def test_the_cosine_of_maps_is_the_mean_over_different_pairs():
@@ -91,15 +92,15 @@ def test_the_cosine_of_maps_is_the_mean_over_different_pairs():
 
 def test_the_entropy_is_log_k_when_undecided_and_0_when_certain():
     undecided, certain = torch.full((1, 4, 1, 1), 0.25), torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 4, 1, 1)
-    assert float(measure.mean_entropy(undecided)) == pytest.approx(math.log(4))
-    assert float(measure.mean_entropy(certain)) == 0.0
+    assert mean_entropy(undecided, dim=1) == pytest.approx(math.log(4))
+    assert mean_entropy(certain, dim=1) == 0.0
     both = torch.cat([undecided, certain], dim=3)
-    assert float(measure.mean_entropy(both)) == pytest.approx(math.log(4) / 2)
+    assert mean_entropy(both, dim=1) == pytest.approx(math.log(4) / 2)
 
 
 def test_an_assignment_is_ten_times_sharper_than_the_heatmap():
     # exp(.2 / .1) = e^2 against 1.
-    sharp = measure.assignment(torch.tensor([0.2, 0.0]).view(1, 2, 1, 1))
+    sharp = assignment(torch.tensor([0.2, 0.0]).view(1, 2, 1, 1))
     assert sharp.flatten().tolist() == pytest.approx([math.e**2 / (1 + math.e**2), 1 / (1 + math.e**2)])
 
 
