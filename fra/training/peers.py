@@ -88,8 +88,7 @@ def as_lost(error: RuntimeError) -> Lost | None:
         time.sleep(0.1)
     return Lost(
         f"another of the {_watch.world} processes has ended: its own output says why, unless it was killed "
-        "(out of memory?); go on "
-        "with --resume"
+        "(out of memory?); continue with --resume"
     )
 
 

@@ -286,7 +286,7 @@ def _say_steps(recipe: TransferRecipe, task: Task, count: int) -> None:
     batch = batch_for(count, recipe)
     steps = math.ceil(count / batch)
     epochs = recipe.epochs_of(steps)
-    given = f"{count:,} training images:"
+    given = f"{counted(count, 'training image')}:"
     if batch < recipe.batch_size:
         why = "all of them" if batch == count else f"so that an epoch has {counted(steps, 'step')}"
         print(f"{given} batch size {batch} instead of {recipe.batch_size}, {why}")

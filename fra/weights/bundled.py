@@ -1,4 +1,4 @@
-"""Weights that come with fra: a folder of `fra/weights` each, described by its manifest and checked by it.
+"""Bundled pretrained weights: a folder of `fra/weights` each, described by its manifest and checked by it.
 
     fra/weights/NAME/manifest.json         what `Manifest` says
     fra/weights/NAME/encoder.safetensors   the backbone's tensors by timm's names

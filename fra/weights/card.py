@@ -45,7 +45,10 @@ def run_card(name: str, summary: dict[str, Any], metadata: dict[str, Any], healt
     crops = ", ".join(f"{key}: {value}" for key, value in crop.items()) if crop else "unknown (not made by `fra crop`)"
     facts = {
         "encoder": f"{summary['encoder']}, {summary['image_size']} px, RGB in [0, 1]",
-        "trained on": f"{summary['faces']:,} face crops, {summary['epochs']} epochs, {summary['steps']:,} steps",
+        "trained on": ", ".join(
+            counted(summary[key], word)
+            for key, word in (("faces", "face crop"), ("epochs", "epoch"), ("steps", "step"))
+        ),
         "crops": crops,
         "could not be read": counted(len(summary["unreadable"]), "image"),
         "speed": f"{summary['pairs_per_second']} pairs per second",

@@ -56,7 +56,7 @@ class Portable(nn.Module):
 def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = False, quiet: bool = False) -> Path:
     """Write an encoder, with its regions where it has them, in the format `kind` (onnx, torch or timm) into `out`.
 
-    `run` is a run folder of `fra pretrain` or the name of weights that come with fra. `parity.json` beside the file
+    `run` is a run folder of `fra pretrain` or the name of bundled weights. `parity.json` beside the file
     holds the greatest differences from torch, sizes and the time for one image. Raises ValueError when `run` is
     neither, the format cannot hold the network, or what was written computes something else.
     """

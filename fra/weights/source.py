@@ -1,4 +1,4 @@
-"""What `--encoder` names, read once: random weights, a network of timm, weights that come with fra, or a path."""
+"""What `--encoder` names, read once: random weights, a timm network, bundled weights, or a path."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class EncoderSource:
     network: str | None = None
     """A network by its name: timm's, or `hourglass`. With `path`, whose weights the file holds."""
     bundled: str | None = None
-    """The name of weights that come with fra."""
+    """The name of bundled weights."""
     path: Path | None = None
     """A run folder, or a file of weights."""
 
