@@ -276,6 +276,8 @@ def damaged(content: bytes, dice: random.Random) -> bytes:
 
 @contextmanager
 def deadline(seconds: int) -> Iterator[None]:
+    """What waits for ever fails instead."""
+
     def over(*_: object) -> None:
         raise TimeoutError(f"more than {seconds} seconds")
 

@@ -341,9 +341,8 @@ def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
     near = [pair for pair in look_alikes(survey.small, test, others) if (pair[0], pair[1]) not in known]
     if near:
         yield Fault(
-            f"{len({pair[0] for pair in near}):,} of {len(test):,} test images similar to training or "
-            "validation images "
-            f"({counted(len(near), 'pair')}: the same photo edited, or the next of a series)",
+            f"{len({pair[0] for pair in near}):,} of {len(test):,} test images similar to training or validation "
+            f"images ({counted(len(near), 'pair')}: the same photo edited, or the next of a series)",
             "look at the pairs; remove these training images from the list, or say so beside the score",
             tuple(f"{faces.files[a]} ~ {faces.files[b]} ({alike:.3f})" for a, b, alike in near),
         )

@@ -204,9 +204,8 @@ class FaceLoader:
                     raise
                 if time.monotonic() - began > PATIENCE:
                     raise Lost(
-                        "the data-loading workers have made no batch for "
-                        f"{PATIENCE / 60:.0f} minutes: is the disk of the "
-                        "faces still available? Continue with --resume"
+                        f"the data-loading workers have made no batch for {PATIENCE / 60:.0f} minutes: is the disk of "
+                        "the faces still available? Continue with --resume"
                     ) from error
 
 

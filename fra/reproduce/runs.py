@@ -316,9 +316,8 @@ def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
     file = run.folder(place) / "cost.json"
     if not file.exists():
         return None
-    mend = f"remove it: the table then leaves out the time of {run.name}"
-    with reading(file, mend):
-        cost = read_json(file, mend)
+    with reading(file, f"remove it: the table then leaves out the time of {run.name}"):
+        cost = read_json(file)
         known = {name: cost[name] for name in ("seconds", "finished", "version", "machine")}
     summary = run.folder(place) / "summary.json"
     if summary.exists():  # of all sittings

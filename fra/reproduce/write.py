@@ -107,9 +107,8 @@ def _images(part: Part, place: Place) -> list[str]:
     repeated = " to ".join(str(seed) for seed in {seeds[0]: 0, seeds[-1]: 0})
     return [
         f"Ours: at most {counted(train, 'training image')}, {counted(values[0].test_images, 'test image')}, "
-        f"{repeated} seed"
-        f"{'s' if seeds[-1] > 1 else ''}; ± is the standard deviation over seeds, brackets the 95 % interval "
-        "over test images.",
+        f"{repeated} seed{'s' if seeds[-1] > 1 else ''}; ± is the standard deviation over seeds, brackets the 95 % "
+        "interval over test images.",
         "",
     ]
 

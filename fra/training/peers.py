@@ -209,7 +209,6 @@ class _Watch(threading.Thread):
 
     def _ended(self, rank: int) -> str:
         return (
-            f"process {rank} of {self.world} has ended: its own output says why, unless it was killed (out "
-            "of memory?); continue with "
-            "--resume"
+            f"process {rank} of {self.world} has ended: its own output says why, unless it was killed "
+            "(out of memory?); continue with --resume"
         )

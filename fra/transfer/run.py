@@ -263,9 +263,8 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     if file.exists() or any(out.glob("seeds/*.safetensors")):
         before = read_json(file)
         protocol, written = settings["recipe"]["protocol"], before.get("recipe")
-        if (
-            isinstance(written, dict) and written.get("protocol") == protocol
-        ):  # perhaps of before protocols had their own
+        # It may be from before protocols had settings of their own.
+        if isinstance(written, dict) and written.get("protocol") == protocol:
             before["recipe"] = own_settings(written, protocol, where=str(file))
         changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
         if changed:
@@ -337,7 +336,7 @@ def print_results(results: dict[str, Any], out: Path) -> None:
         )
     if results["unreadable"]:
         where = escape(printable(out / "unreadable.csv"))
-        console.print(f"{counted(results['unreadable'], 'image')} could not be read and left out: {where}")
+        console.print(f"left out {counted(results['unreadable'], 'image')} that could not be read: {where}")
     console.print(escape(f"results are in {printable(out)}"))
 
 

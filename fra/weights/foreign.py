@@ -181,9 +181,8 @@ def _read_torch(path: Path) -> Any:
         if objects is None:
             raise ValueError(f"{path} is not a checkpoint that PyTorch can read: is the file complete?") from error
         raise ValueError(
-            f"{path} contains a pickled object ({objects[1] or objects[2]}); loading one can run code, so "
-            "fra reads only"
-            " tensors and plain data: save the state_dict alone, in the program that wrote the file"
+            f"{path} contains a pickled object ({objects[1] or objects[2]}); loading one can run code, so fra reads "
+            "only tensors and plain data: save the state_dict alone, in the program that wrote the file"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, in zip, pickle and torch
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Commands that are killed (`kill -9`) at random moments and go on with --resume: a harness for tests and the soak.
+"""Commands that are killed (`kill -9`) at random moments and go on with --resume: a harness for tests.
 
     killer = Killer()                                # starts one process that has imported everything
     seconds = killer.whole(words, whole)             # undisturbed

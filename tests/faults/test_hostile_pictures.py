@@ -3,14 +3,12 @@
 import io
 import os
 import random
-import signal
 import socket
 import struct
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,26 +27,11 @@ from fra.faces import decode
 from fra.faces.image import UnreadableImage, read_header, read_image, write_image
 from fra.faces.pictures import from_pillow
 from fra.tasks.expression import Expression
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """What waits for ever fails instead."""
-
-    def fail(*_: object) -> None:
-        raise TimeoutError(f"it takes more than {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+from scripts.soak import deadline
 
 
 def reason_of(path: Path) -> str:
-    with within(20), pytest.raises(UnreadableImage) as caught:
+    with deadline(20), pytest.raises(UnreadableImage) as caught:
         read_image(path)
     return caught.value.reason
 
@@ -98,14 +81,14 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_what_is_no_regular_file_is_unreadable_at_once(no_file: Path) -> None:
     assert reason_of(no_file).startswith("not a regular file")
-    with within(20), pytest.raises(UnreadableImage, match="not a regular file"):
+    with deadline(20), pytest.raises(UnreadableImage, match="not a regular file"):
         read_header(no_file)
 
 
 def test_readers_of_photos_pass_over_it_and_say_so(no_file: Path, tmp_path: Path) -> None:
     write_image(tmp_path / "faces/good.png", draw_face(0, size=40).image)
     (tmp_path / "list.txt").write_text("faces/x.jpg\nfaces/good.png\n")  # a folder called x.jpg is one to be listed
-    with within(60):
+    with deadline(60):
         summary = crop(tmp_path / "list.txt", tmp_path / "crops", detector="none", workers=1, quiet=True)
         assert (summary.faces, summary.skipped) == (1, {"unreadable": 1})
         assert ",unreadable: not a regular file but a " in (tmp_path / "crops/crops.csv").read_text()
@@ -129,7 +112,7 @@ def test_pre_training_passes_over_a_pipe(drawn_faces: Path, tmp_path: Path) -> N
     for file in sorted(drawn_faces.iterdir())[:12]:
         (tmp_path / "faces" / file.name).symlink_to(file)
     os.mkfifo(tmp_path / "faces/005b.jpg")
-    with within(120):
+    with deadline(120):
         run(tmp_path / "faces", tmp_path / "out", "schedule.epochs=2", "schedule.warmup_epochs=0.5")
     assert "005b.jpg" in (tmp_path / "out/summary.json").read_text()
 
@@ -139,7 +122,7 @@ def test_lists_and_shards_that_are_pipes_are_one_line(name: str, tmp_path: Path)
     os.mkfifo(tmp_path / name)
     (tmp_path / "shards.txt").write_text(f"{name}\n")
     for given in (tmp_path / name, tmp_path / "shards.txt", tmp_path) if name == "faces.tar" else (tmp_path / name,):
-        with within(20), pytest.raises((ValueError, OSError), match="regular file|neither an image"):
+        with deadline(20), pytest.raises((ValueError, OSError), match="regular file|neither an image"):
             open_pool(given)
 
 
@@ -478,7 +461,7 @@ def test_mutated_files_are_read_or_unreadable_and_nothing_else(kind: str, tmp_pa
         (tmp_path / "x.jpg").write_bytes(content)
         reason = None
         try:
-            with within(20):
+            with deadline(20):
                 assert read_image(tmp_path / "x.jpg").shape[0] == 3
         except UnreadableImage as error:
             reason = str(error)
