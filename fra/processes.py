@@ -28,6 +28,12 @@ GOODBYE = 0.5
 LOOK = 2.0
 """Seconds between two looks whether those whom we wait for are alive."""
 PR_SET_PDEATHSIG = 1
+SOCKETS = "/tmp"
+"""Where the sockets between processes lie when the path of the temporary files is longer than ROOM."""
+ROOM = 70
+"""Bytes: a socket's path has at most 103 (macOS), and multiprocessing adds 32."""
+SILENT = "ignore:resource_tracker"
+"""How Python's own process that frees what lost helpers shared is started: it frees, and tells nobody about it."""
 
 Answer = TypeVar("Answer")
 
@@ -51,12 +57,30 @@ def starting_helpers() -> Iterator[None]:
     Who started them decides when they end. Raises Lost when they cannot be started.
     """
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # children inherit it; ours wait until it is gone
+    sys.warnoptions.append(SILENT)
     try:
+        _keep_sockets_short()
         yield
     except OSError as error:
         raise Lost(no_room(str(error), error.errno)) from error
     finally:
+        sys.warnoptions.remove(SILENT)
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def _keep_sockets_short() -> None:
+    """Helpers hand over tensors through sockets among the temporary files; batch systems give these long paths."""
+    import tempfile
+    from multiprocessing import util
+
+    if len(os.fsencode(tempfile.gettempdir())) <= ROOM:
+        return
+    usual = tempfile.tempdir
+    tempfile.tempdir = SOCKETS
+    try:
+        util.get_temp_dir()  # makes the folder of this process and its helpers; it goes when this process ends
+    finally:
+        tempfile.tempdir = usual
 
 
 def no_room(reason: str, number: int | None) -> str:

@@ -151,6 +151,19 @@ def helper_leaves() -> None:
     in_helper(lambda: os._exit(5))
 
 
+def helper_cannot_send() -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    def forbid() -> None:
+        from multiprocessing import reduction
+
+        print("HERE", flush=True)
+        reduction.DupFd = refuse
+
+    in_helper(forbid)
+
+
 def memory_is_full() -> None:
     def fail() -> None:
         raise MemoryError

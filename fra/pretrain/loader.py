@@ -5,13 +5,16 @@ B images per batch and process, S view size.
 
 import atexit
 import gc
+import os
 import re
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,8 @@ from fra.processes import LOOK, Helpers, Lost, available_cores, end_with_parent,
 
 PATIENCE = 1800.0
 """Seconds that a batch may take (ours: as long as processes that train together wait for each other)."""
+START = "fork" if sys.platform == "linux" else "spawn"
+"""How workers begin. Python 3.14 would put a server between them and us, and `end_with_parent` looks at the parent."""
 
 
 class EpochBatches(Sampler[tuple[int, Int[Tensor, "B"]]]):
@@ -162,6 +167,7 @@ class FaceLoader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_prepare_worker,
+            multiprocessing_context=START if workers else None,
             timeout=LOOK if workers else 0,
         )
         self._running: list[Iterator[Batch | Exception]] = []
@@ -221,7 +227,13 @@ def _as_it_is(batch: Batch) -> Batch:
 def _prepare_worker(_: int) -> None:
     end_with_parent()
     torch.set_num_threads(1)
+    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     gc.freeze()  # garbage collection would touch all objects of the main process, and so copy them
+
+
+def _end_unheard(error: Exception, batch: object) -> None:
+    """A batch that cannot be sent (no file handle is left, say): who waits for it learns only from our end."""
+    os._exit(1)
 
 
 def default_workers(*, on_gpu: bool, processes: int = 1) -> int:

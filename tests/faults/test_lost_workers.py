@@ -30,6 +30,7 @@ MINUTE = 60.0
         ),
         ("helper_has_a_bus_error", "a worker process was killed: shared memory (/dev/shm) is full: give the container"),
         ("helper_leaves", "a worker process ended with status 5: use fewer --workers, then continue with --resume"),
+        ("helper_cannot_send", "a worker process ended with status 1: use fewer --workers, then continue with"),
     ],
 )
 def test_a_lost_loading_process_is_one_line_and_the_last_step_is_saved(
@@ -61,6 +62,18 @@ def test_loading_processes_end_with_one_that_is_killed(starter: Starter, drawn_f
     os.kill(running.helpers()[0], signal.SIGSTOP)  # one that could not hear of it
     running.send(signal.SIGKILL)
     assert running.ends(5) == -signal.SIGKILL
+
+
+def test_batches_arrive_where_temporary_files_have_a_long_path(drawn_faces: Path, tmp_path: Path) -> None:
+    """Their sockets would lie there, and a socket's path has 107 bytes."""
+    long = tmp_path / ("of_a_batch_job_" * 8)
+    long.mkdir()
+    words = map(str, pretraining(drawn_faces, tmp_path / "run", "--workers", "2", epochs=1))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(long)}
+    begun = [sys.executable, "-m", "fra.cli", *words]
+    ended = subprocess.run(begun, env=environment, capture_output=True, text=True, timeout=MINUTE)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert list(long.iterdir()) == []
 
 
 # --- shared memory
@@ -140,6 +153,21 @@ def begin_pool(folder: Path, works: str) -> subprocess.Popen[str]:
     assert begun.stdout is not None
     assert begun.stdout.readline() == "ready\n"
     return begun
+
+
+def test_what_a_lost_helper_left_is_freed_without_a_word(tmp_path: Path) -> None:
+    script = tmp_path / "leaves.py"
+    script.write_text(
+        POOL.replace("WORKS", "[]").replace(
+            "            return settle(0)",
+            "            from multiprocessing import resource_tracker\n"
+            "            resource_tracker.register('/mp-nobody', 'semaphore')\n"
+            "            leave(settle(0))",
+        )
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ready\n", "")
 
 
 def gone(session: int, within: float) -> bool:
