@@ -273,6 +273,15 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="M",
         help="minutes between checkpoints, besides one per epoch",
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="WHAT",
+        help="weights to start from, as for `fra transfer --encoder` (default: random weights)",
+    )
+    parser.add_argument(
+        "--from-heads", action="store_true", help="with --from RUN: take the run's heads too, not its backbone alone"
+    )
     parser.add_argument("--plan", action="store_true", help="dry run: estimate time and memory, train nothing")
     parser.add_argument(
         "--compile", action="store_true", help="fuse the encoder's layers with torch.compile (for GPUs)"
@@ -290,6 +299,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _pretrain(options: Arguments) -> None:
     from fra.pretrain.run import load_pretrain_recipe, plan, pretrain
+    from fra.pretrain.start import start_from
     from fra.recipe import recipe_text
 
     overrides = options.set + ([f"seed={options.seed}"] if options.seed is not None else [])
@@ -302,8 +312,13 @@ def _pretrain(options: Arguments) -> None:
             "--faces is missing: give a folder of face crops, made by `fra crop PHOTOS --out DIR` or "
             "`fra data synthetic --out DIR --count 2000`"
         )
+    if options.from_heads and not options.start:
+        raise ValueError("--from-heads needs --from RUN")
+    start = None
+    if options.start:
+        start = start_from(options.start, with_heads=options.from_heads, quiet=options.quiet)
     if options.plan:
-        plan(recipe, options.faces, device=options.device, devices=options.devices * options.nodes)
+        plan(recipe, options.faces, start=start, device=options.device, devices=options.devices * options.nodes)
         return
     if options.out is None:
         raise ValueError("--out is missing: give a folder for the run")
@@ -311,6 +326,7 @@ def _pretrain(options: Arguments) -> None:
         recipe,
         options.faces,
         options.out,
+        start=start,
         resume=options.resume,
         device=options.device,
         precision=options.precision,

@@ -268,14 +268,36 @@ def _refuse_other_keys(
             raise ValueError(f"recipe {where}: {name} is too large: give a smaller number")
 
 
-def plain(recipe: Any) -> dict[str, Any]:
-    """A recipe as nested dicts and lists, as YAML and JSON write it."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+LATER = {"later": True}
+"""Metadata of a setting that came after runs and results were kept: with its default it is in no hash of theirs."""
+
+
+def plain(recipe: Any, *, every: bool = False) -> dict[str, Any]:
+    """A recipe as nested dicts and lists, as YAML and JSON write it; LATER settings only where they were changed.
+
+    `every`: all settings.
+    """
+    return json.loads(json.dumps(_plain(recipe, every)))
+
+
+def _plain(settings: Any, every: bool) -> Any:
+    if not dataclasses.is_dataclass(settings):
+        return settings
+    return {
+        field.name: _plain(getattr(settings, field.name), every)
+        for field in dataclasses.fields(settings)
+        if every or "later" not in field.metadata or getattr(settings, field.name) != _default(field)
+    }
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def recipe_text(recipe: Any) -> str:
     """The resolved recipe as YAML."""
-    return yaml.safe_dump(plain(recipe), sort_keys=False, width=110)
+    return yaml.safe_dump(plain(recipe, every=True), sort_keys=False, width=110)
 
 
 def recipe_hash(recipe: Any) -> str:

@@ -13,7 +13,7 @@ from fra.crop.detectors import Face
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.task import Task
-from fra.transfer.features import encoder_fingerprint
+from fra.weights.load import encoder_fingerprint
 
 SIZE = 32
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import timm
 import torch
 from jaxtyping import Float
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -32,9 +34,9 @@ class EncoderConfig(Settings):
     name: str = "resnet50"
     """A timm name, or one of SMALL_RESNETS (ResNet-50: supplement 5.1)."""
     last_stride: Literal[1, 2] = 2
-    """Stride of a ResNet's last stage; 1 doubles the height and width of the last map (ours, for small images)."""
+    """Stride of the last stage that halves the map; 1 doubles its height and width (ours, for small images)."""
     third_stride: Literal[1, 2] = 2
-    """Stride of a ResNet's third stage; with both 1 the last map has four times the height and width (ours)."""
+    """Stride of the stage that halves it before; with both 1 the last map is four times as high and wide (ours)."""
     image_size: Pixels = 224
     """Side of the square training images in pixels (released code: 224)."""
     mean: tuple[Share, Share, Share] = FACE_MEAN
@@ -75,7 +77,7 @@ class Encoder(nn.Module):
 def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
-    Raises ValueError for an unknown name, a network without a feature map, or a stride of 1 outside the ResNet family.
+    Raises ValueError for an unknown name, a network without a feature map, or a stride of 1 where it is not supported.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])
@@ -112,19 +114,41 @@ def _require_map(network: Any, config: EncoderConfig) -> None:
 
 
 def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:
-    """Give the stages of a ResNet the strides of `config`; the names of the convolutions that changed."""
-    stages = {"layer3": config.third_stride, "layer4": config.last_stride}
+    """Give the last two stages that halve the map the strides of `config`; the names of the convolutions that changed.
+
+    Of ResNets and of the EfficientNet family. Nothing is dilated: an encoder that is trained on gets used to it, and
+    dilated depthwise convolutions take eight times as long on a CPU.
+    """
     changed = []
-    for stage in [stage for stage, stride in stages.items() if stride == 1]:
-        if not isinstance(network, ResNet):
-            raise ValueError(f"a stride of 1 is supported for ResNets only, not for {config.name}: leave it at 2")
-        for name, module in network.get_submodule(stage).named_modules(prefix=stage):
-            if isinstance(module, nn.AvgPool2d):
-                raise ValueError(f"a stride of 1 is not supported for {config.name}: leave it at 2")
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.stride = (1, 1)
-                changed.append(name)
+    for stage, stride in zip(_halving(network), (config.third_stride, config.last_stride), strict=True):
+        if stride == 2:
+            continue
+        if not stage:
+            raise ValueError(
+                f"a stride of 1 is supported for ResNets and EfficientNets only, not for {config.name}: leave it at 2"
+            )
+        for name in stage:
+            for inner, module in network.get_submodule(name).named_modules(prefix=name):
+                if isinstance(module, nn.AvgPool2d):
+                    raise ValueError(f"a stride of 1 is not supported for {config.name}: leave it at 2")
+                if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                    module.stride = (1, 1)
+                    changed.append(inner)
     return changed
+
+
+def _halving(network: Any) -> tuple[list[str], list[str]]:
+    """The names of the modules in which the map is halved last but once, and last; none where it is not known."""
+    if isinstance(network, ResNet):
+        return ["layer3"], ["layer4"]
+    if isinstance(network, EfficientNet | MobileNetV3):
+        stages = [f"blocks.{number}" for number in range(len(network.blocks)) if _has_stride(network.blocks[number])]
+        return stages[-2:-1], stages[-1:]
+    return [], []
+
+
+def _has_stride(module: nn.Module) -> bool:
+    return any(isinstance(inner, nn.Conv2d) and inner.stride == (2, 2) for inner in module.modules())
 
 
 def in_batches(network: Callable[[Tensor], Tensor], inputs: Tensor, *, batch: int = 128) -> Tensor:

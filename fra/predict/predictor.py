@@ -29,7 +29,7 @@ from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.printable import counted, printable
 from fra.training.devices import choose_device
-from fra.transfer.features import encoder_fingerprint
+from fra.weights.load import encoder_fingerprint
 
 PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
 FACES_AT_ONCE = 64

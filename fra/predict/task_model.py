@@ -15,9 +15,9 @@ from fra.models.encoder import Encoder
 from fra.tasks import TASKS
 from fra.tasks.task import Task
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
-from fra.transfer.features import encoder_fingerprint
 from fra.transfer.linear import Standardiser
 from fra.weights.bundled import TASK, no_such, shipped_file, shipped_names
+from fra.weights.load import encoder_fingerprint
 from fra.weights.rebuild import below, encoder_config, fill
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,6 +55,15 @@ class Method(nn.Module, ABC):
     """What the named terms of its loss mean, a phrase each, for the report's charts of log.csv."""
     health_columns: ClassVar[tuple[HealthColumn, ...]] = ()
     """The columns of health.csv that it has beside those of all methods."""
+
+    still: Sequence[nn.Module] = ()
+    """Norms that stay in eval mode, whatever `train` says (`fra.pretrain.start`)."""
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for norm in self.still:
+            norm.eval()
+        return self
 
     @property
     @abstractmethod

@@ -4,7 +4,7 @@ recipe -> pool and views -> method -> training loop -> a run folder that explain
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,13 +40,14 @@ from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.loader import EpochBatches, FaceLoader, default_workers, inputs_of
 from fra.pretrain.method import FramedViews, Method
 from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
+from fra.pretrain.start import Start, StartConfig, adapted, hold_still, keep_start, kept_start, take_heads
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.printable import counted, printable
-from fra.recipe import Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
+from fra.recipe import LATER, Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.text import command
 from fra.training.batch_norm import require_enough_images
-from fra.training.checkpoint import written_precision
+from fra.training.checkpoint import checkpoints, written_precision
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
@@ -88,6 +89,8 @@ class PretrainRecipe(Settings):
     """Use only so many faces, the first ones (ours, for trying things out); without it all."""
     health_faces: Count = 256
     """Fixed faces on which health is measured after every epoch."""
+    start: StartConfig = field(default_factory=StartConfig, metadata=LATER)
+    """What is frozen when training starts from weights (`--from`)."""
 
 
 def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:
@@ -95,8 +98,11 @@ def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:
     return load_recipe(name, "pretrain", PretrainRecipe, overrides, variants={"method": CONFIGS})
 
 
-def build_method(recipe: PretrainRecipe) -> Method:
-    """The method with its first weights, a function of the recipe's seed. ValueError for views it has no use for."""
+def build_method(recipe: PretrainRecipe, start: Start | None = None) -> Method:
+    """The method with its first weights: a function of the recipe's seed, the backbone's those of `start`.
+
+    ValueError for views it has no use for.
+    """
     _, kind = METHODS[recipe.method.name]
     views, small = len(recipe.views.sizes), recipe.views.small
     if views - small < 2 or (views > 2 and not kind.multi_crop):
@@ -104,7 +110,13 @@ def build_method(recipe: PretrainRecipe) -> Method:
         given = f"blur and solarize have {counted(views, 'number')} and small is {small}"
         raise ValueError(f"views: {recipe.method.name} needs {wanted}, but {given}")
     torch.manual_seed(recipe.seed)
-    return kind(recipe.method, Encoder(recipe.encoder))
+    encoder = Encoder(recipe.encoder)
+    if start is not None:
+        encoder.backbone.load_state_dict(start.read().backbone.state_dict())
+    method = kind(recipe.method, encoder)
+    if start is not None and start.with_heads:
+        take_heads(method, start)
+    return method
 
 
 def compile_encoders(method: Method) -> None:
@@ -121,11 +133,16 @@ def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
     return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
 
 
-def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: int = 1) -> Plan:
+def plan(
+    recipe: PretrainRecipe, faces: Path, *, start: Start | None = None, device: str = "auto", devices: int = 1
+) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
+    recipe = _warm(recipe, start)
     pool = faces_of(recipe, faces)
     order = _batches(recipe, len(pool), world=devices)
-    method = build_method(recipe).to(choose_device(device))
+    method = build_method(recipe, start).to(choose_device(device))
+    hold_still(method, recipe.start)
+    rates = rates_of(recipe)
     _require_enough_images(recipe, method, world=devices, device=choose_device(device))
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
@@ -135,9 +152,28 @@ def plan(recipe: PretrainRecipe, faces: Path, *, device: str = "auto", devices: 
         f"{recipe.method.name} with {recipe.encoder.name}, {counted(len(pool), 'face')}: "
         f"{length(recipe, order.steps_per_epoch)}"
     )
-    for line in found.lines():
+    for line in [*found.lines(), *rates]:
         print("  " + line)
     return found
+
+
+def rates_of(recipe: PretrainRecipe) -> list[str]:
+    """The peak learning rates, and what is frozen, in lines for `--plan`."""
+    optimizer, start = recipe.optimizer, recipe.start
+    peaks = {"backbone": optimizer.backbone_rate, "heads": 1.0, "predictors": optimizer.predictor_rate}
+    rates = ", ".join(f"{part} {optimizer.learning_rate * factor:g}" for part, factor in peaks.items())
+    frozen = [
+        counted(start.frozen_stages, "stage") if start.frozen_stages else "",
+        f"the backbone for {start.frozen_epochs:g} epochs" if start.frozen_epochs else "",
+        "the backbone's batch-norm statistics" if start.frozen_statistics else "",
+    ]
+    lines = [f"learning rate  {rates} ({optimizer.name}, at the peak)"]
+    return lines + ([f"frozen         {', '.join(filter(None, frozen))}"] if any(frozen) else [])
+
+
+def _warm(recipe: PretrainRecipe, start: Start | None) -> PretrainRecipe:
+    """The recipe for weights to start from, if any: with their colour normalisation."""
+    return recipe if start is None else replace(recipe, encoder=adapted(recipe.encoder, start))
 
 
 def length(recipe: PretrainRecipe, steps_per_epoch: int) -> str:
@@ -153,6 +189,7 @@ def pretrain(
     faces: Path,
     out: Path,
     *,
+    start: Start | None = None,
     resume: bool = False,
     device: str = "auto",
     precision: str = "auto",
@@ -167,16 +204,19 @@ def pretrain(
 ) -> Path:
     """Train as the recipe says and leave a run folder in `out`, which is returned.
 
-    With `resume` an interrupted run goes on bit for bit. `compiled` lets torch.compile fuse the encoders' layers: the
+    The backbone's first weights are those of `start` (`start_from`), or random. With `resume` an interrupted run goes
+    on bit for bit, from the start that it had. `compiled` lets torch.compile fuse the encoders' layers: the
     same mathematics rounded in another order, and a minute or more to start; for GPUs. Raises ValueError for bad input
     with the way out.
     """
+    start = start or (kept_start(out) if resume else None)
+    recipe = _warm(recipe, start)
     pool = faces_of(recipe, faces)
     if resume and precision == "auto":
         precision = written_precision(out) or precision
     precision = choose_precision(choose_device(device), precision, processes=devices * nodes)
     fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
-    method = build_method(recipe)
+    method = build_method(recipe, None if resume and checkpoints(out) else start)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     launch(fabric)
@@ -188,20 +228,25 @@ def pretrain(
     )
     _claim(fabric, out, resume)
     if fabric.is_global_zero and not (out / "recipe.yaml").exists():
+        if start is not None:
+            keep_start(start, out)
         write_text(out / "recipe.yaml", recipe_text(recipe))
 
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     if compiled:
         compile_encoders(method)
-    optimizer = build_optimizer(recipe.optimizer, method)
+    hold_still(method, recipe.start)
+    optimizer = build_optimizer(recipe.optimizer, method, frozen_epochs=recipe.start.frozen_epochs)
     if workers is None:
         workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=devices)
     loaders: list[FaceLoader] = []
     how = Fit(
         fabric=fabric,
         folder=out,
-        identity=_identity(recipe, pool, precision) | ({"compiled": True} if compiled else {}),
+        identity=_identity(recipe, pool, precision)
+        | ({"compiled": True} if compiled else {})
+        | ({} if start is None else {"start": start.fingerprint, "start heads": start.with_heads}),
         schedule=recipe.schedule,
         learning_rate=recipe.optimizer.learning_rate,
         steps_per_epoch=steps_per_epoch,
@@ -337,7 +382,7 @@ class Watch:
     ) -> None:
         self.out = out
         self.loaders = loaders
-        self.metadata = run_metadata(recipe, pool)
+        self.metadata = run_metadata(recipe, pool, kept_start(out))
         chosen = watched_faces(recipe, pool)
         some = shown(chosen)
         unseen = not (out / "snapshots" / "faces.npz").exists()
@@ -387,9 +432,10 @@ class Watch:
             write_text(self.out / "unreadable.txt", "".join(f"{path}\n" for path in sorted(met | known)))
 
 
-def run_metadata(recipe: PretrainRecipe, pool: Pool) -> dict[str, Any]:
+def run_metadata(recipe: PretrainRecipe, pool: Pool, start: Start | None = None) -> dict[str, Any]:
     """What the weights say about themselves."""
-    return dict(
+    begun = {} if start is None else {"start": start.record()}
+    return begun | dict(
         method=recipe.method.name,
         recipe=plain(recipe),
         recipe_hash=recipe_hash(recipe),
@@ -448,4 +494,4 @@ def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, st
         not_faces=pool.account.record(),
     )
     write_json(out / "summary.json", summary, indent=2)
-    write_card(out, summary, run_metadata(recipe, pool))
+    write_card(out, summary, run_metadata(recipe, pool, kept_start(out)))

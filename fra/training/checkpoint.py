@@ -110,11 +110,11 @@ def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
         if missing := [name for name in ENTRIES if name not in state]:
             raise ValueError(f"{', '.join(missing)} missing")
         written = dict(state["identity"])
-    differing = sorted(key for key in identity if identity[key] != written.get(key))
+    differing = sorted(key for key in identity.keys() | written.keys() if identity.get(key) != written.get(key))
     if differing:
         key = differing[0]
         raise ValueError(
-            f"{path} was written with {key} = {written.get(key)}, not {identity[key]}: "
+            f"{path} was written with {key} = {written.get(key)}, not {identity.get(key)}: "
             "resume with the same recipe and settings, or choose another --out"
         )
     return state

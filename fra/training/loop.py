@@ -138,7 +138,8 @@ def fit(
             rate = how.schedule.rate(how.learning_rate, step, how.steps_per_epoch)
             for group in optimizer.param_groups:
                 peak = group.get("peak", how.learning_rate)
-                group["lr"] = how.schedule.rate(peak, step, how.steps_per_epoch)
+                frozen = step < group.get("frozen_epochs", 0) * how.steps_per_epoch
+                group["lr"] = 0.0 if frozen else how.schedule.rate(peak, step, how.steps_per_epoch)
             terms, waited = _forward_and_backward(wrapped, batches, how, progress)
             with hold.untorn():
                 stepper.step()

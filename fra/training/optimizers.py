@@ -1,13 +1,16 @@
 """How weights are moved: LARS and LARC for pre-training; SGD, AdamW and Adam from torch."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fra.recipe import NotNegative, Positive, Settings, Share
+from fra.recipe import LATER, NotNegative, Positive, Settings, Share
+
+PREDICTOR, BACKBONE = "predictor.", "encoder.backbone."
+"""What is in the names of the weights of predictors, and of the encoder's network."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,15 @@ class OptimizerConfig(Settings):
     """Factor on the learning rate of predictors. Above 1 they keep up with features that change quickly, which keeps
     the effective rank higher (ours, for short runs: docs/dev/log.md; BYOL's appendix notes the same without a slow
     teacher)."""
+    backbone_rate: NotNegative = field(default=1.0, metadata=LATER)
+    """Factor on the learning rate of the encoder's backbone. Below 1 it keeps more of the weights that it starts from
+    (`--from`), while new heads learn (ours; usual in fine-tuning)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name == "larc" and self.predictor_rate != 1:
-            raise ValueError("predictor_rate has no effect with larc: leave it out")
+        for setting in ("predictor_rate", "backbone_rate"):
+            if self.name == "larc" and getattr(self, setting) != 1:
+                raise ValueError(f"{setting} has no effect with larc: leave it out")
 
 
 class LARS(torch.optim.Optimizer):
@@ -109,12 +116,14 @@ class LARS(torch.optim.Optimizer):
         return state["momentum"]
 
 
-def build_optimizer(config: OptimizerConfig, weights: nn.Module | Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, weights: nn.Module | Sequence[dict[str, Any]], *, frozen_epochs: float = 0.0
+) -> torch.optim.Optimizer:
     """The optimiser of groups of weights, or of a model's, in the groups of `groups_of`.
 
     A group without a weight decay of its own takes the config's.
     """
-    groups = groups_of(config, weights) if isinstance(weights, nn.Module) else weights
+    groups = groups_of(config, weights, frozen_epochs=frozen_epochs) if isinstance(weights, nn.Module) else weights
     usual: dict[str, Any] = dict(lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.name in ("adam", "adamw"):
         return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](groups, **usual)
@@ -126,32 +135,39 @@ def build_optimizer(config: OptimizerConfig, weights: nn.Module | Sequence[dict[
     return LARS(groups, trust=config.trust, rate_in_momentum=config.rate_in_momentum, **usual)
 
 
-def groups_of(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+def groups_of(config: OptimizerConfig, model: nn.Module, *, frozen_epochs: float = 0.0) -> list[dict[str, Any]]:
     """All weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one).
 
-    With a `predictor_rate` predictors are apart in each.
+    Predictors are apart in each with a `predictor_rate`, and the backbone with a `backbone_rate` or when it is
+    frozen for the first `frozen_epochs`.
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     if config.name == "larc":
-        return [dict(params=[weight for _, weight in named])]
-    excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
-    kept = [weight for name, weight in named if not excluded_by(name, weight)]
-    excluded = [weight for name, weight in named if excluded_by(name, weight)]
-    groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
-    if config.name == "lars":
-        groups[1]["adapt"] = False
-    if config.predictor_rate == 1:
-        return groups
-    predictors = {id(weight) for name, weight in named if "predictor." in name}
-    return [part for group in groups for part in _faster(group, predictors, config)]
+        groups: list[dict[str, Any]] = [dict(params=named)]
+    else:
+        excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
+        kept = [(name, weight) for name, weight in named if not excluded_by(name, weight)]
+        excluded = [(name, weight) for name, weight in named if excluded_by(name, weight)]
+        groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
+        if config.name == "lars":
+            groups[1]["adapt"] = False
+    return [part for group in groups for part in _by_part(group, config, frozen_epochs)]
 
 
-def _faster(group: dict[str, Any], predictors: set[int], config: OptimizerConfig) -> list[dict[str, Any]]:
-    """A group without its predictors, and these with a peak rate of their own."""
-    apart = [weight for weight in group["params"] if id(weight) in predictors]
-    rest = [weight for weight in group["params"] if id(weight) not in predictors]
-    peak = config.learning_rate * config.predictor_rate
-    return [group | dict(params=rest), group | dict(params=apart, lr=peak, peak=peak)]
+def _by_part(group: dict[str, Any], config: OptimizerConfig, frozen_epochs: float) -> Iterator[dict[str, Any]]:
+    """A group of named weights, divided into those of predictors, of the backbone and others, as far as they differ."""
+    named = group["params"]
+    apart = {PREDICTOR: config.predictor_rate != 1, BACKBONE: config.backbone_rate != 1 or frozen_epochs > 0}
+    divided = [part for part, differs in apart.items() if differs]
+    yield group | dict(params=[weight for name, weight in named if not any(part in name for part in divided)])
+    for part in divided:
+        found = group | dict(params=[weight for name, weight in named if part in name])
+        factor = {PREDICTOR: config.predictor_rate, BACKBONE: config.backbone_rate}[part]
+        if factor != 1:
+            found["lr"] = found["peak"] = config.learning_rate * factor
+        if part == BACKBONE and frozen_epochs:
+            found["frozen_epochs"] = frozen_epochs
+        yield found
 
 
 def _is_vector(name: str, weight: Tensor) -> bool:

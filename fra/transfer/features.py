@@ -1,6 +1,5 @@
 """Features of a frozen encoder, computed once. N images, C channels, B images at a time, S pixels a side."""
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -80,12 +79,3 @@ def compute_features(
 @torch.inference_mode()
 def _encode(encoder: nn.Module, batch: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B C"]:
     return encoder((batch.float() / 255).contiguous(memory_format=torch.channels_last)).float().cpu()
-
-
-def encoder_fingerprint(encoder: nn.Module) -> str:
-    """A hash of all weights and statistics, and of settings that are in no tensor: strides, colours, image size."""
-    digest = hashlib.sha256(repr(getattr(encoder, "config", None)).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

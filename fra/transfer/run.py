@@ -22,13 +22,12 @@ from fra.training.batch_norm import require_enough_images
 from fra.training.devices import choose_device, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import StarRecipe
-from fra.transfer.features import encoder_fingerprint
 from fra.transfer.network import WholeNetwork
 from fra.transfer.protocol import Learner, NetworkRecipe, Protocol, TransferRecipe, batch_for, first_head
 from fra.transfer.recipes import PROTOCOLS, own_settings
 from fra.transfer.results import load_seed, save_seed, seed_file, write_run
 from fra.transfer.subsets import draw_subset, hold_out
-from fra.weights.load import load_encoder
+from fra.weights.load import encoder_fingerprint, load_encoder
 from fra.weights.source import EncoderSource
 
 if TYPE_CHECKING:

@@ -49,6 +49,7 @@ def run_card(name: str, summary: dict[str, Any], metadata: dict[str, Any], healt
             counted(summary[key], word)
             for key, word in (("faces", "face crop"), ("epochs", "epoch"), ("steps", "step"))
         ),
+        **_start(metadata.get("start")),
         "crops": crops,
         "could not be read": counted(len(summary["unreadable"]), "image"),
         "speed": f"{summary['pairs_per_second']} pairs per second",
@@ -61,6 +62,15 @@ def run_card(name: str, summary: dict[str, Any], metadata: dict[str, Any], healt
         f"{made}\n{metadata['recipe_hash']}).\n\n{table(facts.items())}\n\n{load}",
         {"Health after the last epoch": f"{measured}\n\n{health.get('warning') or 'No warning.'}", "Use": PURPOSE},
     )
+
+
+def _start(start: Mapping[str, Any] | None) -> dict[str, str]:
+    """The weights that a run started from, and their licence, which the run's weights inherit."""
+    if start is None:
+        return {}
+    heads = ", with its heads" if start["with_heads"] else ""
+    begun = f"`{start['label']}`, {start['encoder']['name']} ({start['fingerprint']}){heads}"
+    return {"started from": begun, "licence of those weights": start["licence"]}
 
 
 # --- of what comes with fra

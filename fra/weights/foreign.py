@@ -9,7 +9,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -31,8 +31,11 @@ from fra.weights.layouts import (
     Normalisation,
     backbone_parts,
     backbone_shapes,
+    efficientnet_layout,
     foreign_config,
+    in_timms_names,
     infer_architecture,
+    is_efficientnet_pytorch,
     recognise,
     timm_classifiers,
     timm_config,
@@ -68,6 +71,8 @@ class Checkpoint:
     notes: Mapping[str, Any]
     passed_over: Mapping[str, int]
     """Other entries with a network's tensors in them, and how many these are."""
+    layout: Layout | None = None
+    """Whose names the tensors had, where they were told by them and have timm's now."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,9 @@ def import_encoder(path: Path, *, network: str | None = None) -> Imported[Encode
     ValueError with one line when the layout is unknown or any tensor of the network is missing, misshapen or unknown.
     """
     checkpoint = read_checkpoint(path)
+    if network is not None and is_efficientnet_pytorch(checkpoint.tensors):
+        renamed = in_timms_names(checkpoint.tensors, network, path)
+        checkpoint = replace(checkpoint, tensors=renamed, layout=efficientnet_layout(network))
     found = _encoder(checkpoint, network)
     report = _report(checkpoint, found, read={"backbone": found.used}, counters=found.counters)
     return Imported(found.encoder.eval(), report)
@@ -273,6 +281,9 @@ def _empty_encoder(checkpoint: Checkpoint, network: str | None) -> tuple[Layout,
     """The file's layout, and the encoder that it will fill."""
     tensors, layout = checkpoint.tensors, recognise(checkpoint.tensors)
     if network is not None:
+        if checkpoint.layout is not None:
+            size = timm_config(network).image_size
+            return checkpoint.layout, Encoder(foreign_config(network, checkpoint.layout.normalisation, image_size=size))
         config = timm_config(network)
         if layout is not None and layout is not PLAIN:
             return layout, Encoder(foreign_config(network, layout.normalisation))

@@ -1,7 +1,7 @@
 """How other programs name the tensors of a ResNet, and which network a file's tensors are of."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -52,6 +52,9 @@ LAYOUTS = (  # the first that fits
     Layout("torchvision or timm", "", IMAGENET),
 )
 RELEASED_FRA, PLAIN = LAYOUTS[0], LAYOUTS[-1]
+
+LITE = Normalisation("EfficientNet-Lite", (127 / 255,) * 3, (128 / 255,) * 3)
+EFFICIENTNET_PYTORCH = Layout("EfficientNet-PyTorch", "", IMAGENET)
 
 IMPORT_SIZE = 224
 """Side of the images, pixels, where a file does not say it: all of these programs train at 224."""
@@ -137,3 +140,34 @@ def timm_classifiers(network: str) -> tuple[str, ...]:
     named: Any = timm.get_pretrained_cfg(network)
     found = getattr(named, "classifier", None) or "fc"
     return tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
+
+
+def is_efficientnet_pytorch(tensors: Iterable[str]) -> bool:
+    """Whether these are the names that the program EfficientNet-PyTorch gives, and no other."""
+    return any(name.startswith("_conv_stem.") for name in tensors)
+
+
+def efficientnet_layout(network: str) -> Layout:
+    """How such a file names the network's tensors once they have timm's names; the Lite ones have their own colours."""
+    return replace(EFFICIENTNET_PYTORCH, normalisation=LITE) if "_lite" in network else EFFICIENTNET_PYTORCH
+
+
+def in_timms_names(tensors: Mapping[str, Tensor], network: str, where: object) -> dict[str, Tensor]:
+    """The tensors of a file of EfficientNet-PyTorch under timm's names: both programs have them in the same order.
+
+    ValueError unless number, kinds (weight, running mean ...) and shapes agree one by one.
+    """
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in timm.create_model(network).state_dict().items()}
+    pairs = list(zip(tensors.items(), wanted.items(), strict=False))
+    fits = all(_last(theirs) == _last(ours) and tensor.shape == shape for (theirs, tensor), (ours, shape) in pairs)
+    if len(tensors) != len(wanted) or not fits:
+        raise ValueError(
+            f"{where} (EfficientNet-PyTorch layout, {len(tensors)} tensors) does not hold {network}"
+            f" ({len(wanted)} tensors): give the network that it is of; nothing was loaded"
+        )
+    return {ours: tensor for (_, tensor), (ours, _) in pairs}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -83,6 +83,21 @@ def load_encoder(
     return encoder.to(device).eval()
 
 
+def encoder_fingerprint(encoder: nn.Module) -> str:
+    """A hash of all weights and statistics, and of settings that are in no tensor: strides, colours, image size."""
+    digest = hashlib.sha256(repr(getattr(encoder, "config", None)).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_online(run: Path) -> dict[str, Tensor]:
+    """All tensors of the online network of a run of `fra pretrain`: encoder, projectors, region head."""
+    state, _ = read_weights(_weights_path(run, "model.safetensors"))
+    return state
+
+
 def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", quiet: bool = False) -> RegionModel:
     """The region model in a run folder, its `model.safetensors`, a checkpoint of the released FRA, or bundled
     weights.

@@ -28,12 +28,11 @@ from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.transfer import linear, run
-from fra.transfer.features import encoder_fingerprint
 from fra.transfer.linear import PENALTIES, LinearRecipe, Standardiser, TrainingViews, batch_for, ridge, train_head
 from fra.transfer.protocol import TransferRecipe
 from fra.transfer.recipes import PROTOCOLS, load_transfer_recipe
 from fra.transfer.run import transfer, transfer_network
-from fra.weights.load import read_weights
+from fra.weights.load import encoder_fingerprint, read_weights
 
 COLOURS = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=torch.uint8)
 RECIPE = LinearRecipe(name="planted", task="expression", dataset="planted", epochs=10)
