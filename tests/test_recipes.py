@@ -16,6 +16,7 @@ from fra.recipe import plain, recipe_hash, recipe_text
 from fra.shipped import shipped_recipes
 from fra.training.optimizers import build_optimizer
 from fra.transfer.recipes import RECIPES, load_transfer_recipe
+from fra.weights.bundled import read_manifest
 
 FILES = sorted(Path(fra.__file__).parent.glob("recipes/*/*/*.yaml"))
 PRETRAIN, TRANSFER = list(shipped_recipes("pretrain")), list(shipped_recipes("transfer"))
@@ -242,4 +243,21 @@ def test_every_line_of_a_paper_recipe_cites_its_source() -> None:
 def test_a_recipe_is_plain_data() -> None:
     recipe = load_pretrain_recipe(SMALL, [])
     assert isinstance(recipe, PretrainRecipe)
-    assert yaml.safe_load(recipe_text(recipe)) == plain(recipe)
+    assert yaml.safe_load(recipe_text(recipe)) == plain(recipe, every=True)
+
+
+def test_settings_that_came_later_are_in_the_hash_only_when_they_are_changed() -> None:
+    recipe = load_pretrain_recipe(SMALL, [])
+    assert "start" not in plain(recipe)
+    assert "backbone_rate" not in plain(recipe)["optimizer"]
+    for setting, usual, other in (("start.frozen_stages", 0, 1), ("optimizer.backbone_rate", 1.0, 0.5)):
+        same, changed = (load_pretrain_recipe(SMALL, [f"{setting}={value}"]) for value in (usual, other))
+        assert recipe_hash(changed) != recipe_hash(recipe) == recipe_hash(same)
+
+
+@pytest.mark.parametrize("name", ["laptop", "laptop_byol", "laptop_swav", "laptop_lewel"])
+def test_a_recipe_still_has_the_hash_of_its_bundled_weights(name: str) -> None:
+    """It stands in results.csv and on the card."""
+    manifest = read_manifest(name)
+    recipe = load_pretrain_recipe(f"laptop/resnet10_half.{manifest.method}", [])
+    assert recipe_hash(recipe) == manifest.recipe_hash

@@ -26,7 +26,7 @@ from fra.models.similarity import cosine_distance, cosines
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.pretrain.region_health import REGION_COLUMNS, region_warnings
-from fra.recipe import Count, NotNegative, Positive, Range, Settings, Share
+from fra.recipe import LATER, Count, NotNegative, Positive, Range, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
 
@@ -68,10 +68,10 @@ class FRAConfig(Settings):
     """Sinkhorn iterations (released code, SwAV)."""
     mean_entropy_weight: NotNegative = 1.0
     """Weight of the mean-entropy term inside the cluster term (released code)."""
-    balance: Literal["batch", "face"] = "batch"
+    balance: Literal["batch", "face"] = field(default="batch", metadata=LATER)
     """Regions get equal shares of all positions of the batch (released code), or of each face's positions (ours: every
     face then has every region, and lighting or skin colour cannot claim a region of its own)."""
-    balance_strength: Annotated[float, Range(0, 1, above=True)] = 1.0
+    balance_strength: Annotated[float, Range(0, 1, above=True)] = field(default=1.0, metadata=LATER)
     """How strictly shares are equal, in (0, 1]: 1 is exactly (released code); below, a region that a face hides may
     stay small."""
     cluster_views: Literal["same", "crossed", "aligned", "matched"] = "same"

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Method(nn.Module, ABC):
     still: Sequence[nn.Module] = ()
     """Norms that stay in eval mode, whatever `train` says (`fra.pretrain.start`)."""
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Method":
         super().train(mode)
         for norm in self.still:
             norm.eval()

@@ -109,10 +109,11 @@ def build_method(recipe: PretrainRecipe, start: Start | None = None) -> Method:
         wanted = "at least two large views" if kind.multi_crop else "two large views and no others"
         given = f"blur and solarize have {counted(views, 'number')} and small is {small}"
         raise ValueError(f"views: {recipe.method.name} needs {wanted}, but {given}")
+    begun = None if start is None else start.read()  # builds a network of random weights, so before the seed
     torch.manual_seed(recipe.seed)
     encoder = Encoder(recipe.encoder)
-    if start is not None:
-        encoder.backbone.load_state_dict(start.read().backbone.state_dict())
+    if begun is not None:
+        encoder.backbone.load_state_dict(begun.backbone.state_dict())
     method = kind(recipe.method, encoder)
     if start is not None and start.with_heads:
         take_heads(method, start)

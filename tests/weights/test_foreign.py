@@ -637,3 +637,63 @@ def test_sources_have_short_names_and_are_found_from_anywhere(tmp_path: Path, mo
         source = EncoderSource.parse(text)
         assert (source.label, str(source)) == (label, everywhere)
         assert str(EncoderSource.parse(str(source))) == everywhere
+
+
+# --- EfficientNet-PyTorch
+
+
+def efficientnet_pytorch(network: str) -> tuple[torch.nn.Module, State]:
+    """A network of timm, and its tensors as EfficientNet-PyTorch names them: blocks in one row, norms from 0."""
+    model = timm.create_model(network)
+    model.load_state_dict(filled({key: tuple(value.shape) for key, value in model.state_dict().items()}))
+    rows = [f"blocks.{stage}.{block}" for stage, blocks in enumerate(model.blocks) for block in range(len(blocks))]
+    state: State = {}
+    for name, tensor in model.state_dict().items():
+        row = next((row for row in rows if name.startswith(row + ".")), None)
+        if row is None:
+            ends = {
+                "conv_stem": "_conv_stem",
+                "bn1": "_bn0",
+                "conv_head": "_conv_head",
+                "bn2": "_bn1",
+                "classifier": "_fc",
+            }
+            first, _, rest = name.partition(".")
+            state[f"{ends[first]}.{rest}"] = tensor
+            continue
+        part, rest = name.removeprefix(row + ".").split(".", 1)
+        expands = any(other.startswith(row + ".conv_pwl") for other in model.state_dict())
+        convolutions = (
+            ["_expand_conv", "_depthwise_conv", "_project_conv"] if expands else ["_depthwise_conv", "_project_conv"]
+        )
+        kinds = ["conv_pw", "conv_dw", "conv_pwl"] if expands else ["conv_dw", "conv_pw"]
+        theirs = dict(zip(kinds, convolutions, strict=True))
+        norm = int(part[2:]) - (1 if expands else 0) if part.startswith("bn") else 0
+        state[f"_blocks.{rows.index(row)}.{theirs.get(part, f'_bn{norm}')}.{rest}"] = tensor
+    return model.eval(), state
+
+
+@pytest.mark.parametrize("network", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"])
+def test_efficientnet_pytorch_is_read_in_order(network: str, tmp_path: Path) -> None:
+    model, state = efficientnet_pytorch(network)
+    assert len(state) == len(model.state_dict())
+    torch.save(state, tmp_path / "lite.pth")
+    found = import_encoder(tmp_path / "lite.pth", network=network)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model.forward_features((images - 127 / 255) / (128 / 255)).mean((2, 3))
+        assert_close(found.model(images), expected)
+    assert found.report.layout == "EfficientNet-PyTorch"
+    assert found.report.normalisation == "EfficientNet-Lite"
+    assert found.report.skipped == {"classifier": 2}
+
+
+def test_efficientnet_pytorch_of_another_size_or_cut_is_refused(tmp_path: Path) -> None:
+    _, state = efficientnet_pytorch("tf_efficientnet_lite0")
+    for number, broken in enumerate((dict(list(state.items())[:-2]), {**state, "_bn0.weight": torch.ones(5)})):
+        torch.save(broken, tmp_path / f"{number}.pth")
+        with pytest.raises(ValueError, match="does not hold tf_efficientnet_lite0"):
+            import_encoder(tmp_path / f"{number}.pth", network="tf_efficientnet_lite0")
+    torch.save(state, tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match="does not hold tf_efficientnet_lite1"):
+        import_encoder(tmp_path / "whole.pth", network="tf_efficientnet_lite1")
