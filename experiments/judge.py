@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from fra.files import MARK, atomic, claim_folder, read_rows
+from fra.files import atomic, claim_folder, read_rows
 from fra.pretrain.health import pair_auc, read_pairs
 from fra.regions.score import write_score
 from fra.reproduce.run import do_runs
@@ -18,6 +18,7 @@ from fra.reproduce.runs import Place, Pretraining, Run, Source, Value
 from fra.reproduce.supplement.scales import SCALES
 from fra.reproduce.supplement.tables import Table
 from fra.reproduce.write import write_table
+from fra.runtime import Runtime
 from fra.weights.load import load_encoder
 
 LAPTOP = SCALES["laptop"]
@@ -48,9 +49,9 @@ class Score(Run, Source):
     def work(self, place: Place) -> None:
         trained, out = self.encoder.folder(place), self.folder(place)
         if self.of == "regions":
-            write_score(str(trained), place.dataset("300w"), out, resume=(out / MARK).exists(), quiet=place.quiet)
+            write_score(str(trained), place.dataset("300w"), out, runtime=place.runtime.continuing(out))
         else:
-            encoder = load_encoder(f"random:{trained}" if self.random else trained, quiet=place.quiet).eval()
+            encoder = load_encoder(f"random:{trained}" if self.random else trained, quiet=place.runtime.quiet).eval()
             found = pair_auc(encoder, read_pairs(place.dataset("lfw"), encoder.image_size))
             with atomic(out / "score.json") as temporary:
                 temporary.write_text(json.dumps({"pair_auc": found}) + "\n")
@@ -112,7 +113,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def make(table: Table, given: argparse.Namespace) -> None:
     """Do what is missing, and write the table from what there is, whatever happens."""
-    place = Place(given.out, given.faces, given.data, precision=given.precision, workers=given.workers)
+    place = Place(given.out, given.faces, given.data, runtime=Runtime(precision=given.precision, workers=given.workers))
     claim_folder(given.out, command="reproduce", resume=True, shared=True)
     try:
         do_runs(table.runs(), LAPTOP, place)

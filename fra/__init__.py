@@ -2,7 +2,8 @@
 
 Importing it switches off what packages below it would report to their makers (`fra.telemetry`).
 
-The public door: `load_encoder`, `load_region_model`, `load_task_model`. Everything else may move between versions.
+The public door: `load_encoder`, `load_region_model`, `load_task_model`, and
+`Runtime`, which says where and how to compute. Everything else may move between versions.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,15 @@ from fra.telemetry import switch_off
 switch_off()  # before torch, onnxruntime and the rest
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_encoder", "load_region_model", "load_task_model"]
+__all__ = ["Runtime", "__version__", "load_encoder", "load_region_model", "load_task_model"]
 
 if TYPE_CHECKING:
     from fra.predict.task_model import load_task_model
+    from fra.runtime import Runtime
     from fra.weights.load import load_encoder, load_region_model
 
 _HOMES = {
+    "Runtime": "fra.runtime",
     "load_encoder": "fra.weights.load",
     "load_region_model": "fra.weights.load",
     "load_task_model": "fra.predict.task_model",

@@ -3,14 +3,13 @@
 import argparse
 import errno
 import io
-import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
@@ -18,8 +17,8 @@ from fra.printable import counted, printable
 from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
+from fra.runtime import Runtime, add_flags, number
 from fra.stopping import KEPT, Stopped, heard, interrupted, leave, settle
-from fra.text import shown
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
@@ -143,7 +142,7 @@ def _command(
     common: str = "",
     without_out: bool = False,
 ) -> argparse.ArgumentParser:
-    """A subcommand with those of the common flags that it takes: out, detector, device, precision, workers, seed, set.
+    """A subcommand with those of the common flags that it takes: out, detector, some of Runtime's, seed, set.
 
     `without_out`: there are ways to call it in which nothing is written, so `--out` may be missing.
     """
@@ -155,53 +154,25 @@ def _command(
         parser.add_argument(
             "--out", type=Path, required=not without_out, metavar="DIR", help="output folder; nothing is overwritten"
         )
-        parser.add_argument("--resume", action="store_true", help="continue an interrupted run in --out")
+        add_flags(parser, "resume")
     if "detector" in flags:
         parser.add_argument(
             "--detector", default="retinaface", help="retinaface, yunet, or none if photos are already crops"
         )
-    if "device" in flags:
-        parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-    if "precision" in flags:
-        parser.add_argument("--precision", default="auto", choices=("auto", "32", "bf16", "16"))
-    if "workers" in flags:
-        parser.add_argument(
-            "--workers",
-            type=_number(int, 0, 1024),
-            default=None,
-            metavar="N",
-            help="data-loading workers (default: chosen for this machine)",
-        )
+    add_flags(parser, *(flag for flag in ("device", "precision", "workers", "threads") if flag in flags))
     if "seed" in flags:
-        parser.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=None, metavar="N")
+        parser.add_argument("--seed", type=number(int, Range(0, 2**63 - 1)), default=None, metavar="N")
     if "set" in flags:
         parser.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting (repeatable)"
         )
         parser.add_argument("--print_config", action="store_true", help="print the resolved recipe and stop")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    add_flags(parser, "quiet")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
-def _number(kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False) -> Any:
-    """For argparse: reads a number that lies in a Range."""
-    allowed = Range(low, high, above=above)
-
-    def read(text: str) -> float:
-        try:
-            number = kind(text)
-        except ValueError:
-            advice = "give a whole number" if kind is int else "give a number"
-            raise argparse.ArgumentTypeError(f"is {shown(text)}: {advice}") from None
-        if number not in allowed:
-            raise argparse.ArgumentTypeError(f"is {shown(text)}: {allowed.advice(number)}")
-        return number
-
-    return read
-
-
-_count, _share = _number(int, 1), _number(float, 0, 1, above=True)
+_count, _share = number(int, Range(1)), number(float, Range(0, 1, above=True))
 
 
 def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -210,10 +181,10 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--choose", default="random", choices=("random", "largest", "all"), help="which face of each photo"
     )
-    parser.add_argument("--size", type=_number(int, 1, 4096), default=128, help="side of the crops in pixels")
+    parser.add_argument("--size", type=number(int, Range(1, 4096)), default=128, help="side of the crops in pixels")
     parser.add_argument(
         "--margin",
-        type=_number(float, 0, 10),
+        type=number(float, Range(0, 10)),
         default=MARGIN,
         help="margin added to the face box, as a share of its longer side",
     )
@@ -227,25 +198,21 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _crop(options: Arguments) -> None:
+    from fra.crop.cut import CropSettings
     from fra.crop.run import crop
 
-    crop(
-        options.photos,
-        options.out,
+    settings = CropSettings(
         detector=options.detector,
         choose=options.choose,
         size=options.size,
         margin=options.margin,
         align=options.align,
         min_score=options.min_score,
+        seed=options.seed or 0,
         shards=options.shards,
         shard_faces=options.shard_faces,
-        resume=options.resume,
-        workers=options.workers,
-        cluster=options.cluster,
-        seed=options.seed or 0,
-        quiet=options.quiet,
     )
+    crop(options.photos, options.out, settings, cluster=options.cluster, runtime=Runtime.of(options))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -254,7 +221,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "pretrain",
         "train an encoder on unlabelled face crops",
         _pretrain,
-        common="out device precision workers seed set",
+        common="out device precision workers threads seed set",
         without_out=True,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
@@ -264,11 +231,10 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
-    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) per machine")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="number of machines")
+    add_flags(parser, "devices", "nodes")
     parser.add_argument(
         "--checkpoint-minutes",
-        type=_number(float, 0),
+        type=number(float, Range(0)),
         default=5,
         metavar="M",
         help="minutes between checkpoints, besides one per epoch",
@@ -298,7 +264,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _pretrain(options: Arguments) -> None:
-    from fra.pretrain.run import load_pretrain_recipe, plan, pretrain
+    from fra.pretrain.run import LabelledSets, load_pretrain_recipe, plan, pretrain
     from fra.pretrain.start import start_from
     from fra.recipe import recipe_text
 
@@ -318,7 +284,7 @@ def _pretrain(options: Arguments) -> None:
     if options.start:
         start = start_from(options.start, with_heads=options.from_heads, quiet=options.quiet)
     if options.plan:
-        plan(recipe, options.faces, start=start, device=options.device, devices=options.devices * options.nodes)
+        plan(recipe, options.faces, start=start, runtime=Runtime.of(options))
         return
     if options.out is None:
         raise ValueError("--out is missing: give a folder for the run")
@@ -327,17 +293,10 @@ def _pretrain(options: Arguments) -> None:
         options.faces,
         options.out,
         start=start,
-        resume=options.resume,
-        device=options.device,
-        precision=options.precision,
-        compiled=options.compile,
-        devices=options.devices,
-        nodes=options.nodes,
-        workers=options.workers,
-        labelled=options.labelled,
-        pairs=options.pairs,
+        monitored=LabelledSets(labelled=options.labelled, pairs=options.pairs),
         checkpoint_minutes=options.checkpoint_minutes,
-        quiet=options.quiet,
+        compiled=options.compile,
+        runtime=Runtime.of(options),
     )
 
 
@@ -347,7 +306,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "transfer",
         "evaluate an encoder on a labelled dataset",
         _transfer,
-        common="out device precision workers seed set",
+        common="out device precision workers threads seed set",
         without_out=True,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
@@ -374,8 +333,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=None,
         help="use the recipe of the same scale and dataset for this protocol",
     )
-    parser.add_argument("--devices", type=_count, default=1, metavar="N", help="GPUs (or processes) per machine")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="number of machines")
+    add_flags(parser, "devices", "nodes")
 
 
 def _transfer(options: Arguments) -> None:
@@ -398,19 +356,17 @@ def _transfer(options: Arguments) -> None:
         fraction=options.fraction,
         seeds=options.seeds,
         first_seed=options.seed or 0,
-        resume=options.resume,
-        device=options.device,
-        precision=options.precision,
-        devices=options.devices,
-        nodes=options.nodes,
-        workers=options.workers or 0,
-        quiet=options.quiet,
+        runtime=Runtime.of(options),
     )
 
 
 def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "regions", "draw or score the facial regions that a model has learned", _regions, common="out device"
+        commands,
+        "regions",
+        "draw or score the facial regions that a model has learned",
+        _regions,
+        common="out device threads",
     )
     parser.add_argument(
         "model",
@@ -434,14 +390,7 @@ def _regions(options: Arguments) -> None:
     if options.score is not None:
         from fra.regions.score import write_score
 
-        write_score(
-            options.model,
-            options.score,
-            options.out,
-            resume=options.resume,
-            device=options.device,
-            quiet=options.quiet,
-        )
+        write_score(options.model, options.score, options.out, runtime=Runtime.of(options))
         return
     from fra.regions.run import draw_regions
 
@@ -451,9 +400,7 @@ def _regions(options: Arguments) -> None:
         options.out,
         top=options.top,
         per_image=options.per_image,
-        resume=options.resume,
-        device=options.device,
-        quiet=options.quiet,
+        runtime=Runtime.of(options),
     )
 
 
@@ -463,7 +410,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "predict",
         "find the faces in photos and run trained tasks on them",
         _predict,
-        common="out detector device",
+        common="out detector device threads",
         without_out=True,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or .txt lists")
@@ -480,9 +427,7 @@ def _predict(options: Arguments) -> None:
         options.out,
         detector=options.detector,
         min_score=options.min_score,
-        resume=options.resume,
-        device=options.device,
-        quiet=options.quiet,
+        runtime=Runtime.of(options),
     )
 
 
@@ -497,7 +442,7 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         kinds, "synthetic", "draw faces with labels, points and region masks", _synthetic, common="out workers seed"
     )
     synthetic.add_argument("--count", type=_count, required=True, metavar="N")
-    synthetic.add_argument("--size", type=_number(int, 8, 4096), default=128, help="side of the images in pixels")
+    synthetic.add_argument("--size", type=number(int, Range(8, 4096)), default=128, help="side of the images in pixels")
     layout = _command(kinds, "layout", "show the folder tree in which a dataset is read", _layout)
     layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
     check = _command(kinds, "check", "compare a downloaded dataset with what was published", _check, common="workers")
@@ -509,14 +454,7 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _synthetic(options: Arguments) -> None:
     from fra.data.datasets.synthetic import write
 
-    write(
-        options.out,
-        options.count,
-        size=options.size,
-        seed=options.seed or 0,
-        workers=options.workers,
-        resume=options.resume,
-    )
+    write(options.out, options.count, size=options.size, seed=options.seed or 0, runtime=Runtime.of(options))
     if not options.quiet:
         out = printable(options.out)
         print(f"{counted(options.count, 'drawn face')} in {out}; pre-train on {out}/images")
@@ -532,7 +470,7 @@ def _check(options: Arguments) -> int:
     """1 when anything is wrong."""
     from fra.data.check import check, print_verdict
 
-    faces, faults = check(options.name, options.folder, workers=options.workers or 0, quiet=options.quiet)
+    faces, faults = check(options.name, options.folder, runtime=Runtime.of(options))
     print_verdict(options.name, options.folder, faces, faults, all=options.all)
     return 1 if faults else 0
 
@@ -543,7 +481,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "reproduce",
         "reproduce the tables and the figure of the paper's supplement",
         _reproduce,
-        common="device precision workers",
+        common="device precision workers threads",
     )
     names = (*NAMES, "all")
     parser.add_argument("names", nargs="+", choices=names, metavar="TABLE", help=f"{', '.join(names)}; several at once")
@@ -566,22 +504,21 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def _reproduce(options: Arguments) -> None:
-    from fra.reproduce.run import reproduce
+    from fra.reproduce.run import plan, reproduce
 
-    reproduce(
-        NAMES if "all" in options.names else options.names,
+    names = NAMES if "all" in options.names else options.names
+    given = dict(
         scale=options.scale,
         out=options.out or Path("runs") / f"reproduce.{options.scale}",
         faces=options.faces,
         data=options.data,
         seeds=options.seeds,
-        plan=options.plan,
-        wait=not options.no_wait,
-        device=options.device,
-        precision=options.precision,
-        workers=options.workers,
-        quiet=options.quiet,
+        runtime=Runtime.of(options),
     )
+    if options.plan:
+        plan(names, **given)
+        return
+    reproduce(names, **given, wait=not options.no_wait)
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -613,11 +550,11 @@ def _export(options: Arguments) -> None:
     if options.format == "official":
         from fra.weights.export import export_official
 
-        export_official(Path(options.source), options.out, resume=options.resume, quiet=options.quiet)
+        export_official(Path(options.source), options.out, runtime=Runtime.of(options))
         return
     from fra.weights.portable import export_portable
 
-    export_portable(options.source, options.out, options.format, resume=options.resume, quiet=options.quiet)
+    export_portable(options.source, options.out, options.format, runtime=Runtime.of(options))
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -660,7 +597,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "demo",
         "run everything once in a few minutes, on drawn faces or your photographs",
         _demo,
-        common="workers",
+        common="workers threads",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
     parser.add_argument(
@@ -671,7 +608,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _demo(options: Arguments) -> None:
     from fra.demo import demo
 
-    demo(options.out, photos=options.photos, workers=options.workers, quiet=options.quiet)
+    demo(options.out, photos=options.photos, runtime=Runtime.of(options))
 
 
 def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -680,7 +617,7 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "app",
         "a local page: drop a photo, see its faces, regions and predictions",
         _app,
-        common="detector device",
+        common="detector device threads",
     )
     parser.add_argument(
         "--model",
@@ -689,21 +626,18 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
     parser.add_argument(
-        "--port", type=_number(int, 0, 65535), default=7860, metavar="N", help="port of the page; 0 for any free port"
+        "--port",
+        type=number(int, Range(0, 65535)),
+        default=7860,
+        metavar="N",
+        help="port of the page; 0 for any free port",
     )
 
 
 def _app(options: Arguments) -> None:
     from fra.app.serve import app
 
-    app(
-        options.model,
-        options.task,
-        detector=options.detector,
-        port=options.port,
-        device=options.device,
-        quiet=options.quiet,
-    )
+    app(options.model, options.task, detector=options.detector, port=options.port, runtime=Runtime.of(options))
 
 
 if __name__ == "__main__":

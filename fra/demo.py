@@ -8,14 +8,16 @@ from pathlib import Path
 
 import yaml
 
+from fra.crop.cut import CropSettings
 from fra.crop.run import crop
 from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.data.listing import image_files
-from fra.files import MARK, claim_folder, one_writer, read_text, reading
+from fra.files import claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.printable import counted, printable
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
+from fra.runtime import Runtime
 from fra.transfer.recipes import load_transfer_recipe
 from fra.transfer.run import transfer
 
@@ -29,7 +31,7 @@ MOST_EPOCHS = 400  # 95 faces then have 800 steps; with 100 no region woke (docs
 
 
 @one_writer
-def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, quiet: bool = False) -> Path:
+def demo(out: Path, *, photos: Path | None = None, runtime: Runtime = Runtime()) -> Path:
     """Pre-train FRA, draw its regions, judge it against random weights where labels exist; the report's path.
 
     Everything stays in `out`; called again it goes on where it stopped. Raises ValueError for unusable photos, and
@@ -38,7 +40,7 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
     started = time.monotonic()
 
     def say(text: str) -> None:
-        if not quiet:
+        if not runtime.quiet:
             print(f"\n== {text}", flush=True)
 
     if photos is not None:
@@ -46,13 +48,13 @@ def demo(out: Path, *, photos: Path | None = None, workers: int | None = None, q
         image_files(photos)  # says what is wrong with them before anything is written
     _claim(out, photos)
     if photos is None:
-        runs = _on_drawn_faces(out, workers, quiet, say)
+        runs = _on_drawn_faces(out, runtime, say)
         title = "FRA on drawn faces"
     else:
-        runs = _on_photos(out, photos, workers, quiet, say)
+        runs = _on_photos(out, photos, runtime, say)
         title = f"FRA on {photos.name}"
     page = write_report(runs, out, title=title)
-    if not quiet:
+    if not runtime.quiet:
         minutes = (time.monotonic() - started) / 60
         print(f"\nDone in {minutes:.1f} minutes. Open the report: {printable(page.resolve())}")
     return page
@@ -73,41 +75,32 @@ def _claim(out: Path, photos: Path | None) -> None:
         raise ValueError(f"{out} holds a demo on {begun}: choose another --out for {asked}")
 
 
-def _on_drawn_faces(out: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
+def _on_drawn_faces(out: Path, runtime: Runtime, say: Callable[[str], None]) -> list[Path]:
     drawn, run, found = out / "faces", out / "pretrain", out / "regions"
     if not (drawn / "labels.csv").exists():
         say(f"Drawing {DRAWN_FACES:,} faces (no photographs needed, nothing downloaded)")
-        write_drawn_faces(drawn, DRAWN_FACES, workers=workers)
+        write_drawn_faces(drawn, DRAWN_FACES, runtime=runtime)
     say("Pre-training FRA on them, without labels")
     recipe = load_pretrain_recipe("laptop/demo.fra", [])
-    pretrain(recipe, drawn / "images", run, resume=_is_ours(run), workers=workers, quiet=quiet)
+    pretrain(recipe, drawn / "images", run, runtime=runtime.continuing(run))
     say("Drawing the facial regions it found")
-    draw_regions(str(run), drawn / "images", found, resume=_is_ours(found), quiet=quiet)
+    draw_regions(str(run), drawn / "images", found, runtime=runtime.continuing(found))
     runs = [run, found]
     for name in TASKS:
         what = name.removeprefix("synthetic_").capitalize()
         say(f"{what} from {FEW_LABELS:.0%} of the labels, compared with random weights")
         for encoder, label in ((str(run), "pretrain"), (f"random:{run}", "random")):
             folder = out / f"{name}.{label}"
-            task = load_transfer_recipe(f"laptop/{name}")
-            transfer(
-                task,
-                encoder=encoder,
-                data=drawn,
-                out=folder,
-                fraction=FEW_LABELS,
-                seeds=SEEDS,
-                resume=_is_ours(folder),
-                quiet=quiet,
-            )
+            task = load_transfer_recipe(f"laptop/{name}", [f"fraction={FEW_LABELS}"])
+            transfer(task, encoder=encoder, data=drawn, out=folder, seeds=SEEDS, runtime=runtime.continuing(folder))
             runs.append(folder)
     return runs
 
 
-def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say: Callable[[str], None]) -> list[Path]:
+def _on_photos(out: Path, photos: Path, runtime: Runtime, say: Callable[[str], None]) -> list[Path]:
     crops, run, found = out / "crops", out / "pretrain", out / "regions"
     say(f"Cropping the faces in {photos}")
-    crop(photos, crops, choose="all", resume=_is_ours(crops), workers=workers, quiet=quiet)
+    crop(photos, crops, CropSettings(choose="all"), runtime=runtime.continuing(crops))
     faces = len(image_files(crops))
     if faces < FEWEST_FACES:
         raise ValueError(
@@ -120,12 +113,7 @@ def _on_photos(out: Path, photos: Path, workers: int | None, quiet: bool, say: C
     say(f"Pre-training FRA on {counted(faces, 'face')}")
     if faces < 1000:
         say(f"{faces} faces are few: expect pictures to look at, not a useful encoder")
-    pretrain(recipe, crops, run, resume=_is_ours(run), workers=workers, quiet=quiet)
+    pretrain(recipe, crops, run, runtime=runtime.continuing(run))
     say("Drawing the facial regions it found")
-    draw_regions(str(run), crops, found, resume=_is_ours(found), quiet=quiet)
+    draw_regions(str(run), crops, found, runtime=runtime.continuing(found))
     return [run, found]
-
-
-def _is_ours(folder: Path) -> bool:
-    """Was this stage begun before? Then it goes on."""
-    return (folder / MARK).exists()

@@ -42,10 +42,12 @@ from pathlib import Path
 tests, out, drawn, *names = sys.argv[1:]
 sys.path.insert(0, tests)
 from fra.reproduce.run import reproduce
+from fra.runtime import Runtime
 from small_paper import make_small, make_table2_short
 make_small()
 make_table2_short()
-reproduce(names, scale="smoke", out=Path(out), faces=Path(drawn, "images"), data=Path(drawn), workers=0)
+faces, data, runtime = Path(drawn, "images"), Path(drawn), Runtime(workers=0)
+reproduce(names, scale="smoke", out=Path(out), faces=faces, data=data, runtime=runtime)
 """
 
 

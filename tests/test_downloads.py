@@ -19,6 +19,7 @@ from fra.data.check import Fault, Survey, check
 from fra.data.datasets import DATASETS, affectnet, celeba, ferplus, lfwa
 from fra.data.labelled import LabelledFaces, Published
 from fra.faces.image import UnreadableImage
+from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 
 NAMES = tuple(name for name in DATASETS if name not in ("synthetic", "fairface"))
@@ -410,7 +411,7 @@ def published_as(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def faults_of(name: str, folder: Path) -> list[Fault]:
-    return check(name, folder, workers=1, quiet=True)[1]
+    return check(name, folder, runtime=Runtime(workers=1, quiet=True))[1]
 
 
 @pytest.mark.parametrize("name", NAMES)

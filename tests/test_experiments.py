@@ -17,6 +17,7 @@ from fra.recipe import plain
 from fra.reproduce.runs import Place, Pretraining
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import table1
+from fra.runtime import Runtime
 
 
 def settings(name: str) -> dict[str, object]:
@@ -89,7 +90,7 @@ def test_the_comparison_takes_table_1s_runs() -> None:
 def test_the_experiments_measure_what_no_table_has(
     small_scale: Scale, few_faces: Path, real_faces: Path, tmp_path: Path
 ) -> None:
-    place = Place(tmp_path, few_faces, real_faces, workers=0, quiet=True)
+    place = Place(tmp_path, few_faces, real_faces, runtime=Runtime(workers=0, quiet=True))
     encoder = replace(small_scale.encoder("fra"), drawing=None)
     assert Diary(encoder).value(place, "effective_rank") is None
     encoder.work(place)

@@ -11,6 +11,7 @@ from small_photos import TwoFaces, photo
 from tiny_runs import run
 
 from fra.crop import detectors
+from fra.crop.cut import CropSettings
 from fra.crop.photos import PhotoList
 from fra.crop.run import crop
 from fra.data.unlabelled import FolderPool
@@ -22,6 +23,7 @@ from fra.pretrain import views
 from fra.pretrain.loader import EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.regions.run import draw_regions
+from fra.runtime import Runtime
 
 
 class Decoded:
@@ -64,13 +66,13 @@ def test_fra_predict_decodes_a_photo_once(
 ) -> None:
     task = plant(tmp_path / "task", EXPRESSION, "synthetic", Path("laptop_byol"), says=torch.zeros(3))
     decoded = Decoded(photos, monkeypatch)
-    predict([photos], [task], tmp_path / "out", detector="two", resume=resume, quiet=True)
+    predict([photos], [task], tmp_path / "out", detector="two", runtime=Runtime(resume=resume, quiet=True))
     assert once(decoded)
 
 
 def test_fra_crop_decodes_a_photo_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = Decoded(photos, monkeypatch)
-    crop(photos, tmp_path / "out", detector="two", workers=0, quiet=True)
+    crop(photos, tmp_path / "out", CropSettings(detector="two"), runtime=Runtime(workers=0, quiet=True))
     assert once(decoded)
 
 
@@ -90,7 +92,7 @@ def test_fra_regions_decodes_a_face_once(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     decoded = Decoded(photos, monkeypatch)
-    draw_regions("laptop", photos, tmp_path / "out", rows=rows, device="cpu", quiet=True)
+    draw_regions("laptop", photos, tmp_path / "out", rows=rows, runtime=Runtime(device="cpu", quiet=True))
     assert once(decoded)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from fra.pretrain.run import load_pretrain_recipe, pretrain
+from fra.runtime import Runtime
 
 TINY = [
     "method.head={hidden: 32, out: 16}",
@@ -31,9 +32,16 @@ SETTINGS = {"fra": FRA_TINY, "byol": TINY, "swav": SWAV_TINY, "lewel": LEWEL_TIN
 METHODS = list(SETTINGS)
 
 
-def run(folder: Path, out: Path, *settings: str, name: str = "smoke/resnet10_half.fra", **options: object) -> Path:
+def run(
+    folder: Path,
+    out: Path,
+    *settings: str,
+    name: str = "smoke/resnet10_half.fra",
+    resume: bool = False,
+    **options: object,
+) -> Path:
     recipe = load_pretrain_recipe(name, [*SETTINGS[name.split(".")[-1]], *settings])
-    return pretrain(recipe, folder, out, quiet=True, workers=0, device="cpu", precision="32", **options)
+    return pretrain(recipe, folder, out, runtime=Runtime("cpu", "32", workers=0, resume=resume, quiet=True), **options)
 
 
 def weights_of(out: Path) -> dict[str, torch.Tensor]:

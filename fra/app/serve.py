@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from fra.app.look import Look, Looker
 from fra.faces.image import jpeg_bytes
+from fra.runtime import Runtime
+from fra.training.devices import begin
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -37,12 +39,11 @@ def app(
     *,
     detector: str = "retinaface",
     port: int = 7860,
-    device: str = "auto",
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> None:
     """Show the page on 127.0.0.1 until interrupted; `port` 0 takes any that is free.
 
-    `model`, `tasks`, `detector` and `device` as in Looker, whose ValueErrors come before the page is there. Raises
+    `model`, `tasks` and `detector` as in Looker, whose ValueErrors come before the page is there. Raises
     ValueError also when starlette or uvicorn is not installed, or the port is taken.
     """
     if port > 65535:
@@ -52,7 +53,7 @@ def app(
         import uvicorn
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'facial-region-awareness[app]'") from error
-    looker = Looker(model, tasks, detector=detector, device=device)
+    looker = Looker(model, tasks, detector=detector, device=begin(runtime))
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
@@ -68,7 +69,7 @@ def app(
         proxy_headers=False,
         timeout_graceful_shutdown=1,  # from Python 3.12 on it would wait all the same
     )
-    if not quiet:
+    if not runtime.quiet:
         print(f"open http://{HOST}:{listening.getsockname()[1]} in a browser (Ctrl-C stops the server)", flush=True)
     server = uvicorn.Server(settings)
     server.force_exit = True  # when it is told to end, it waits for no answer

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fra
 from fra.crop.cluster import crop_on_cluster, joined
-from fra.crop.cut import COLUMNS, Alignment, Choice, Cropper, CropSettings
+from fra.crop.cut import COLUMNS, Cropper, CropSettings
 from fra.crop.detectors import NO_FACE, reduced_photos
 from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
@@ -25,12 +25,12 @@ from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import crop_in_order
 from fra.data.listing import Account, closing_line
 from fra.data.shards import Shards
-from fra.faces import MARGIN
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
 from fra.printable import counted, printable
 from fra.processes import available_cores
+from fra.runtime import Runtime
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8
@@ -71,43 +71,20 @@ class CropSummary:
 def crop(
     photos: Path,
     out: Path,
+    settings: CropSettings = CropSettings(),
     *,
-    detector: str = "retinaface",
-    choose: Choice = "random",
-    size: int = 128,
-    margin: float = MARGIN,
-    align: Alignment = "none",
-    min_score: float = 0.6,
-    shards: bool = False,
-    shard_faces: int = CropSettings.shard_faces,
-    resume: bool = False,
-    workers: int | None = None,
     cluster: str | None = None,
-    seed: int = 0,
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> CropSummary:
     """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`,
-    or with `shards` into .tar files in `out/shards`.
+    or with `settings.shards` into .tar files in `out/shards`.
 
-    The settings are explained in CropSettings; `workers` are processes, by default one for each core, in whose place
-    all cores of a Ray `cluster` work when its address is given (`joined`). Every photo has
-    a row in `out/crops.csv`, also when it has no crop. A run that was ended in any way goes on with `resume` and ends
-    as if it had not been interrupted. ValueError in one line for input that cannot work, or a full disk.
+    Workers are processes, by default one for each core, in whose place all cores of a Ray `cluster` work when its
+    address is given (`joined`). Every photo has a row in `out/crops.csv`, also when it has no crop. However a run was
+    ended, resumed it ends as if it had not been interrupted. ValueError in one line for input that cannot work, or a
+    full disk.
     """
     photos, out = Path(photos), Path(out)
-    settings = CropSettings(
-        detector=detector,
-        choose=choose,
-        size=size,
-        margin=margin,
-        align=align,
-        min_score=min_score,
-        seed=seed,
-        shards=shards,
-        shard_faces=shard_faces,
-    )
-    if workers is not None and workers < 0:
-        raise ValueError(f"--workers is {workers}: give a number of processes, or leave it out to use all cores")
     found = PhotoList(photos)
     found.require_readable()
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
@@ -115,13 +92,12 @@ def crop(
             f"--out {out} is inside the photo folder {photos}: choose another, or crops would be read as photos"
         )
     cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
-    count = min(workers if workers is not None else available_cores(), -(-len(found) // CHUNK))
     # A cluster too says what is wrong before anything is written.
     with joined(cluster) if cluster else nullcontext() as ray, _clear_write_errors(out):
-        record = _begin(found, out, settings=settings, photos=photos, resume=resume)
-        _crop_missing(found, cropper, workers=count, ray=ray, quiet=quiet)
+        record = _begin(found, out, settings=settings, photos=photos, resume=runtime.resume)
+        _crop_missing(found, cropper, ray, runtime)
         summary = _finish(out, record=record, account=found.account)
-    if not quiet:
+    if not runtime.quiet:
         print(summary)
     return summary
 
@@ -161,8 +137,10 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
     return record
 
 
-def _crop_missing(found: PhotoList, cropper: Cropper, *, workers: int, ray: Any, quiet: bool) -> None:
-    with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=quiet) as show:
+def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime) -> None:
+    workers = runtime.workers if runtime.workers is not None else available_cores()
+    workers = min(workers, -(-len(found) // CHUNK))
+    with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=runtime.quiet) as show:
         chunks = found.chunks(journal.photos, CHUNK)
         if ray is None:
             results = crop_in_order(chunks, cropper, workers=workers)

@@ -24,6 +24,7 @@ from fra.data.read import reading_threads
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of
 from fra.printable import counted, printable
+from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 
@@ -69,9 +70,7 @@ class Survey:
     """Position → reason."""
 
 
-def check(
-    name: str, folder: Path, *, workers: int = 0, quiet: bool = False
-) -> tuple[LabelledFaces | None, list[Fault]]:
+def check(name: str, folder: Path, *, runtime: Runtime = Runtime()) -> tuple[LabelledFaces | None, list[Fault]]:
     """What was found in a folder (None when it cannot be understood), and what is wrong with it, in reading order.
 
     Raises ValueError for an unknown dataset or a folder that is not there.
@@ -98,7 +97,7 @@ def check(
         *missing_faults(faces, missing),
     ]
     there = torch.tensor([place for place, file in enumerate(faces.files) if file not in missing], dtype=torch.long)
-    survey = look_at_pictures(faces, there, workers=workers, quiet=quiet)
+    survey = look_at_pictures(faces, there, runtime)
     faults += [*picture_faults(faces, survey, dataset.published), *place_faults(faces, survey)]
     return faces, [*faults, *leak_faults(faces, survey)]
 
@@ -253,7 +252,7 @@ def missing_faults(faces: LabelledFaces, missing: set[str]) -> Iterator[Fault]:
         )
 
 
-def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], *, workers: int, quiet: bool) -> Survey:
+def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], runtime: Runtime = Runtime()) -> Survey:
     """Read these pictures, with threads."""
     from rich.progress import track
 
@@ -275,9 +274,9 @@ def look_at_pictures(faces: LabelledFaces, images: Int[Tensor, "n"], *, workers:
         return grey, torch.tensor([picture.shape[2], picture.shape[1]]), digest.digest()
 
     parts = images.split(READ_AT_ONCE) if len(images) else ()
-    with reading_threads(workers) as pool:
+    with reading_threads(runtime.workers) as pool:
         for part in track(
-            parts, description=f"reading {counted(len(images), 'image')}", disable=quiet or not len(images)
+            parts, description=f"reading {counted(len(images), 'image')}", disable=runtime.quiet or not len(images)
         ):
             for place, found in zip(part.tolist(), pool.map(read, part.tolist()), strict=True):
                 if isinstance(found, str):

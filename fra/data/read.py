@@ -1,7 +1,8 @@
 """Images of a dataset, read once. N images, B images at a time, S pixels a side."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from fra.data.labelled import LabelledFaces
 from fra.faces.image import UnreadableImage
 from fra.printable import counted
+from fra.runtime import Runtime
 
 BATCH = 128
 KEPT_BYTES = 4 * 2**30
@@ -34,8 +36,8 @@ Read = tuple[int, Tensor | Unreadable]
 
 
 @contextmanager
-def reading_threads(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that read images, as many as cores for 0 workers.
+def reading_threads(workers: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read images, as many as cores for no or 0 workers.
 
     Each keeps to one core: teams of torch's threads inside it would only wait for each other.
     """
@@ -54,18 +56,16 @@ def read_images(
     split: str,
     size: int,
     margin: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     ahead: bool = False,
-    what: str = "",
     shown: Float[Tensor, "N 2"] | None = None,
 ) -> Iterator[list[Read]]:
     """Batches of images, as squares of `size` and `margin` more on every side, in the order given; threads read.
 
     Into `shown` goes, at its position in the dataset, how many of its picture's pixels an image is made of.
-    `ahead` reads the next batch while this one is used; `what` describes the progress bar, without it there is none.
-    Raises ValueError for an unreadable image of the test split: on a smaller one the score would not be comparable.
+    `ahead` reads the next batch while this one is used. Raises ValueError for an unreadable image of the test split:
+    on a smaller one the score would not be comparable.
     """
-    from rich.progress import track
 
     def read(image: int) -> Read:
         try:
@@ -88,8 +88,7 @@ def read_images(
 
     with reading_threads(workers) as pool:
         waiting: list[Future[Read]] = []
-        parts = list(images.split(BATCH)) if len(images) else []
-        for part in track(parts, description=what, disable=not what or not parts):
+        for part in images.split(BATCH) if len(images) else ():
             coming = [pool.submit(read, image) for image in part.tolist()]
             if not ahead:
                 yield finish(coming)
@@ -98,6 +97,13 @@ def read_images(
             waiting = coming
         if ahead and waiting:
             yield finish(waiting)
+
+
+def with_bar(batches: Iterator[list[Read]], count: int, what: str) -> Iterable[list[Read]]:
+    """The batches of `count` images with a progress bar that is described by `what`; without it there is none."""
+    from rich.progress import track
+
+    return track(batches, total=math.ceil(count / BATCH), description=what, disable=not what or not count)
 
 
 class FaceImages:
@@ -114,12 +120,11 @@ class FaceImages:
         *,
         size: int,
         margin: int = 0,
-        workers: int = 0,
-        quiet: bool,
+        runtime: Runtime = Runtime(),
     ) -> None:
         """`splits` in the order in which their images are kept; those of "train" have `margin` more pixels on every
         side. Raises ValueError as `read_images`."""
-        self.faces, self.size, self.margin, self.workers = faces, size, margin, workers
+        self.faces, self.size, self.margin, self.runtime = faces, size, margin, runtime
         self._margins = torch.zeros(len(faces.files), dtype=torch.long)
         self._margins[splits.get("train", torch.empty(0, dtype=torch.long))] = margin
         bytes_of = 3 * (size + 2 * self._margins) ** 2
@@ -132,7 +137,7 @@ class FaceImages:
         unreadable: list[Unreadable] = []
         end = 0
         for split, chosen in splits.items():
-            what = "" if quiet else f"reading {counted(len(chosen), f'{split} image')}"
+            what = "" if runtime.quiet else f"reading {counted(len(chosen), f'{split} image')}"
             for image, item in self._read(chosen, split=split, what=what):
                 if isinstance(item, Unreadable):
                     unreadable.append(item)
@@ -176,14 +181,14 @@ class FaceImages:
     def _read(self, images: Int[Tensor, "n"], *, split: str = "", what: str = "") -> Iterator[Read]:
         """Each image with the margin that it is to have."""
         for margin in self._margins[images].unique().tolist():
-            parts = read_images(
+            some = images[self._margins[images] == margin]
+            batches = read_images(
                 self.faces,
-                images[self._margins[images] == margin],
+                some,
                 split=split,
                 size=self.size,
                 margin=margin,
-                workers=self.workers,
-                what=what,
+                workers=self.runtime.workers,
                 shown=self.shown,
             )
-            yield from chain.from_iterable(parts)
+            yield from chain.from_iterable(with_bar(batches, len(some), what))

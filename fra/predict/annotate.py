@@ -65,7 +65,8 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
     plates: list[Rectangle] = []
     for number, mark in enumerate(marks):
         others = rectangles[:number] + rectangles[number + 1 :]
-        plates.append(_plate(pen, canvas.size, rectangles[number], mark, number, colours[number], unit, plates, others))
+        taken = [*plates, *others]
+        plates.append(_plate(pen, canvas.size, rectangles[number], mark, number, colours[number], unit, taken))
     if any(mark.title or mark.details for mark in marks):
         canvas = _beside(canvas, marks, colours, unit)
     return from_pillow(canvas)
@@ -102,8 +103,7 @@ def _plate(
     number: int,
     colour: tuple[int, int, int],
     unit: int,
-    plates: Sequence[Rectangle],
-    others: Sequence[Rectangle],
+    taken: Sequence[Rectangle],
 ) -> Rectangle:
     """Number and title above or below the box where they cover nothing, else the number alone in the box's corner."""
     font, height = text_font(unit), round(1.4 * unit)
@@ -114,7 +114,7 @@ def _plate(
         return left, top, left + width, top + height
 
     def free(spot: Rectangle) -> bool:
-        return not any(_meet(spot, other) for other in (*plates, *others))
+        return not any(_meet(spot, other) for other in taken)
 
     titled, bare = f"{number + 1} {mark.title}".strip(), f"{number + 1}"
     around = [(titled, box[1] - height), (titled, box[3]), (bare, box[1] - height), (bare, box[3])]

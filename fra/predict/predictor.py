@@ -28,7 +28,8 @@ from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, se
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.printable import counted, printable
-from fra.training.devices import choose_device
+from fra.runtime import Runtime
+from fra.training.devices import begin, choose_device
 from fra.weights.load import encoder_fingerprint
 
 PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
@@ -125,15 +126,13 @@ def predict(
     *,
     detector: str = "retinaface",
     min_score: float = 0.6,
-    resume: bool = False,
-    device: str = "auto",
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> None:
     """Find all faces in photos, ask the tasks about each, print a table, and write into `out` if it is given.
 
     `photos` are images, folders, .txt lists or patterns such as `*.jpg`. `out` then holds `predictions.json` and an
-    annotated picture of every photo with a face. A photo that cannot be read is one line on stderr. With `resume` the
-    answers that `out` has are kept and the other photos are looked at. Raises ValueError when no photo can be read, a
+    annotated picture of every photo with a face. A photo that cannot be read is one line on stderr. A resumed run keeps
+    the answers that `out` has and looks at the other photos. Raises ValueError when no photo can be read, a
     task or detector cannot be used, or `out` was begun with other photos, tasks, detector or min-score.
     """
     began = time.monotonic()
@@ -148,16 +147,16 @@ def predict(
     found = PhotoList(*sources)
     found.require_readable()
     found.account.refused += len(complaints)
-    predictor = Predictor(tasks, detector=detector, min_score=min_score, device=device)
+    predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
     question = _question(found, predictor, detector, min_score)
     summary = Summary(list(predictor.models))
-    if out is not None and claim_folder(out, command="predict", resume=resume):
+    if out is not None and claim_folder(out, command="predict", resume=runtime.resume):
         for entry in _answered(out, question):
             with reading(out / JOURNAL, AGAIN):
                 summary.add(entry)
     kept = summary.photos
     with _record(out, question, found.account) as write:
-        for photo, image, seen in _look(found, predictor, kept, quiet):
+        for photo, image, seen in _look(found, predictor, kept, runtime.quiet):
             if out is not None and isinstance(image, Tensor) and seen:
                 write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
             entry = _short(_entry(photo, image, seen, pictures=out is not None))
@@ -165,7 +164,7 @@ def predict(
             write(entry)
     for name, reason in summary.unreadable:
         print(f"fra: {UnreadableImage(found.root / name, reason)}", file=sys.stderr)
-    if not quiet:
+    if not runtime.quiet:
         summary.show(time.monotonic() - began, out, kept, found.account)
 
 

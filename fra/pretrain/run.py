@@ -45,10 +45,11 @@ from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.printable import counted, printable
 from fra.recipe import LATER, Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
+from fra.runtime import Runtime
 from fra.text import command
 from fra.training.batch_norm import require_enough_images
 from fra.training.checkpoint import checkpoints, written_precision
-from fra.training.devices import choose_device, choose_precision, make_fabric
+from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.peers import launch, with_peers
@@ -93,6 +94,23 @@ class PretrainRecipe(Settings):
     """What is frozen when training starts from weights (`--from`)."""
 
 
+@dataclass(frozen=True)
+class LabelledSets:
+    """What the health monitor alone sees; it never teaches."""
+
+    labelled: Path | None = None
+    """Faces in one folder per class."""
+    pairs: Path | None = None
+    """Face pairs in LFW's layout."""
+
+    def read(self, size: int) -> dict[str, Any]:
+        """As HealthMonitor takes them, `size` pixels a side. Raises ValueError for what cannot be read."""
+        return dict(
+            labelled=read_labelled(self.labelled, size) if self.labelled else None,
+            pairs=read_pairs(self.pairs, size) if self.pairs else None,
+        )
+
+
 def load_pretrain_recipe(name: str, overrides: list[str]) -> PretrainRecipe:
     """A recipe by name or path, with "key=value" overrides. ValueError with one line for anything wrong."""
     return load_recipe(name, "pretrain", PretrainRecipe, overrides, variants={"method": CONFIGS})
@@ -134,17 +152,15 @@ def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
     return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
 
 
-def plan(
-    recipe: PretrainRecipe, faces: Path, *, start: Start | None = None, device: str = "auto", devices: int = 1
-) -> Plan:
+def plan(recipe: PretrainRecipe, faces: Path, *, start: Start | None = None, runtime: Runtime = Runtime()) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
     recipe = _warm(recipe, start)
-    pool = faces_of(recipe, faces)
-    order = _batches(recipe, len(pool), world=devices)
-    method = build_method(recipe, start).to(choose_device(device))
+    device, pool = begin(runtime), faces_of(recipe, faces)
+    order = _batches(recipe, len(pool), world=runtime.processes)
+    method = build_method(recipe, start).to(device)
     hold_still(method, recipe.start)
     rates = rates_of(recipe)
-    _require_enough_images(recipe, method, world=devices, device=choose_device(device))
+    _require_enough_images(recipe, method, world=runtime.processes, device=device)
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
         method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
@@ -191,42 +207,32 @@ def pretrain(
     out: Path,
     *,
     start: Start | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    workers: int | None = None,
-    labelled: Path | None = None,
-    pairs: Path | None = None,
+    monitored: LabelledSets = LabelledSets(),
     checkpoint_minutes: float = 5.0,
     compiled: bool = False,
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> Path:
     """Train as the recipe says and leave a run folder in `out`, which is returned.
 
-    The backbone's first weights are those of `start` (`start_from`), or random. With `resume` an interrupted run goes
-    on bit for bit, from the start that it had. `compiled` lets torch.compile fuse the encoders' layers: the
-    same mathematics rounded in another order, and a minute or more to start; for GPUs. Raises ValueError for bad input
-    with the way out.
+    The backbone's first weights are those of `start` (`start_from`), or random. A resumed run goes on bit for bit, from
+    the start that it had. `compiled` lets torch.compile fuse the encoders' layers: the same mathematics rounded in
+    another order, and a minute or more to start; for GPUs. Raises ValueError for bad input with the way out.
     """
-    start = start or (kept_start(out) if resume else None)
+    start = start or (kept_start(out) if runtime.resume else None)
     recipe = _warm(recipe, start)
     pool = faces_of(recipe, faces)
+    device, precision, resume, quiet = begin(runtime), runtime.precision, runtime.resume, runtime.quiet
     if resume and precision == "auto":
         precision = written_precision(out) or precision
-    precision = choose_precision(choose_device(device), precision, processes=devices * nodes)
-    fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
+    precision = choose_precision(device, precision, processes=runtime.processes)
+    fabric = make_fabric(replace(runtime, precision=precision))
     method = build_method(recipe, None if resume and checkpoints(out) else start)
     # Before the processes meet: a loss that process 0 computed alone would wait for the others for ever.
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     launch(fabric)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
     _require_enough_images(recipe, method, world=fabric.world_size, device=fabric.device.type)
-    side_sets = dict(
-        labelled=read_labelled(labelled, recipe.encoder.image_size) if labelled else None,
-        pairs=read_pairs(pairs, recipe.encoder.image_size) if pairs else None,
-    )
+    side_sets = monitored.read(recipe.encoder.image_size)
     _claim(fabric, out, resume)
     if fabric.is_global_zero and not (out / "recipe.yaml").exists():
         if start is not None:
@@ -239,8 +245,9 @@ def pretrain(
         compile_encoders(method)
     hold_still(method, recipe.start)
     optimizer = build_optimizer(recipe.optimizer, method, frozen_epochs=recipe.start.frozen_epochs)
+    workers = runtime.workers
     if workers is None:
-        workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=devices)
+        workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=runtime.devices)
     loaders: list[FaceLoader] = []
     how = Fit(
         fabric=fabric,

@@ -17,7 +17,8 @@ from fra.models.region_head import RegionModel
 from fra.printable import counted, printable
 from fra.regions import draw
 from fra.regions import heatmaps as measure
-from fra.training.devices import choose_device
+from fra.runtime import Runtime
+from fra.training.devices import begin
 from fra.weights.load import load_region_model
 
 
@@ -51,9 +52,7 @@ def draw_regions(
     top: int = 3,
     per_image: bool = False,
     rows: int = 24,
-    resume: bool = False,
-    device: str = "auto",
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> RegionsSummary:
     """Write `regions.png`, `heatmaps.npz`, `regions.json` and, when the run kept snapshots, `timeline.gif`.
 
@@ -64,12 +63,12 @@ def draw_regions(
     if top < 1:
         raise ValueError(f"--top is {top}: give at least 1")
     pool = open_pool(faces)
-    region_model = load_region_model(model, quiet=quiet)
+    region_model = load_region_model(model, quiet=runtime.quiet)
     known = dict([pool.first_readable(faces, least_side=_least_side(region_model))])
     out = Path(out)
-    claim_folder(out, command="regions", resume=resume)
+    claim_folder(out, command="regions", resume=runtime.resume)
     (out / "regions.json").unlink(missing_ok=True)  # written last: with it all of them belong together
-    place = choose_device(device)
+    place = begin(runtime)
     seen = _look(region_model.to(place).eval(), pool, place, rows, known=known)
     maps = torch.cat(seen.heatmaps)
     order = measure.ranking(maps, per_image=per_image)
@@ -99,7 +98,7 @@ def draw_regions(
         files=[*written, "regions.json"],
     )
     write_json(out / "regions.json", {"model": Path(model).name, **asdict(summary)}, indent=2)
-    if not quiet:
+    if not runtime.quiet:
         print(describe(summary, out, pool.account))
     return summary
 

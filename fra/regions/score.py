@@ -20,28 +20,27 @@ from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_entropy, mean_pairwise_cosine
 from fra.printable import printable
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
+from fra.runtime import Runtime
 from fra.tasks.metrics import inter_ocular_error
-from fra.training.devices import choose_device
+from fra.training.devices import begin
 from fra.weights.load import load_region_model
 
 BATCH = 64
 
 
 @one_writer
-def write_score(
-    model: str, folder: Path, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False
-) -> dict[str, Any]:
+def write_score(model: str, folder: Path, out: Path, *, runtime: Runtime = Runtime()) -> dict[str, Any]:
     """Write `score.json` of a region model, measured on the faces of `folder` (see `read_scored_faces`).
 
     Raises ValueError for a model without regions, or a folder without landmarks.
     """
-    region_model = load_region_model(model, quiet=quiet).to(choose_device(device))
-    faces = read_scored_faces(folder, size=region_model.encoder.image_size, quiet=quiet)
+    region_model = load_region_model(model, quiet=runtime.quiet).to(begin(runtime))
+    faces = read_scored_faces(folder, size=region_model.encoder.image_size, quiet=runtime.quiet)
     out = Path(out)
-    claim_folder(out, command="regions", resume=resume)
+    claim_folder(out, command="regions", resume=runtime.resume)
     found = score_regions(region_model, faces)
     write_json(out / "score.json", found, indent=2)
-    if not quiet:
+    if not runtime.quiet:
         print(f"{describe(found)}\nscore.json in {printable(out)}")
     return found
 

@@ -25,7 +25,7 @@ from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.task import Task
-from fra.training.devices import choose_device
+from fra.training.devices import begin
 from fra.training.schedules import ScheduleConfig
 from fra.training.trainable import Part, Progress
 from fra.transfer.finetune import FineTuneRecipe
@@ -67,7 +67,7 @@ class Planner:
     def __init__(self, place: Place, drawing: Drawing | None = None) -> None:
         """`drawing` is what will be drawn in place of faces and data that are not there."""
         self.place, self.drawing = place, drawing
-        self.device = choose_device(place.device)
+        self.device = begin(place.runtime)
         self._measured: dict[str, Plan] = {}
         self._splits: dict[str, tuple[int, int, int, Task]] = {}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from fra.printable import counted
 from fra.processes import Lost
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
-from fra.reproduce.runs import Place, Run, Transfer, costed
+from fra.reproduce.runs import Place, Pretraining, Run, Transfer, costed
 from fra.reproduce.supplement.figure import write_figure
 from fra.reproduce.supplement.scales import SCALES, Scale
-from fra.reproduce.supplement.tables import TABLES, in_order
+from fra.reproduce.supplement.tables import TABLES, Table, in_order
 from fra.reproduce.write import write_table
+from fra.runtime import Runtime
 from fra.stopping import Stopped
 from fra.text import command
-from fra.training.devices import choose_device
+from fra.training.devices import begin
 from fra.transfer.run import read_dataset
 
 FIGURE = "figure1"
@@ -37,42 +39,71 @@ def reproduce(
     faces: Path | None = None,
     data: Path | None = None,
     seeds: int | None = None,
-    plan: bool = False,
     wait: bool = True,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> list[Path]:
     """Make the wanted of NAMES in `out`: do the runs that are missing, then write tables and figure; their paths.
 
     Called again, after any interruption, in several processes or on several machines with the same `out`, it goes on
-    where runs are missing. `seeds` replaces the scale's numbers of seeds. `plan` prints what it would take and does
-    nothing. Without `wait` it returns when what is left is done by others; then tables may be missing. Raises
-    ValueError for anything that is wrong with faces, data or a run.
+    where runs are missing, whatever `runtime.resume` says. `seeds` replaces the scale's numbers of seeds. Without
+    `wait` it returns when what is left is done by others; then tables may be missing. Raises ValueError for anything
+    that is wrong with faces, data or a run.
     """
-    used = SCALES[scale]
-    if faces is not None and data is not None:
-        used = dataclasses.replace(used, drawing=None)
-    tables = [TABLES[name](used, seeds) for name in NAMES if name in names and name != FIGURE]
-    runs = [run for table in tables for run in table.runs()]
-    figure = used.encoder("fra") if FIGURE in names else None
-    runs = in_order([*runs, figure] if figure else runs)
-    place = _place(used, out, faces, data, needed=bool(runs) and not plan)
-    place = dataclasses.replace(place, device=device, precision=precision, workers=workers, quiet=quiet)
-    if plan:
-        print_plan(runs, used, place)
-        return []
+    used = _scale(scale, faces, data)
+    wanted = _wanted(names, used, seeds)
+    place = _place(used, out, faces, data, needed=bool(wanted.runs))
+    place = dataclasses.replace(place, runtime=runtime)
     claim_folder(out, command="reproduce", resume=True, shared=True)
-    if not do_runs(runs, used, place, wait=wait):
+    if not do_runs(wanted.runs, used, place, wait=wait):
         return []
-    written = [write_table(table, used, place) for table in tables]
-    if figure:
+    written = [write_table(table, used, place) for table in wanted.tables]
+    if wanted.figure:
         written.append(out / f"{FIGURE}.png")
-        write_figure(written[-1], figure.folder(place), open_pool(place.faces), device=choose_device(device))
-    if not quiet:
+        pool = open_pool(place.faces)
+        write_figure(written[-1], wanted.figure.folder(place), pool, device=begin(runtime))
+    if not runtime.quiet:
         print(f"{', '.join(map(str, written))}: done; {command('fra', 'report', out)} puts everything in one report")
     return written
+
+
+def plan(
+    names: Sequence[str],
+    *,
+    scale: str,
+    out: Path,
+    faces: Path | None = None,
+    data: Path | None = None,
+    seeds: int | None = None,
+    runtime: Runtime = Runtime(),
+) -> None:
+    """Print the runs that `reproduce` would do, and what they would take; nothing is trained or written."""
+    used = _scale(scale, faces, data)
+    place = dataclasses.replace(_place(used, out, faces, data, needed=False), runtime=runtime)
+    print_plan(_wanted(names, used, seeds).runs, used, place)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What NAMES stand for."""
+
+    tables: list[Table]
+    figure: Pretraining | None
+    """The run whose regions the figure shows."""
+    runs: list[Run]
+    """In an order in which they can be done."""
+
+
+def _wanted(names: Sequence[str], scale: Scale, seeds: int | None) -> Wanted:
+    tables = [TABLES[name](scale, seeds) for name in NAMES if name in names and name != FIGURE]
+    figure = scale.encoder("fra") if FIGURE in names else None
+    runs = [run for table in tables for run in table.runs()]
+    return Wanted(tables, figure, in_order([*runs, figure] if figure else runs))
+
+
+def _scale(name: str, faces: Path | None, data: Path | None) -> Scale:
+    """Nothing is drawn where everything is given."""
+    given = faces is not None and data is not None
+    return dataclasses.replace(SCALES[name], drawing=None) if given else SCALES[name]
 
 
 def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, needed: bool) -> Place:
@@ -108,10 +139,10 @@ def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = Tru
             continue
         held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
         if not wait:
-            if not place.quiet:
+            if not place.runtime.quiet:
                 print(f"left to other processes: {', '.join(held)}; the last one to finish writes the tables")
             return False
-        if not place.quiet and waiting != (waiting := ", ".join(held)):
+        if not place.runtime.quiet and waiting != (waiting := ", ".join(held)):
             print(f"waiting for {waiting}", flush=True)
         time.sleep(POLL)
     return True
@@ -130,7 +161,7 @@ def _do_one(run: Run, place: Place, standing: str) -> bool:
             return True
         if holder(run.folder(place), LOCK):  # who has started it by hand
             return False
-        if not place.quiet:
+        if not place.runtime.quiet:
             print(f"\n== {standing}; now {run.name}", flush=True)
         try:
             with costed(run, place):

@@ -18,10 +18,11 @@ import torch
 
 from fra import __version__
 from fra.data.datasets.synthetic import write as write_drawn_faces
-from fra.files import MARK, read_json, reading, write_json
+from fra.files import read_json, reading, write_json
 from fra.pretrain.run import PretrainRecipe, faces_of, load_pretrain_recipe, pretrain
 from fra.recipe import recipe_hash
 from fra.reproduce.timing import time_per_step
+from fra.runtime import Runtime
 from fra.tasks.metrics import wilson
 from fra.training.devices import choose_device
 from fra.transfer.protocol import NetworkRecipe, TransferRecipe
@@ -36,15 +37,12 @@ FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs lie, what they are given, and on what they compute."""
+    """Where runs lie, what they are given, and how they compute."""
 
     out: Path
     faces: Path
     data: Path
-    device: str = "auto"
-    precision: str = "auto"
-    workers: int | None = None
-    quiet: bool = False
+    runtime: Runtime = Runtime()
 
     @property
     def runs(self) -> Path:
@@ -121,7 +119,7 @@ class Drawing(Run):
         return (self.folder(place) / "labels.csv").exists()
 
     def work(self, place: Place) -> None:
-        write_drawn_faces(self.folder(place), self.count, workers=place.workers)
+        write_drawn_faces(self.folder(place), self.count, runtime=place.runtime)
 
     def command(self, place: Place) -> str:
         return _words("data", "synthetic", "--count", self.count, "--out", self.folder(place))
@@ -153,16 +151,7 @@ class Pretraining(Run):
 
     def work(self, place: Place) -> None:
         folder = self.folder(place)
-        pretrain(
-            self.recipe,
-            place.faces,
-            folder,
-            resume=(folder / MARK).exists(),
-            device=place.device,
-            precision=place.precision,
-            workers=place.workers,
-            quiet=place.quiet,
-        )
+        pretrain(self.recipe, place.faces, folder, runtime=place.runtime.continuing(folder))
 
     def command(self, place: Place) -> str:
         settings = (word for setting in self.overrides for word in ("--set", setting))
@@ -215,11 +204,7 @@ class Transfer(Run, Source):
             data=place.dataset(self.recipe.dataset),
             out=folder,
             seeds=self.seeds,
-            resume=(folder / MARK).exists(),
-            device=place.device,
-            precision=place.precision,
-            workers=place.workers or 0,
-            quiet=place.quiet,
+            runtime=place.runtime.continuing(folder),
         )
 
     def command(self, place: Place) -> str:
@@ -266,13 +251,8 @@ class Timing(Run, Source):
 
     def work(self, place: Place) -> None:
         recipes = {encoder.recipe.method.name: encoder.recipe for encoder in self.encoders}
-        measured = time_per_step(
-            recipes,
-            faces_of(self.encoders[0].recipe, place.faces),
-            device=choose_device(place.device),
-            precision=place.precision,
-            workers=place.workers,
-        )
+        pool = faces_of(self.encoders[0].recipe, place.faces)
+        measured = time_per_step(recipes, pool, runtime=place.runtime)
         write_json(self.folder(place) / "timing.json", measured, indent=1)
 
     def command(self, place: Place) -> str:
@@ -328,7 +308,7 @@ def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
 
 def about(place: Place) -> dict[str, str]:
     """Version and machine, without names."""
-    if choose_device(place.device) == "cuda":
+    if choose_device(place.runtime.device) == "cuda":
         machine = torch.cuda.get_device_name()
     else:
         machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"

@@ -12,7 +12,8 @@ from fra.data.unlabelled import Pool
 from fra.pretrain.loader import Batch, EpochBatches, FaceLoader, default_workers
 from fra.pretrain.run import PretrainRecipe, build_method
 from fra.pretrain.views import ViewMaker
-from fra.training.devices import make_fabric
+from fra.runtime import Runtime
+from fra.training.devices import begin, make_fabric
 from fra.training.loop import PartByPart, forward_and_backward
 from fra.training.optimizers import build_optimizer
 from fra.training.trainable import Progress
@@ -27,9 +28,7 @@ def time_per_step(
     recipes: Mapping[str, PretrainRecipe],
     pool: Pool,
     *,
-    device: str,
-    precision: str = "auto",
-    workers: int | None = None,
+    runtime: Runtime = Runtime(),
     rounds: int = ROUNDS,
     steps: int = STEPS,
 ) -> dict[str, Any]:
@@ -41,8 +40,9 @@ def time_per_step(
     again and again. In each round the steps in which a worker's queue is still full from waiting are not counted.
     """
     found: dict[str, Any] = {}
+    workers = runtime.workers
     if workers is None:
-        workers = default_workers(on_gpu=device == "cuda")
+        workers = default_workers(on_gpu=begin(runtime) == "cuda")
     for kind in ("without_loading", "with_loading"):
         trainers = {}
         for name, recipe in recipes.items():
@@ -50,7 +50,7 @@ def time_per_step(
             order = EpochBatches(len(pool), batch_size=batch, seed=recipe.seed)
             loader = FaceLoader(pool, ViewMaker(recipe.views, seed=recipe.seed), order, workers=workers)
             batches = loader if kind == "with_loading" else itertools.repeat(next(loader))
-            trainers[name] = _Trainer(recipe, batches, device, precision)
+            trainers[name] = _Trainer(recipe, batches, runtime)
         unmeasured = 2 * workers + 1 if kind == "with_loading" else 1
         seconds: dict[str, list[float]] = {name: [] for name in trainers}
         for _ in range(rounds):
@@ -66,8 +66,8 @@ def time_per_step(
 class _Trainer:
     """One method with its optimiser, ready to step."""
 
-    def __init__(self, recipe: PretrainRecipe, batches: Iterator[Batch], device: str, precision: str) -> None:
-        self.fabric = make_fabric(device, precision)
+    def __init__(self, recipe: PretrainRecipe, batches: Iterator[Batch], runtime: Runtime) -> None:
+        self.fabric = make_fabric(runtime)
         method = build_method(recipe)
         self.method, self.batches = method, batches
         self.wrapped, self.optimizer = self.fabric.setup(PartByPart(method), build_optimizer(recipe.optimizer, method))

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fra.runtime import Runtime
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 PRECISIONS = ("32", "bf16", "16")
+
+
+def begin(runtime: Runtime) -> str:
+    """Give torch the threads that were asked for; the device that a command computes on, as `choose_device`."""
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    return choose_device(runtime.device)
 
 
 def choose_device(device: str = "auto") -> str:
@@ -65,7 +74,7 @@ def bf16_speedup(size: int = 512) -> float:
     return best[0] / best[1]
 
 
-def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int = 1, nodes: int = 1) -> "Fabric":
+def make_fabric(runtime: Runtime = Runtime()) -> "Fabric":
     """A Fabric on the chosen device; several devices or nodes train together with DDP (also under torchrun, SLURM).
 
     Mixed precision holds inside of `with fabric.autocast()`: on a single device Fabric has none for marked methods.
@@ -80,15 +89,14 @@ def make_fabric(device: str = "auto", precision: str = "auto", *, devices: int =
         def convert_input(self, data: Any) -> Any:
             return data
 
-    chosen = choose_device(device)
-    together = devices * nodes > 1
-    precision = choose_precision(chosen, precision, processes=devices * nodes)
+    chosen = choose_device(runtime.device)
+    precision = choose_precision(chosen, runtime.precision, processes=runtime.processes)
     plugin = Precision() if precision == "32" else Autocast(f"{precision}-mixed", chosen)  # type: ignore[arg-type]
     return Fabric(
         accelerator=chosen,
-        devices=devices,
-        num_nodes=nodes,
+        devices=runtime.devices,
+        num_nodes=runtime.nodes,
         # Gradients live in the buckets that are sent, so none is copied (torch's default keeps both).
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if together else "auto",
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if runtime.processes > 1 else "auto",
         plugins=[plugin],
     )

@@ -7,8 +7,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
-from fra.data.read import Unreadable, read_images
+from fra.data.read import Unreadable, read_images, with_bar
 from fra.printable import counted
+from fra.runtime import Runtime
+from fra.training.devices import choose_device
 
 
 @dataclass(frozen=True)
@@ -35,26 +37,24 @@ def compute_features(
     split: str,
     size: int,
     mirror: bool = False,
-    device: str = "cpu",
-    workers: int = 0,
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> Features:
     """Put images, read as squares of `size`, through the encoder in eval mode; threads read the images.
 
     Training and validation images that cannot be read are left out and listed. Raises ValueError for one of the test
     split: on a smaller test set the score would not be comparable.
     """
+    device = choose_device(runtime.device)
     encoder.eval().to(device).to(memory_format=torch.channels_last)
     kept: list[int] = []
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
     unreadable: list[Unreadable] = []
-    what = "" if quiet else f"features of {counted(len(images), f'{split} image')}"
+    what = "" if runtime.quiet else f"features of {counted(len(images), f'{split} image')}"
     # On a CPU, reading ahead would take the cores from the encoder: measured twice as slow.
     ahead = device != "cpu"
-    for found in read_images(
-        faces, images.sort().values, split=split, size=size, workers=workers, ahead=ahead, what=what
-    ):
+    batches = read_images(faces, images.sort().values, split=split, size=size, workers=runtime.workers, ahead=ahead)
+    for found in with_bar(batches, len(images), what):
         unreadable += [item for _, item in found if isinstance(item, Unreadable)]
         good = [(image, item) for image, item in found if isinstance(item, Tensor)]
         if not good:

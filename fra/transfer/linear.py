@@ -5,7 +5,7 @@ form (landmarks) are solved by ridge regression, the others trained by SGD or Ad
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
 from fra.models.ridge import FOLDS, PENALTIES, cross_validated, deviations, ridge
+from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.optimizers import build_optimizer
 from fra.training.schedules import CosineFromZero
@@ -73,27 +74,16 @@ class Linear(Protocol):
         encoder: nn.Module,
         *,
         train: Int[Tensor, "n"],
-        size: int,
         fabric: "Fabric",
-        workers: int = 0,
-        quiet: bool = False,
+        runtime: Runtime = Runtime(),
     ) -> None:
         """`train` are all the training images that any seed will ask for."""
+        size, runtime = recipe.side(encoder), replace(runtime, device=fabric.device.type)
         self.recipe, self.task = recipe, task
         self.targets = faces.targets[recipe.task]
 
         def features(images: Tensor, split: str, mirror: bool = False) -> Features:
-            return compute_features(
-                encoder,
-                faces,
-                images,
-                split=split,
-                size=size,
-                mirror=mirror,
-                device=str(fabric.device),
-                workers=workers,
-                quiet=quiet,
-            )
+            return compute_features(encoder, faces, images, split=split, size=size, mirror=mirror, runtime=runtime)
 
         self.test = features(faces.splits["test"], "test")
         # A closed form has no epochs to choose from, and takes its penalty from the training images.

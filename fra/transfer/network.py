@@ -17,6 +17,7 @@ from fra.data.labelled import LabelledFaces
 from fra.data.read import BATCH, FaceImages
 from fra.files import append_rows, read_rows, read_tensors, reading, shortened, write_tensors
 from fra.models.encoder import Encoder
+from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import build_optimizer
@@ -48,20 +49,19 @@ class WholeNetwork(Protocol):
         encoder: Encoder,
         *,
         train: Int[Tensor, "n"],
-        size: int,
         fabric: "Fabric",
-        workers: int = 0,
-        quiet: bool = False,
+        runtime: Runtime = Runtime(),
     ) -> None:
         """`train` are all the training images that any seed will ask for."""
         self.learner, self.recipe, self.task, self.encoder = learner, recipe, task, encoder
-        self.fabric, self.quiet = fabric, quiet
+        self.fabric, self.quiet = fabric, runtime.quiet
         self._build(seed=0)  # what does not fit together is said before images are read
         self.targets, self.test = faces.targets[recipe.task], faces.splits["test"]
         splits = {"train": train, "val": faces.splits["val"], "test": self.test}
         # An image that is a whole picture has nothing around it.
+        size = recipe.side(encoder)
         margin = 0 if faces.boxes is None else math.ceil((learner.reach - 1) * size / 2)
-        self.images = FaceImages(faces, splits, size=size, margin=margin, workers=workers, quiet=quiet)
+        self.images = FaceImages(faces, splits, size=size, margin=margin, runtime=runtime)
         self.unreadable = self.images.unreadable
 
     def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted | None:

@@ -83,6 +83,10 @@ class TransferRecipe(Settings):
             momentum=self.momentum,
         )
 
+    def side(self, encoder: nn.Module) -> int:
+        """Of the encoder's input images, in pixels."""
+        return self.image_size or int(encoder.image_size)  # type: ignore[arg-type]
+
     def prepare(self, task: Task, targets: Tensor) -> Task:
         """The task as this recipe asks it. Raises ValueError for settings that have no use in it."""
         return task

@@ -1,9 +1,9 @@
 """`fra transfer`: an encoder and labelled faces to scores."""
 
-import dataclasses
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from fra.files import claim_folder, one_writer, read_json, read_rows, write_json
 from fra.models.encoder import Encoder
 from fra.printable import counted, printable
 from fra.recipe import plain, recipe_text
+from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.batch_norm import require_enough_images
-from fra.training.devices import choose_device, choose_precision, make_fabric
+from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import StarRecipe
 from fra.transfer.network import WholeNetwork
@@ -35,109 +36,73 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+@dataclass(frozen=True)
+class NamedEncoder:
+    """A network at hand."""
+
+    network: nn.Module
+    """Any module from (B, 3, H, W) in [0, 1] to (B, C) with `.image_size`; all protocols but the linear one need an
+    `Encoder`."""
+    source: str
+    """Where `fra predict` will find it again: anything `load_encoder` knows."""
+    label: str
+    """What tables call it."""
+
+
+@with_peers()
+@one_writer
 def transfer(
     recipe: TransferRecipe,
     *,
-    encoder: str,
+    encoder: str | Path | EncoderSource | NamedEncoder,
     data: Path,
     out: Path,
     fraction: float | None = None,
     seeds: int = 1,
     first_seed: int = 0,
-    resume: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    workers: int = 0,
-    quiet: bool = False,
+    runtime: Runtime = Runtime(),
 ) -> dict[str, Any]:
     """Evaluate an encoder on a recipe's task; returns the content of `results.json`, which is written to `out`.
 
-    `encoder` is anything `load_encoder` knows, `data` the dataset's official layout. `fraction` replaces the recipe's.
-    Each of the `seeds`, from `first_seed` on, draws its own labels and head. `resume` keeps those that are finished;
-    others give the numbers they would have given. Raises ValueError when anything does not fit together.
+    `encoder` is anything `load_encoder` knows, or a network at hand; `data` is the dataset's official layout.
+    `fraction` replaces the recipe's. Each of the `seeds`, from `first_seed` on, draws its own labels and head. A
+    resumed run keeps those that are finished; others give the numbers they would have given. Of several processes only
+    the first writes, and only it gets the results. Raises ValueError when anything does not fit together.
     """
-    where = choose_device(device)
+    runtime = replace(runtime, device=begin(runtime))
     if fraction is not None:
-        recipe = dataclasses.replace(recipe, fraction=fraction)
-    source = EncoderSource.parse(encoder)
-    return transfer_network(
-        recipe,
-        load_encoder(source, device=where, quiet=quiet),
-        source=str(source),
-        label=source.label,
-        data=data,
-        out=out,
-        seeds=seeds,
-        first_seed=first_seed,
-        resume=resume,
-        device=where,
-        precision=precision,
-        devices=devices,
-        nodes=nodes,
-        workers=workers,
-        quiet=quiet,
-    )
-
-
-@with_peers()
-@one_writer
-def transfer_network(
-    recipe: TransferRecipe,
-    encoder: nn.Module,
-    *,
-    source: str,
-    label: str,
-    data: Path,
-    out: Path,
-    seeds: int = 1,
-    first_seed: int = 0,
-    resume: bool = False,
-    device: str = "cpu",
-    precision: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    workers: int = 0,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """`transfer` with a network at hand: any module from (B, 3, H, W) in [0, 1] to (B, C) with `.image_size`.
-
-    Protocols that train the network need an `Encoder`. `source` is where `fra predict` will find the network again,
-    `label` what tables call it. Of several processes only the first writes, and only it gets the results.
-    """
+        recipe = replace(recipe, fraction=fraction)
+    named = encoder if isinstance(encoder, NamedEncoder) else _load(encoder, runtime)
+    network = named.network
     faces, task = read_dataset(recipe, Path(data))
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}: give at least 1")
     splits = {seed: split_labels(recipe, faces, seed) for seed in range(first_seed, first_seed + seeds)}
-    size = recipe.image_size or int(encoder.image_size)  # type: ignore[arg-type]
-    fingerprint = encoder_fingerprint(encoder)
+    fingerprint = encoder_fingerprint(network)
     learned: dict[str, Any] = {}
     _, kind = PROTOCOLS[recipe.protocol]
     if issubclass(kind, Learner):
-        if not isinstance(encoder, Encoder):
+        if not isinstance(network, Encoder):
             raise ValueError(
                 f"protocol {recipe.protocol} trains only encoders of fra (`load_encoder`): use a linear recipe"
             )
-        learned = {"encoder_config": dataclasses.asdict(encoder.config)}
-        head = first_head(lambda: kind.new_head(recipe, task, encoder), seed=first_seed)
+        learned = {"encoder_config": asdict(network.config)}
+        head = first_head(lambda: kind.new_head(recipe, task, network), seed=first_seed)
         require_enough_images(
-            nn.ModuleList([encoder, head]),
+            nn.ModuleList([network, head]),
             batch_size=recipe.batch_size,
-            processes=devices * nodes,
-            synchronised=devices * nodes > 1 and device == "cuda",
+            processes=runtime.processes,
+            synchronised=runtime.processes > 1 and runtime.device == "cuda",
         )
         if isinstance(recipe, StarRecipe):
-            learned["alignment"] = dataclasses.asdict(recipe.alignment)
-    fabric, precision = _prepare(
-        recipe, out, resume=resume, device=device, precision=precision, devices=devices, nodes=nodes
-    )
+            learned["alignment"] = asdict(recipe.alignment)
+    fabric, precision = _prepare(recipe, out, runtime)
     first = fabric.is_global_zero
-    quiet = quiet or not first
+    runtime = replace(runtime, quiet=runtime.quiet or not first)
     settings = {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe)}
 
-    def begin() -> list[int]:
-        claim_folder(out, command="transfer", resume=resume)
+    def claim() -> list[int]:
+        claim_folder(out, command="transfer", resume=runtime.resume)
         _check_settings(out, settings | {"precision": precision})
         write_text(out / "recipe.yaml", recipe_text(recipe))
         finished = [seed for seed in splits if seed_file(out, seed).exists()]
@@ -145,17 +110,17 @@ def transfer_network(
             shutil.rmtree(seed_file(out, seed).with_suffix(""), ignore_errors=True)
         return sorted(splits.keys() - set(finished))
 
-    missing = _on_first(fabric, begin)
+    missing = _on_first(fabric, claim)
     if missing:
-        if not quiet:
+        if not runtime.quiet:
             _say_steps(recipe, task, len(splits[first_seed][0]))
         # Images of all seeds, also when some are finished: the same batches give the same numbers.
         every = torch.cat([torch.cat(parts) for parts in splits.values()]).unique()
         train = every[~torch.isin(every, faces.splits["val"])]
         build: Callable[..., Protocol] = partial(WholeNetwork, kind) if issubclass(kind, Learner) else kind
-        learn = build(recipe, task, faces, encoder, train=train, size=size, fabric=fabric, workers=workers, quiet=quiet)
+        learn = build(recipe, task, faces, network, train=train, fabric=fabric, runtime=runtime)
         if learn.unreadable and first:
-            write_rows(out / "unreadable.csv", [dataclasses.asdict(item) for item in learn.unreadable], checked=True)
+            write_rows(out / "unreadable.csv", [asdict(item) for item in learn.unreadable], checked=True)
         for seed in missing:
             labels, val = splits[seed]
             folder = seed_file(out, seed).with_suffix("")
@@ -176,15 +141,15 @@ def transfer_network(
         about={
             "protocol": recipe.protocol,
             "fraction": recipe.fraction,
-            "encoder": label,
+            "encoder": named.label,
             "encoder_hash": fingerprint,
-            "image_size": size,
+            "image_size": recipe.side(network),
             "recipe": recipe.name,
             "unreadable": _count_unreadable(out),
             "val_images": len(splits[first_seed][1]),
         },
         notes={
-            "encoder": source,
+            "encoder": named.source,
             "encoder_hash": fingerprint,
             "protocol": recipe.protocol,
             "dataset": recipe.dataset,
@@ -192,10 +157,10 @@ def transfer_network(
             "recipe": recipe.name,
             **learned,
         },
-        size=size,
+        size=recipe.side(network),
     )
     fabric.barrier()
-    if not quiet:
+    if not runtime.quiet:
         print_results(results, out)
     return results
 
@@ -209,21 +174,25 @@ def split_labels(recipe: TransferRecipe, faces: LabelledFaces, seed: int) -> tup
     return hold_out(chosen, faces.targets[recipe.task][chosen], seed=seed)
 
 
-def _prepare(
-    recipe: TransferRecipe, out: Path, *, resume: bool, device: str, precision: str, devices: int, nodes: int
-) -> tuple["Fabric", str]:
+def _load(encoder: str | Path | EncoderSource, runtime: Runtime) -> NamedEncoder:
+    source = EncoderSource.parse(encoder)
+    return NamedEncoder(load_encoder(source, device=runtime.device, quiet=runtime.quiet), str(source), source.label)
+
+
+def _prepare(recipe: TransferRecipe, out: Path, runtime: Runtime) -> tuple["Fabric", str]:
     """Where and how precisely the protocol computes; a resumed run keeps its precision.
 
     The linear protocol takes one device and 32 bits: its encoder only answers.
     """
+    precision = runtime.precision
     if not isinstance(recipe, NetworkRecipe):
-        if devices * nodes > 1:
+        if runtime.processes > 1:
             raise ValueError("the linear protocol runs on one device: leave out --devices and --nodes")
         precision = "32"
-    elif resume and precision == "auto" and (out / "settings.json").exists():
+    elif runtime.resume and precision == "auto" and (out / "settings.json").exists():
         precision = read_json(out / "settings.json").get("precision", "auto")
-    precision = choose_precision(device, precision, processes=devices * nodes)
-    fabric = make_fabric(device, precision, devices=devices, nodes=nodes)
+    precision = choose_precision(runtime.device, precision, processes=runtime.processes)
+    fabric = make_fabric(replace(runtime, precision=precision))
     launch(fabric)
     return fabric, precision
 

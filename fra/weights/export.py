@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fra.files import atomic, claim_folder, one_writer
 from fra.models.region_head import RegionModel
+from fra.runtime import Runtime
 from fra.training.checkpoint import load_checkpoint
 from fra.weights import released_fra
 from fra.weights.foreign import OURS, import_region_model
@@ -20,7 +21,7 @@ from fra.weights.rebuild import below
 
 
 @one_writer
-def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+def export_official(run: Path, out: Path, *, runtime: Runtime = Runtime()) -> Path:
     """Write a finished or interrupted run of FRA as a checkpoint of the released FRA, and `parity.json`, into `out`.
 
     The file has the six entries of the released layout. What that layout cannot say (a finer last map, other image
@@ -38,7 +39,7 @@ def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool =
     unsaid = _unsaid(model)
     if unsaid:
         content[OURS] = json.loads(json.dumps({"encoder": asdict(model.encoder.config), "regions": asdict(head)}))
-    claim_folder(out, command="export", resume=resume)
+    claim_folder(out, command="export", resume=runtime.resume)
     (out / "parity.json").unlink(missing_ok=True)  # written last: it is of the file beside it
     path = out / f"{run.resolve().name}.pth.tar"
     with atomic(path) as temporary:
@@ -53,7 +54,7 @@ def export_official(run: Path, out: Path, *, resume: bool = False, quiet: bool =
     parity |= dict(format="official", file=path.name, bytes=path.stat().st_size, entries=len(entries), unsaid=unsaid)
     with atomic(out / "parity.json") as temporary:
         temporary.write_text(json.dumps(parity, indent=2) + "\n")
-    if not quiet:
+    if not runtime.quiet:
         print(
             f"{len(entries)} entries in the released FRA layout, epoch {epoch}; verified: largest difference from fra 0"
         )

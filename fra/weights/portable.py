@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fra.files import atomic, claim_folder, one_writer, temporary_prefix
 from fra.models.encoder import SMALL_RESNETS, Encoder, make_stages_fine
 from fra.models.region_head import RegionHead
+from fra.runtime import Runtime
 from fra.weights.bundled import MissingPart
 from fra.weights.load import load_encoder, load_region_model
 from fra.weights.source import EncoderSource
@@ -53,7 +54,7 @@ class Portable(nn.Module):
 
 
 @one_writer
-def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = False, quiet: bool = False) -> Path:
+def export_portable(run: str | Path, out: Path, kind: str, *, runtime: Runtime = Runtime()) -> Path:
     """Write an encoder, with its regions where it has them, in the format `kind` (onnx, torch or timm) into `out`.
 
     `run` is a run folder of `fra pretrain` or the name of bundled weights. `parity.json` beside the file
@@ -62,12 +63,12 @@ def export_portable(run: str | Path, out: Path, kind: str, *, resume: bool = Fal
     """
     model = portable(run)
     out, name = Path(out), EncoderSource.parse(run).label
-    claim_folder(out, command="export", resume=resume)
+    claim_folder(out, command="export", resume=runtime.resume)
     (out / "parity.json").unlink(missing_ok=True)  # written last: it is of the file beside it
     path, facts = WRITERS[kind](model, out, name)
     with atomic(out / "parity.json") as temporary:
         temporary.write_text(json.dumps({"format": kind, "file": path.name} | facts, indent=2) + "\n")
-    if not quiet:
+    if not runtime.quiet:
         worst = ", ".join(f"{what} {value:.1e}" for what, value in facts["max_difference"].items())
         print(f"verified: largest difference from PyTorch {worst}")
         if facts.get("note"):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +33,9 @@ from fra.data.listing import image_files
 from fra.faces.image import read_image
 from fra.files import temporary_prefix
 from fra.processes import available_cores
+from fra.runtime import Runtime
+
+ALONE = Runtime(workers=1, quiet=True)
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +58,7 @@ def two_faces(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_crops_mirror_the_tree_and_the_table_names_each_photo(photos: Path, tmp_path: Path):
-    summary = crop(photos, tmp_path / "out", detector="none", size=32, workers=1, quiet=True)
+    summary = crop(photos, tmp_path / "out", CropSettings(detector="none", size=32), runtime=ALONE)
     rows = table(tmp_path / "out")
     assert (summary.photos, summary.faces, summary.skipped) == (40, 40, {})
     assert [row["photo"] for row in rows] == [file.relative_to(photos).as_posix() for file in image_files(photos)]
@@ -66,7 +70,7 @@ def test_crops_mirror_the_tree_and_the_table_names_each_photo(photos: Path, tmp_
 
 
 def test_a_pool_that_is_given_the_folder_finds_the_crops_alone(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "out", detector="none", workers=1, quiet=True)
+    crop(photos, tmp_path / "out", CropSettings(detector="none"), runtime=ALONE)
     assert (tmp_path / "out/contact_sheet.jpg").is_file()
     assert image_files(tmp_path / "out") == image_files(tmp_path / "out/crops")
     assert len(image_files(tmp_path / "out")) == 40
@@ -74,7 +78,12 @@ def test_a_pool_that_is_given_the_folder_finds_the_crops_alone(photos: Path, tmp
 
 def test_the_settings_and_counts_are_kept_for_checkpoints(photos: Path, tmp_path: Path, two_faces: str):
     photo(photos / "wide.png", size=(50, 20))
-    crop(photos, tmp_path / "out", detector=two_faces, choose="all", margin=0.5, size=16, workers=1, quiet=True)
+    crop(
+        photos,
+        tmp_path / "out",
+        CropSettings(detector=two_faces, choose="all", margin=0.5, size=16),
+        runtime=ALONE,
+    )
     record = yaml.safe_load((tmp_path / "out/crop.yaml").read_text())
     assert record["settings"] == {
         "detector": "two", "choose": "all", "size": 16, "margin": 0.5, "align": "none", "min_score": 0.6, "seed": 0,
@@ -87,8 +96,18 @@ def test_the_settings_and_counts_are_kept_for_checkpoints(photos: Path, tmp_path
 
 def test_all_faces_are_numbered_and_one_face_is_not(tmp_path: Path, two_faces: str):
     photo(tmp_path / "photos/a/b.jpg")
-    crop(tmp_path / "photos", tmp_path / "all", detector=two_faces, choose="all", workers=1, quiet=True)
-    crop(tmp_path / "photos", tmp_path / "one", detector=two_faces, choose="largest", workers=1, quiet=True)
+    crop(
+        tmp_path / "photos",
+        tmp_path / "all",
+        CropSettings(detector=two_faces, choose="all"),
+        runtime=ALONE,
+    )
+    crop(
+        tmp_path / "photos",
+        tmp_path / "one",
+        CropSettings(detector=two_faces, choose="largest"),
+        runtime=ALONE,
+    )
     assert [row["crop"] for row in table(tmp_path / "all")] == ["crops/a/b_0.jpg", "crops/a/b_1.jpg"]
     [row] = table(tmp_path / "one")
     assert row["crop"] == "crops/a/b.jpg"
@@ -99,7 +118,7 @@ def test_all_faces_are_numbered_and_one_face_is_not(tmp_path: Path, two_faces: s
 def test_photos_that_would_share_a_crop_each_keep_their_own(tmp_path: Path):
     for seed, name in enumerate(["b.jpg", "b.png", "B.JPEG", "c.png", f"{'é' * 120}.jpg"]):
         photo(tmp_path / "photos" / name, seed=seed)
-    crop(tmp_path / "photos", tmp_path / "out", detector="none", workers=1, quiet=True)
+    crop(tmp_path / "photos", tmp_path / "out", CropSettings(detector="none"), runtime=ALONE)
     crops = {row["photo"]: row["crop"] for row in table(tmp_path / "out")}
     assert crops["c.png"] == "crops/c.jpg"
     assert crops["b.png"].startswith("crops/b-png-")
@@ -112,7 +131,12 @@ def test_a_list_may_name_photos_from_anywhere(tmp_path: Path):
     photo(tmp_path / "two/b.jpg")
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/some.txt").write_text("../one/a.jpg\n../two/b.jpg\n../one/a.jpg\n../one/lost.jpg\n")
-    summary = crop(tmp_path / "lists/some.txt", tmp_path / "out", detector="none", workers=1, quiet=True)
+    summary = crop(
+        tmp_path / "lists/some.txt",
+        tmp_path / "out",
+        CropSettings(detector="none"),
+        runtime=ALONE,
+    )
     assert (summary.photos, summary.faces, summary.skipped) == (3, 2, {"unreadable": 1})
     assert [row["crop"] for row in table(tmp_path / "out")] == ["crops/one/a.jpg", "crops/two/b.jpg", ""]
 
@@ -126,7 +150,12 @@ def test_photos_that_cannot_be_used_are_listed_with_the_reason(tmp_path: Path, t
     photo(folder / "nobody.png", size=(50, 50))
     Image.new("CMYK", (40, 40), (0, 200, 200, 0)).save(folder / "print.jpg")
     Image.fromarray(np.full((40, 40), 40000, dtype=np.uint16)).save(folder / "xray.png")
-    summary = crop(folder, tmp_path / "out", detector=two_faces, choose="random", workers=1, quiet=True)
+    summary = crop(
+        folder,
+        tmp_path / "out",
+        CropSettings(detector=two_faces, choose="random"),
+        runtime=ALONE,
+    )
     reasons = {row["photo"]: row["reason"] for row in table(tmp_path / "out")}
     assert (summary.photos, summary.faces, summary.skipped) == (7, 3, {"no face": 1, "unreadable": 3})
     assert "truncated" in reasons["cut.jpg"].lower()
@@ -141,7 +170,7 @@ def test_boxes_belong_to_the_photo_as_people_see_it(tmp_path: Path):
     exif[0x0112] = 6  # stored 60 x 40, seen 40 wide and 60 high
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (60, 40), "red").save(tmp_path / "photos/a.jpg", exif=exif)
-    crop(tmp_path / "photos", tmp_path / "out", detector="none", workers=1, quiet=True)
+    crop(tmp_path / "photos", tmp_path / "out", CropSettings(detector="none"), runtime=ALONE)
     [row] = table(tmp_path / "out")
     assert (row["x2"], row["y2"]) == ("39.50", "59.50")
 
@@ -193,7 +222,12 @@ def detectors_template(size: int) -> torch.Tensor:
 
 def test_one_and_two_workers_write_the_same(photos: Path, tmp_path: Path):
     for count in (1, 2):
-        crop(photos, tmp_path / f"out{count}", detector="none", size=24, workers=count, quiet=True)
+        crop(
+            photos,
+            tmp_path / f"out{count}",
+            CropSettings(detector="none", size=24),
+            runtime=Runtime(workers=count, quiet=True),
+        )
     assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
 
 
@@ -201,8 +235,8 @@ def test_one_and_two_workers_write_the_same(photos: Path, tmp_path: Path):
 def test_a_full_disk_is_one_line_and_resuming_equals_not_stopping(
     photos: Path, tmp_path: Path, two_faces: str, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    settings = {"detector": two_faces, "choose": "all", "size": 16, "workers": 1, "quiet": True}
-    crop(photos, tmp_path / "whole", **settings)
+    settings = CropSettings(detector=two_faces, choose="all", size=16)
+    crop(photos, tmp_path / "whole", settings, runtime=ALONE)
     written = 0
 
     def full_after(path: Path, image: torch.Tensor) -> None:
@@ -217,22 +251,22 @@ def test_a_full_disk_is_one_line_and_resuming_equals_not_stopping(
     with pytest.raises(
         ValueError, match=r"^the disk of .* is full: free some space, then run the same command with --resume; .*$"
     ):
-        crop(photos, tmp_path / "stopped", **settings)
+        crop(photos, tmp_path / "stopped", settings, runtime=ALONE)
     monkeypatch.setattr(cut, "write_image", write)
-    assert crop(photos, tmp_path / "stopped", resume=True, **settings).faces == 80
+    assert crop(photos, tmp_path / "stopped", settings, runtime=replace(ALONE, resume=True)).faces == 80
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
 
 
 def test_rows_that_were_half_written_and_temporary_files_disappear(photos: Path, tmp_path: Path):
-    settings = {"detector": "none", "size": 16, "workers": 1, "quiet": True}
-    crop(photos, tmp_path / "whole", **settings)
+    settings = CropSettings(detector="none", size=16)
+    crop(photos, tmp_path / "whole", settings, runtime=ALONE)
     before = contents(tmp_path / "whole")
     with open(tmp_path / "whole/crops.csv", "a") as stream:
         stream.write("1/39.jpg,crops/1/3")
     (tmp_path / "whole/crops/0/.00-abcdefgh.jpg").write_text("half a crop")
     (tmp_path / "whole/.crop-abcdefgh.yaml").write_text("half a record")
     (tmp_path / f"whole/crops/1/{temporary_prefix()}abcdefgh.jpg").write_text("half a crop")
-    crop(photos, tmp_path / "whole", resume=True, **settings)
+    crop(photos, tmp_path / "whole", settings, runtime=replace(ALONE, resume=True))
     assert contents(tmp_path / "whole") == before
 
 
@@ -241,13 +275,19 @@ def test_a_kill_ends_the_workers_and_resuming_equals_not_stopping(tmp_path: Path
     (tmp_path / "photos").mkdir()
     for number in range(500):
         (tmp_path / "photos" / f"{number:03}.jpg").write_bytes(pictures[number % 5])
-    crop(tmp_path / "photos", tmp_path / "whole", detector="none", size=64, workers=1, quiet=True)
+    crop(
+        tmp_path / "photos",
+        tmp_path / "whole",
+        CropSettings(detector="none", size=64),
+        runtime=ALONE,
+    )
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\n"
         "if __name__ == '__main__':\n"
-        "    from fra.crop.run import crop\n"
-        "    crop(Path(sys.argv[1]), Path(sys.argv[2]), detector='none', size=64, workers=2, quiet=True)\n"
+        "    from fra.crop.run import CropSettings, Runtime, crop\n"
+        "    settings, runtime = CropSettings(detector='none', size=64), Runtime(workers=2, quiet=True)\n"
+        "    crop(Path(sys.argv[1]), Path(sys.argv[2]), settings, runtime=runtime)\n"
     )
     out = tmp_path / "killed"
     command = [sys.executable, str(script), str(tmp_path / "photos"), str(out)]
@@ -263,12 +303,17 @@ def test_a_kill_ends_the_workers_and_resuming_equals_not_stopping(tmp_path: Path
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(process.pid)
-    crop(tmp_path / "photos", out, detector="none", size=64, workers=1, quiet=True, resume=True)
+    crop(
+        tmp_path / "photos",
+        out,
+        CropSettings(detector="none", size=64),
+        runtime=Runtime(workers=1, quiet=True, resume=True),
+    )
     assert contents(tmp_path / "whole") == contents(out)
 
 
 def test_a_cluster_cuts_the_same_crops(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "alone", detector="none", size=64, workers=1, quiet=True)
+    crop(photos, tmp_path / "alone", CropSettings(detector="none", size=64), runtime=ALONE)
     command = [sys.executable, "-m", "fra.cli", "crop", photos, "--out", tmp_path / "cluster"]
     command += ["--detector", "none", "--size", "64", "--cluster", "local", "--quiet"]
     subprocess.run(command, check=True, cwd=ROOT)
@@ -286,10 +331,10 @@ def test_without_a_cluster_nothing_is_begun(photos: Path, tmp_path: Path, monkey
         unused.bind(("127.0.0.1", 0))  # nobody listens
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(ValueError, match=f"^no Ray cluster answers at {address}: start one there"):
-            crop(photos, tmp_path / "out", detector="none", cluster=address, quiet=True)
+            crop(photos, tmp_path / "out", CropSettings(detector="none"), cluster=address, runtime=Runtime(quiet=True))
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"^--cluster needs Ray: pip install"):
-        crop(photos, tmp_path / "out", detector="none", cluster="auto", quiet=True)
+        crop(photos, tmp_path / "out", CropSettings(detector="none"), cluster="auto", runtime=Runtime(quiet=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -308,14 +353,14 @@ def _alive(group: int) -> list[str]:
 
 def test_resuming_with_other_settings_or_photos_is_refused(photos: Path, tmp_path: Path):
     out = tmp_path / "out"
-    crop(photos, out, detector="none", workers=1, quiet=True)
+    crop(photos, out, CropSettings(detector="none"), runtime=ALONE)
     with pytest.raises(ValueError, match="add --resume"):
-        crop(photos, out, detector="none", workers=1, quiet=True)
+        crop(photos, out, CropSettings(detector="none"), runtime=ALONE)
     with pytest.raises(ValueError, match="started with size 128, not 64"):
-        crop(photos, out, detector="none", size=64, workers=1, quiet=True, resume=True)
+        crop(photos, out, CropSettings(detector="none", size=64), runtime=Runtime(workers=1, quiet=True, resume=True))
     photo(photos / "new.jpg")
     with pytest.raises(ValueError, match=r"photos have changed .* \(40 then, 41 now\)"):
-        crop(photos, out, detector="none", workers=1, quiet=True, resume=True)
+        crop(photos, out, CropSettings(detector="none"), runtime=Runtime(workers=1, quiet=True, resume=True))
 
 
 def test_wrong_input_is_one_line_before_anything_is_written(photos: Path, tmp_path: Path):
@@ -330,24 +375,23 @@ def test_wrong_input_is_one_line_before_anything_is_written(photos: Path, tmp_pa
         (photos, {"margin": float("nan")}, "margin is nan"),
         (photos, {"min_score": 60}, "min-score is 60"),
         (photos, {"align": "five-point"}, "align five-point needs a detector"),
-        (photos, {"workers": -1}, "workers is -1"),
         (photos, {"detector": "viola"}, "no detector named 'viola': choose one of retinaface, yunet, none"),
     ]
     for source, settings, message in cases:
         with pytest.raises(ValueError, match=message):
-            crop(source, tmp_path / "out", **{"detector": "none", "workers": 1, "quiet": True, **settings})
+            crop(source, tmp_path / "out", CropSettings(**{"detector": "none", **settings}), runtime=ALONE)
         assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="is inside the photo folder"):
-        crop(photos, photos / "crops", detector="none", workers=1, quiet=True)
+        crop(photos, photos / "crops", CropSettings(detector="none"), runtime=ALONE)
 
 
 def test_without_quiet_it_says_what_it_did_and_where(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (photos / "bad.jpg").write_text("no")
-    crop(photos, tmp_path / "out", detector="none", workers=1)
+    crop(photos, tmp_path / "out", CropSettings(detector="none"), runtime=Runtime(workers=1))
     printed = capsys.readouterr().out
     assert "\n41 photos: 40 used, 1 skipped (unreadable)\n40 faces cropped into " in printed
     assert str(tmp_path / "out" / "crops") in printed
-    crop(photos, tmp_path / "silent", detector="none", workers=1, quiet=True)
+    crop(photos, tmp_path / "silent", CropSettings(detector="none"), runtime=ALONE)
     assert capsys.readouterr().out == ""
 
 
@@ -358,7 +402,7 @@ def test_what_is_not_looked_at_is_said_and_a_sheet_that_is_not_there_is_not(
     for name in ["a.mov", "b/c.MOV", "d.zip", "e.1", "f.2", "g.3", "h.4", os.fsdecode(b"i.\xe9")]:
         (tmp_path / "photos" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "photos" / name).touch()
-    crop(tmp_path / "photos", tmp_path / "out", detector=two_faces, workers=1)
+    crop(tmp_path / "photos", tmp_path / "out", CropSettings(detector=two_faces), runtime=Runtime(workers=1))
     printed = capsys.readouterr().out
     assert "ignored: 2 .mov, 1 .1, 1 .2, 1 .3, 1 .4, 1 .zip, 1 .\\xe9 (only files that end in " in printed
     assert not (tmp_path / "out/contact_sheet.jpg").exists()
@@ -500,7 +544,7 @@ def test_yunet_without_weights_or_opencv_names_the_way_out(tmp_path: Path, monke
 
 
 def test_all_annotated_faces_are_found_and_none_where_there_is_none(real_faces: Path, tmp_path: Path):
-    summary = crop(real_faces / "photos", tmp_path / "out", choose="all", workers=1, quiet=True)
+    summary = crop(real_faces / "photos", tmp_path / "out", CropSettings(choose="all"), runtime=ALONE)
     found: dict[str, list[list[float]]] = {}
     for row in table(tmp_path / "out"):
         boxes = found.setdefault(row["photo"], [])

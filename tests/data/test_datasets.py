@@ -16,6 +16,7 @@ from fra.data.labelled import Dataset, LabelledFaces
 from fra.data.listing import image_files
 from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, draw_face
 from fra.faces.points import place_out_of
+from fra.runtime import Runtime
 
 COUNT, SIZE = 20, 64
 
@@ -226,7 +227,7 @@ def test_a_file_that_is_missing_or_broken_is_a_verdict(
         raise error
 
     monkeypatch.setitem(DATASETS, "broken", Dataset(read, layout=""))
-    faces, [fault] = check("broken", tmp_path, quiet=True)
+    faces, [fault] = check("broken", tmp_path, runtime=Runtime(quiet=True))
     assert faces is None
     assert what in fault.what
     assert fault.fix.startswith(fix)
@@ -236,7 +237,7 @@ def test_more_faces_only_add_and_processes_change_nothing(
     drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synthetic, "CHUNK", 3)  # 24 faces are then 8 chunks: enough work for two processes
-    synthetic.write(tmp_path / "more", 24, size=SIZE, workers=2)
+    synthetic.write(tmp_path / "more", 24, size=SIZE, runtime=Runtime(workers=2))
     for path in sorted(drawn.glob("images/*")) + sorted(drawn.glob("regions/*")):
         assert path.read_bytes() == (tmp_path / "more" / path.relative_to(drawn)).read_bytes()
     assert (tmp_path / "more/labels.csv").read_text().startswith((drawn / "labels.csv").read_text())

@@ -22,6 +22,9 @@ from fra.data.labelled import Dataset, LabelledFaces, Published
 from fra.faces.geometry import box_matrix, square_box, transform_points
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of, tight_boxes
+from fra.runtime import Runtime
+
+ALONE = Runtime(workers=1, quiet=True)
 
 Put = Callable[[Path], Path]
 LAYOUTS: dict[str, dict[str, Put]] = {
@@ -188,7 +191,7 @@ def test_a_cofw_picture_that_is_none_is_unreadable(tmp_path: Path) -> None:
     faces = cofw.read(tmp_path)
     with pytest.raises(UnreadableImage, match="picture 1 is uint8 of shape \\(4, 5, 6\\)"):
         faces.image(2, size=32)
-    [*_, fault] = [fault for fault in check("cofw", tmp_path, workers=1, quiet=True)[1] if "read" in fault.what]
+    [*_, fault] = [fault for fault in check("cofw", tmp_path, runtime=ALONE)[1] if "read" in fault.what]
     assert fault.what == "cannot read 1 of 3 images"
 
 
@@ -266,7 +269,7 @@ def test_each_fault_of_landmarks_is_told_once(tmp_path: Path, monkeypatch: pytes
     flat[144:146] = flat[120:122]  # outer eye corners 72 and 60 in one place
     mini.put_text(path, " ".join(far), " ".join(flat), lines[2], lines[2])
     as_published("wflw", DATASETS["wflw"](tmp_path), monkeypatch, pose={"yes": 2})
-    faults = check("wflw", tmp_path, workers=1, quiet=True)[1]
+    faults = check("wflw", tmp_path, runtime=ALONE)[1]
     said = {fault.what.split(",")[0]: fault.where for fault in faults}
     assert [fault.what for fault in faults][:3] == [
         "the test images per group differ from the published numbers",
@@ -283,7 +286,7 @@ def test_each_fault_of_landmarks_is_told_once(tmp_path: Path, monkeypatch: pytes
 def test_subsets_without_lists_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = mini.put_wflw_csv(tmp_path, subsets=False)
     as_published("wflw", DATASETS["wflw"](folder), monkeypatch, pose={"yes": 1})
-    [fault] = check("wflw", folder, workers=1, quiet=True)[1]
+    [fault] = check("wflw", folder, runtime=ALONE)[1]
     assert fault.what == "no list says which test images belong to which pose"
 
 
@@ -349,7 +352,7 @@ def test_a_photo_is_framed_as_the_crop_of_the_task() -> None:
 
 
 def test_the_real_300w_selection_is_only_too_small_and_loses_landmarks_to_the_star_crop(real_faces: Path) -> None:
-    faults = check("300w", real_faces / "300w", quiet=True)[1]
+    faults = check("300w", real_faces / "300w", runtime=Runtime(quiet=True))[1]
     assert [fault.what for fault in faults] == ["1,207 of 3,148 training images", "165 of 689 test images"]
     outside = {}
     for crop in DATASETS["300w"].crops:

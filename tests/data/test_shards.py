@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from tiny_runs import run as pretrain_tiny
 from tiny_runs import same_bits
 
 from fra.crop import detectors, shards
+from fra.crop.cut import CropSettings
 from fra.crop.run import crop
 from fra.data import shards as reading
 from fra.data.listing import image_files
@@ -31,17 +33,12 @@ from fra.data.shards import Shards, index_file, load_index
 from fra.data.unlabelled import FolderPool, Pool, ShardPool, open_pool
 from fra.pretrain.loader import Batch, EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
-PACKED = {
-    "detector": "two",
-    "choose": "all",
-    "size": 16,
-    "shards": True,
-    "shard_faces": 30,
-    "workers": 1,
-    "quiet": True,
-}
+PACKED = CropSettings(detector="two", choose="all", size=16, shards=True, shard_faces=30)
+ALONE = Runtime(workers=1, quiet=True)
+RESUMED = replace(ALONE, resume=True)
 
 
 @pytest.fixture(autouse=True)
@@ -100,8 +97,8 @@ def equal(a: Batch, b: Batch) -> bool:
 
 
 def test_webdataset_reads_the_crops_and_what_is_known_about_them(photos: Path, tmp_path: Path):
-    summary = crop(photos, tmp_path / "packed", **PACKED)
-    crop(photos, tmp_path / "loose", **{**PACKED, "shards": False})
+    summary = crop(photos, tmp_path / "packed", PACKED, runtime=ALONE)
+    crop(photos, tmp_path / "loose", replace(PACKED, shards=False), runtime=ALONE)
     files = sorted((tmp_path / "packed/shards").glob("*.tar"))
     assert [file.name for file in files] == [f"faces-00000{number}.tar" for number in range(3)]
     samples = [sample for file in files for sample in webdataset_samples(file)]
@@ -121,7 +118,7 @@ def test_webdataset_reads_the_crops_and_what_is_known_about_them(photos: Path, t
 
 
 def test_tar_unpacks_shards_without_dates_or_owners(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "out", **PACKED)
+    crop(photos, tmp_path / "out", PACKED, runtime=ALONE)
     shard = tmp_path / "out/shards/faces-000000.tar"
     with tarfile.open(shard) as archive:
         members = archive.getmembers()
@@ -134,7 +131,12 @@ def test_tar_unpacks_shards_without_dates_or_owners(photos: Path, tmp_path: Path
 
 def test_one_and_two_workers_write_the_same_shards(photos: Path, tmp_path: Path):
     for count in (1, 2):
-        crop(photos, tmp_path / f"{count}", **{**PACKED, "detector": "none", "choose": "random", "workers": count})
+        crop(
+            photos,
+            tmp_path / f"{count}",
+            replace(PACKED, detector="none", choose="random"),
+            runtime=replace(ALONE, workers=count),
+        )
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert len(list((tmp_path / "1/shards").glob("*.tar"))) == 2
 
@@ -161,18 +163,18 @@ def test_wherever_a_run_ends_readers_see_whole_shards_and_resuming_equals_not_st
 
     monkeypatch.setattr(os, "fsync", counted(os.fsync))
     monkeypatch.setattr(os, "replace", counted(os.replace))
-    crop(photos, tmp_path / "whole", **PACKED)
+    crop(photos, tmp_path / "whole", PACKED, runtime=ALONE)
     calls, whole = 10**9 - left, contents(tmp_path / "whole")
     # three chunks: rows, position (2), shard; three shards: end, name, index (2); mark, sheet, crop.yaml twice (2 each)
     assert calls >= 3 * 3 + 3 * 4 + 4 * 2
     for stop in range(calls):
         out, left = tmp_path / f"{stop}", stop
         with pytest.raises(Killed):
-            crop(photos, out, **PACKED)
+            crop(photos, out, PACKED, runtime=ALONE)
         for file in out.glob("shards/[!.]*"):
             assert file.read_bytes() == whole[f"shards/{file.name}"], f"{file.name} after {stop} calls"
         left = 10**9
-        crop(photos, out, resume=(out / ".fra-run").exists(), **PACKED)
+        crop(photos, out, PACKED, runtime=ALONE.continuing(out))
         assert contents(out) == whole, f"ended after {stop} calls"
 
 
@@ -180,7 +182,7 @@ def test_wherever_a_run_ends_readers_see_whole_shards_and_resuming_equals_not_st
 def test_a_full_disk_ends_a_shard_anywhere_and_resuming_equals_not_stopping(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    crop(photos, tmp_path / "whole", **PACKED)
+    crop(photos, tmp_path / "whole", PACKED, runtime=ALONE)
     member, written = shards._member, itertools.count()
 
     def full(name: str, content: bytes) -> bytes:
@@ -190,10 +192,10 @@ def test_a_full_disk_ends_a_shard_anywhere_and_resuming_equals_not_stopping(
 
     monkeypatch.setattr(shards, "_member", full)
     with pytest.raises(ValueError, match="the disk of .* is full"):
-        crop(photos, tmp_path / "stopped", **PACKED)
+        crop(photos, tmp_path / "stopped", PACKED, runtime=ALONE)
     monkeypatch.undo()
     monkeypatch.setitem(detectors.DETECTORS, "two", TwoFaces)
-    crop(photos, tmp_path / "stopped", resume=True, **PACKED)
+    crop(photos, tmp_path / "stopped", PACKED, runtime=RESUMED)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
@@ -202,8 +204,8 @@ def test_a_kill_in_the_middle_of_a_shard_leaves_no_trace_after_resuming(tmp_path
     (tmp_path / "photos").mkdir()
     for number in range(400):
         (tmp_path / "photos" / f"{number:03}.jpg").write_bytes(content[number % 5])
-    how = {"detector": "none", "size": 64, "shards": True, "shard_faces": 150, "quiet": True}
-    crop(tmp_path / "photos", tmp_path / "whole", workers=1, **how)
+    how = CropSettings(detector="none", size=64, shards=True, shard_faces=150)
+    crop(tmp_path / "photos", tmp_path / "whole", how, runtime=ALONE)
     command = [sys.executable, "-m", "fra.cli", "crop", tmp_path / "photos", "--detector", "none", "--size", "64"]
     command += ["--shards", "--shard-faces", "150", "--workers", "0", "--quiet", "--out", tmp_path / "killed"]
     process = subprocess.Popen([str(word) for word in command], cwd=ROOT)
@@ -213,7 +215,7 @@ def test_a_kill_in_the_middle_of_a_shard_leaves_no_trace_after_resuming(tmp_path
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert len(list(tmp_path.glob("killed/shards/faces-*.tar"))) < 3
-    crop(tmp_path / "photos", tmp_path / "killed", workers=1, resume=True, **how)
+    crop(tmp_path / "photos", tmp_path / "killed", how, runtime=RESUMED)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
@@ -226,46 +228,46 @@ def test_no_shard_is_empty(
             return []
 
     monkeypatch.setitem(detectors.DETECTORS, "nobody", Nobody)
-    how = {**PACKED, "detector": detector, "shard_faces": 40}
+    how = replace(PACKED, detector=detector, shard_faces=40)
     for resume in (False, True):  # the second time everything is there already
-        assert crop(photos, tmp_path / "out", resume=resume, **how).faces == faces
+        assert crop(photos, tmp_path / "out", how, runtime=replace(ALONE, resume=resume)).faces == faces
         assert len(list(tmp_path.glob("out/shards/*.tar"))) == files
 
 
 def test_what_a_kill_left_behind_disappears(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "out", **PACKED)
+    crop(photos, tmp_path / "out", PACKED, runtime=ALONE)
     before = contents(tmp_path / "out")
     for name in (".faces-000001.index-abcdefgh.npz", ".faces-000003.tar"):
         (tmp_path / "out/shards" / name).write_bytes(b"half")
-    crop(photos, tmp_path / "out", resume=True, **PACKED)
+    crop(photos, tmp_path / "out", PACKED, runtime=RESUMED)
     assert contents(tmp_path / "out") == before
 
 
 def test_a_shard_that_was_taken_away_or_cut_is_missed(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shards.ShardWriter, "finish", lambda self: (_ for _ in ()).throw(Killed()))
     with pytest.raises(Killed):
-        crop(photos, tmp_path / "out", **PACKED)
+        crop(photos, tmp_path / "out", PACKED, runtime=ALONE)
     monkeypatch.undo()
     monkeypatch.setitem(detectors.DETECTORS, "two", TwoFaces)
     os.truncate(tmp_path / "out/shards/.faces-000002.tar", 5000)
     with pytest.raises(
         ValueError, match=r"faces-000002.tar is shorter than when it was written: restore it from a backup"
     ):
-        crop(photos, tmp_path / "out", resume=True, **PACKED)
+        crop(photos, tmp_path / "out", PACKED, runtime=RESUMED)
 
 
 def test_files_and_shards_are_not_mixed_in_one_folder(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "out", **PACKED)
+    crop(photos, tmp_path / "out", PACKED, runtime=ALONE)
     with pytest.raises(ValueError, match="started with shards True, not False"):
-        crop(photos, tmp_path / "out", resume=True, **{**PACKED, "shards": False})
+        crop(photos, tmp_path / "out", replace(PACKED, shards=False), runtime=RESUMED)
     with pytest.raises(ValueError, match="started with shard_faces 30, not 40"):
-        crop(photos, tmp_path / "out", resume=True, **{**PACKED, "shard_faces": 40})
+        crop(photos, tmp_path / "out", replace(PACKED, shard_faces=40), runtime=RESUMED)
     with pytest.raises(ValueError, match="shard-faces is 0"):
-        crop(photos, tmp_path / "new", **{**PACKED, "shard_faces": 0})
+        crop(photos, tmp_path / "new", replace(PACKED, shard_faces=0), runtime=ALONE)
 
 
 def test_what_cannot_read_shards_says_how_to_unpack_them(photos: Path, tmp_path: Path):
-    crop(photos, tmp_path / "out", **PACKED)
+    crop(photos, tmp_path / "out", PACKED, runtime=ALONE)
     with pytest.raises(ValueError, match=r"packed in shards, .* `tar -xf .*faces-000000.tar -C FOLDER`"):
         image_files(tmp_path / "out")
 
@@ -278,8 +280,8 @@ def listed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool
     """The same 80 faces in the same order: in three shards, and as files in a list."""
     out = tmp_path_factory.mktemp("listed")
     detectors.DETECTORS["two"] = TwoFaces
-    crop(photos, out / "packed", **PACKED)
-    crop(photos, out / "loose", **{**PACKED, "shards": False})
+    crop(photos, out / "packed", PACKED, runtime=ALONE)
+    crop(photos, out / "loose", replace(PACKED, shards=False), runtime=ALONE)
     del detectors.DETECTORS["two"]
     (out / "loose/faces.txt").write_text("".join(row["crop"] + "\n" for row in table(out / "loose")))
     return open_pool(out / "packed"), open_pool(out / "loose/faces.txt")

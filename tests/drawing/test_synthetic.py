@@ -16,6 +16,7 @@ from fra.data.datasets.synthetic import read, write
 from fra.drawing import drawn_face as synthetic
 from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, REGION_NAMES, DrawnFace, draw_face
 from fra.drawing.person import MIMICS, Person, person
+from fra.runtime import Runtime
 
 COUNT = 105
 REGION = {name: index for index, name in enumerate(REGION_NAMES)}
@@ -367,19 +368,19 @@ def test_a_negative_seed_is_refused() -> None:
 
 def test_resume_leaves_the_same_faces_alone_and_refuses_others(tmp_path: Path) -> None:
     out = tmp_path / "drawn"
-    write(out, 10, size=32, seed=1, resume=True)
+    write(out, 10, size=32, seed=1, runtime=Runtime(resume=True))
     before = (out / "labels.csv").stat()
-    write(out, 10, size=32, seed=1, resume=True)
+    write(out, 10, size=32, seed=1, runtime=Runtime(resume=True))
     assert (out / "labels.csv").stat() == before
     for count, size, seed in ((11, 32, 1), (10, 48, 1), (10, 32, 2)):
         with pytest.raises(ValueError, match="different count, size or seed"):
-            write(out, count, size=size, seed=seed, resume=True)
+            write(out, count, size=size, seed=seed, runtime=Runtime(resume=True))
     with pytest.raises(ValueError, match="is not empty"):
         write(out, 10, size=32, seed=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file.txt").touch()
     with pytest.raises(ValueError, match="is not empty"):
-        write(tmp_path / "mine", 10, size=32, resume=True)
+        write(tmp_path / "mine", 10, size=32, runtime=Runtime(resume=True))
 
 
 def test_a_damaged_folder_of_drawn_faces_is_one_clear_line(tmp_path: Path) -> None:

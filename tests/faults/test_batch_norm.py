@@ -9,6 +9,7 @@ from torch import nn
 
 from fra import cli
 from fra.pretrain.run import load_pretrain_recipe, plan
+from fra.runtime import Runtime
 from fra.training.batch_norm import require_enough_images
 
 NORMED, PLAIN = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
@@ -32,7 +33,11 @@ def test_pretraining_refuses_single_images(
 
 def test_a_plan_refuses_them_too(drawn_faces: Path) -> None:
     with pytest.raises(ValueError, match="divided over 2 processes x 1 pass.* at least 4"):
-        plan(load_pretrain_recipe("smoke/resnet10_half.byol", ["batch_size=2"]), drawn_faces, device="cpu", devices=2)
+        plan(
+            load_pretrain_recipe("smoke/resnet10_half.byol", ["batch_size=2"]),
+            drawn_faces,
+            runtime=Runtime(device="cpu", devices=2),
+        )
 
 
 @pytest.mark.parametrize(

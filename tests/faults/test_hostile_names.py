@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tiny_runs import FRA_TINY, run
 
 from fra import cli
 from fra.cells import guarded, read_cells, unguarded, write_cells
+from fra.crop.cut import CropSettings
 from fra.crop.journal import read_journal
 from fra.crop.run import crop
 from fra.data.listing import Account
@@ -27,6 +29,7 @@ from fra.faces.image import UnreadableImage, write_image
 from fra.files import append_rows, read_rows, write_rows
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.printable import counted, printable
+from fra.runtime import Runtime
 from fra.weights.load import encoder_metadata, save_weights
 
 ROOT = Path(__file__).parents[2]
@@ -196,10 +199,10 @@ def test_tables_and_json_keep_names_as_they_are(
 
 def test_resuming_among_hostile_names_changes_nothing(tmp_path: Path) -> None:
     named(tmp_path / "photos")
-    options = {"detector": "none", "size": 16, "workers": 1, "quiet": True}
-    crop(tmp_path / "photos", tmp_path / "out", **options)
+    settings, alone = CropSettings(detector="none", size=16), Runtime(workers=1, quiet=True)
+    crop(tmp_path / "photos", tmp_path / "out", settings, runtime=alone)
     before = (tmp_path / "out/crops.csv").read_bytes()
-    crop(tmp_path / "photos", tmp_path / "out", resume=True, **options)
+    crop(tmp_path / "photos", tmp_path / "out", settings, runtime=replace(alone, resume=True))
     assert (tmp_path / "out/crops.csv").read_bytes() == before
 
 
@@ -253,7 +256,7 @@ def test_the_tables_of_runs_are_safe_and_read_back(tmp_path: Path) -> None:
 
 def test_crops_csv_is_safe_in_a_spreadsheet(tmp_path: Path) -> None:
     made = named(tmp_path / "photos", ["=cmd", "+x", "-x", "@x", "-1"])
-    crop(tmp_path / "photos", tmp_path / "out", detector="none", workers=1, quiet=True)
+    crop(tmp_path / "photos", tmp_path / "out", CropSettings(detector="none"), runtime=Runtime(workers=1, quiet=True))
     with open(tmp_path / "out/crops.csv", newline="") as stream:
         cells = [row["photo"] for row in csv.DictReader(stream)]
     assert sorted(cells) == sorted(f"'{name}" for name in made)

@@ -17,6 +17,7 @@ import torch
 from PIL import EpsImagePlugin, Image, ImageOps, PngImagePlugin
 from tiny_runs import run
 
+from fra.crop.cut import CropSettings
 from fra.crop.run import crop
 from fra.data.labelled import LabelledFaces
 from fra.data.listing import image_files
@@ -26,6 +27,7 @@ from fra.drawing.drawn_face import draw_face
 from fra.faces import decode
 from fra.faces.image import UnreadableImage, read_header, read_image, write_image
 from fra.faces.pictures import from_pillow
+from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 from scripts.soak import deadline
 
@@ -89,7 +91,12 @@ def test_readers_of_photos_pass_over_it_and_say_so(no_file: Path, tmp_path: Path
     write_image(tmp_path / "faces/good.png", draw_face(0, size=40).image)
     (tmp_path / "list.txt").write_text("faces/x.jpg\nfaces/good.png\n")  # a folder called x.jpg is one to be listed
     with deadline(60):
-        summary = crop(tmp_path / "list.txt", tmp_path / "crops", detector="none", workers=1, quiet=True)
+        summary = crop(
+            tmp_path / "list.txt",
+            tmp_path / "crops",
+            CropSettings(detector="none"),
+            runtime=Runtime(workers=1, quiet=True),
+        )
         assert (summary.faces, summary.skipped) == (1, {"unreadable": 1})
         assert ",unreadable: not a regular file but a " in (tmp_path / "crops/crops.csv").read_text()
         _, unreadable = open_pool(tmp_path / "list.txt").read(0)

@@ -17,6 +17,7 @@ from fra.data import read as images_module
 from fra.data.datasets import DATASETS
 from fra.data.labelled import LabelledFaces
 from fra.models.encoder import Encoder, EncoderConfig
+from fra.runtime import Runtime
 from fra.tasks.point_tables import POINT_TABLES
 from fra.training.devices import make_fabric
 from fra.transfer.alignment import augment as augment_landmarks
@@ -59,10 +60,17 @@ def written(root: Path, *, photo: tuple[int, int], face: tuple[int, int, int, in
 def network(faces: LabelledFaces, learner: type[Learner] = Star, recipe: NetworkRecipe = RECIPE) -> WholeNetwork:
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(name="resnet10_quarter", last_stride=1, image_size=SIZE))
-    fabric = make_fabric("cpu", "32", devices=1, nodes=1)
+    fabric = make_fabric(Runtime("cpu", "32"))
     train = faces.splits["train"]
     return WholeNetwork(
-        learner, recipe, faces.tasks[recipe.task], faces, encoder, train=train, size=SIZE, fabric=fabric, quiet=True
+        learner,
+        recipe,
+        faces.tasks[recipe.task],
+        faces,
+        encoder,
+        train=train,
+        fabric=fabric,
+        runtime=Runtime(quiet=True),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from fra.data.check import check
 from fra.data.datasets import DATASETS, affectnet, fairface, ferplus
 from fra.pretrain.health import read_pairs
+from fra.runtime import Runtime
 from fra.text import SHOWN, lines_of, rows_of, shown
 
 RAF = "EmoLabel/list_patition_label.txt"
@@ -126,7 +127,7 @@ def test_the_verdict_on_a_download_names_it_too(layout: str, tmp_path: Path) -> 
     make(tmp_path)
     path = text_files(tmp_path)[0]
     path.write_bytes(DAMAGES["utf-16"](path.read_bytes()))
-    faces, faults = check(name, tmp_path, quiet=True)
+    faces, faults = check(name, tmp_path, runtime=Runtime(quiet=True))
     assert faces is None
     assert str(path) in faults[0].what
     assert "expected UTF-8" in faults[0].what
@@ -330,7 +331,7 @@ def test_mirrored_copies_are_refused_among_test_images(mirrored: Path) -> None:
 
 
 def test_mirrored_copies_are_named_by_the_verdict(mirrored: Path) -> None:
-    _, faults = check("300w", mirrored, quiet=True)
+    _, faults = check("300w", mirrored, runtime=Runtime(quiet=True))
     found = [(fault.what, fault.where) for fault in faults if "mirrored copies" in fault.what]
     assert found == [
         ("1 of 4 training images listed as mirrored copies of others", ("lfpw/trainset/image_0003_mirror.jpg",)),

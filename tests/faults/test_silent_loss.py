@@ -16,6 +16,7 @@ from planted_tasks import EXPRESSION, plant
 from tiny_runs import FRA_TINY, run
 
 from fra import cli
+from fra.crop.cut import CropSettings
 from fra.crop.detectors import make_detector, why_no_face
 from fra.crop.run import crop
 from fra.data.listing import Account, closing_line, image_files
@@ -23,7 +24,10 @@ from fra.data.unlabelled import open_pool
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
 from fra.models.encoder import Encoder, EncoderConfig
+from fra.runtime import Runtime
 from fra.weights.load import encoder_metadata, save_weights
+
+ALONE = Runtime(workers=1, quiet=True)
 
 Command = Callable[[Path, Path], list[str]]
 
@@ -151,7 +155,7 @@ def test_a_folder_that_cannot_be_entered_is_counted_and_named(
 def test_a_really_locked_folder_is_told_by_crop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = photos_in(tmp_path / "photos", count=1)
     (photos / "locked").mkdir(mode=0)
-    crop(photos, tmp_path / "out", detector="none", workers=1)
+    crop(photos, tmp_path / "out", CropSettings(detector="none"), runtime=Runtime(workers=1))
     assert "1 photo: 1 used; 1 folder could not be entered" in capsys.readouterr().out
 
 
@@ -169,7 +173,7 @@ def test_circles_of_links_end_and_dangling_links_are_unreadable_photos(tmp_path:
     assert [file.name for file in image_files(photos, account=account)] == ["0.png", "gone.jpg", "self.jpg"]
     assert account.repeated >= 3  # over `up` once more, and each of the two from the other
     assert account.ignored == {"without ending": 1}
-    summary = crop(photos, tmp_path / "out", detector="none", workers=1, quiet=True)
+    summary = crop(photos, tmp_path / "out", CropSettings(detector="none"), runtime=ALONE)
     assert (summary.faces, summary.skipped) == (1, {"unreadable": 2})
 
 
@@ -233,14 +237,19 @@ def test_the_likely_fault_of_a_list_is_named(
     (tmp_path / "lists/list.txt").write_text(line + "\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="nothing in lists/list.txt can be read") as caught:
-        crop(Path("lists/list.txt"), tmp_path / "out", detector="none", workers=1, quiet=True)
+        crop(
+            Path("lists/list.txt"),
+            tmp_path / "out",
+            CropSettings(detector="none"),
+            runtime=ALONE,
+        )
     assert hint in str(caught.value)
 
 
 def test_a_list_of_which_something_can_be_read_goes_on(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos", count=1)
     (tmp_path / "list.txt").write_text("gone/a.png\nphotos/0.png\nphotos/../photos/0.png\n")
-    summary = crop(tmp_path / "list.txt", tmp_path / "out", detector="none", workers=1, quiet=True)
+    summary = crop(tmp_path / "list.txt", tmp_path / "out", CropSettings(detector="none"), runtime=ALONE)
     assert (summary.photos, summary.faces, summary.account.repeated) == (2, 1, 1)
 
 
@@ -251,7 +260,7 @@ def test_photos_are_taken_by_all_usual_endings(tmp_path: Path) -> None:
     picture = Image.new("RGB", (30, 30), "red")
     for ending in ("jpg", "JPEG", "jpe", "jfif"):
         picture.save(tmp_path / f"a.{ending}", format="JPEG")
-    summary = crop(tmp_path, tmp_path.parent / "crops", detector="none", workers=1, quiet=True)
+    summary = crop(tmp_path, tmp_path.parent / "crops", CropSettings(detector="none"), runtime=ALONE)
     assert (summary.faces, summary.skipped) == (4, {})
 
 
@@ -265,7 +274,12 @@ def test_a_photo_that_is_given_by_itself_needs_no_ending(tmp_path: Path) -> None
 
 def test_what_lies_beside_shards_is_counted(tmp_path: Path) -> None:
     photos_in(tmp_path / "photos", count=3)
-    crop(tmp_path / "photos", tmp_path / "out", detector="none", shards=True, workers=1, quiet=True)
+    crop(
+        tmp_path / "photos",
+        tmp_path / "out",
+        CropSettings(detector="none", shards=True),
+        runtime=ALONE,
+    )
     shards = tmp_path / "out/shards"
     photos_in(shards / "more", count=1)
     (shards / "notes.md").touch()

@@ -21,6 +21,7 @@ from fra.pretrain.health import COMMON_COLUMNS
 from fra.pretrain.run import METHODS as KINDS
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.report.run import OF_ALL_METHODS
+from fra.runtime import Runtime
 from fra.stopping import Stopped
 from fra.training.checkpoint import load_checkpoint
 from fra.training.loop import step_seed
@@ -57,7 +58,7 @@ def test_short_epochs_are_measured_but_not_all_told(
 ) -> None:
     monkeypatch.setattr("fra.training.journal.SECONDS_BETWEEN_EPOCHS", 1000)
     recipe = load_pretrain_recipe("smoke/resnet10_half.fra", [*FRA_TINY, "schedule.epochs=3"])
-    out = pretrain(recipe, drawn_faces, tmp_path / "run", workers=0, device="cpu", precision="32")
+    out = pretrain(recipe, drawn_faces, tmp_path / "run", runtime=Runtime(workers=0, device="cpu", precision="32"))
     assert re.findall(r"epoch (\d):", capsys.readouterr().out) == ["0", "3"]
     assert [row["epoch"] for row in read_rows(out / "health.csv")] == ["0", "1", "2", "3"]
 

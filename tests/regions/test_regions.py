@@ -19,6 +19,9 @@ from fra.models.similarity import mean_entropy
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.regions import run as command
+from fra.runtime import Runtime
+
+QUIET = Runtime(quiet=True)
 
 
 class PlantedModel(RegionModel):
@@ -139,7 +142,7 @@ def test_a_planted_hot_corner_is_red_in_its_column_and_owns_its_pixels():
 
 def test_the_command_writes_heatmaps_pictures_and_numbers(planted, faces, tmp_path):
     out = tmp_path / "out"
-    found = command.draw_regions("model", faces, out, top=2, quiet=True)
+    found = command.draw_regions("model", faces, out, top=2, runtime=QUIET)
     with np.load(out / "heatmaps.npz") as archive:
         stored = dict(archive)
     assert stored["heatmaps"].shape == (3, 3, 2, 2)
@@ -159,7 +162,7 @@ def test_faces_in_shards_give_the_heatmaps_of_faces_in_files(planted, faces, tmp
         for file in sorted(faces.iterdir()):
             tar.add(file, file.name)
     for source in (faces, tmp_path / "faces.tar"):
-        command.draw_regions("model", source, tmp_path / f"out.{source.suffix}", quiet=True)
+        command.draw_regions("model", source, tmp_path / f"out.{source.suffix}", runtime=QUIET)
     with (
         np.load(tmp_path / "out..tar" / "heatmaps.npz") as packed,
         np.load(tmp_path / "out." / "heatmaps.npz") as loose,
@@ -177,11 +180,11 @@ def test_an_unreadable_face_is_skipped_and_named(planted, faces, tmp_path, capsy
 
 
 def test_one_face_alone_is_enough(planted, faces, tmp_path):
-    assert command.draw_regions("model", faces / "0.png", tmp_path / "out", quiet=True).faces == 1
+    assert command.draw_regions("model", faces / "0.png", tmp_path / "out", runtime=QUIET).faces == 1
 
 
 def test_only_some_faces_of_many_are_drawn_and_all_are_counted(planted, faces, tmp_path):
-    found = command.draw_regions("model", faces, tmp_path / "out", rows=2, quiet=True)
+    found = command.draw_regions("model", faces, tmp_path / "out", rows=2, runtime=QUIET)
     assert (found.faces, found.drawn) == (3, 2)
 
 
@@ -191,7 +194,7 @@ def test_a_folder_without_readable_faces_is_one_clear_error(planted, tmp_path, c
     for name, data in content.items():
         (tmp_path / "empty" / name).write_bytes(data)
     with pytest.raises(ValueError, match=r"no faces found in|can be read"):
-        command.draw_regions("model", tmp_path / "empty", tmp_path / "out", quiet=True)
+        command.draw_regions("model", tmp_path / "empty", tmp_path / "out", runtime=QUIET)
     assert not (tmp_path / "out").exists()  # free for the right faces
 
 
@@ -211,11 +214,11 @@ def test_at_least_one_heatmap_must_be_asked_for(planted, faces, tmp_path):
 
 def test_a_run_with_snapshots_gives_an_animation_with_a_frame_per_epoch(planted, faces, tmp_path):
     snapshots(tmp_path / "run/snapshots", 3)
-    command.draw_regions(str(tmp_path / "run"), faces, tmp_path / "out", quiet=True)
+    command.draw_regions(str(tmp_path / "run"), faces, tmp_path / "out", runtime=QUIET)
     with Image.open(tmp_path / "out/timeline.gif") as animation:
         assert animation.n_frames == 3
         assert animation.info["loop"] == 0
-    command.draw_regions(str(tmp_path / "run"), faces, tmp_path / "out", resume=True, quiet=True)
+    command.draw_regions(str(tmp_path / "run"), faces, tmp_path / "out", runtime=Runtime(resume=True, quiet=True))
 
 
 def test_a_timeline_keeps_one_colour_scale_so_that_a_flat_start_stays_flat():

@@ -12,6 +12,7 @@ from fra.files import read_json
 from fra.models.region_head import RegionOutput
 from fra.regions import score
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
+from fra.runtime import Runtime
 from fra.tasks.metrics import inter_ocular_error
 
 SIDE = 8
@@ -243,7 +244,9 @@ def test_a_folder_without_landmarks_is_one_clear_line(untrained, tmp_path, capsy
 
 
 def test_real_faces_with_landmarks_are_scored(untrained, real_faces, tmp_path):
-    found = score.write_score(str(untrained), real_faces / "300w", tmp_path / "out", device="cpu", quiet=True)
+    found = score.write_score(
+        str(untrained), real_faces / "300w", tmp_path / "out", runtime=Runtime(device="cpu", quiet=True)
+    )
     assert 15 < found["mean_face_nme"] < 20
     assert found["landmark_nme"] < 1.1 * found["mean_face_nme"]
     assert "iou" not in found

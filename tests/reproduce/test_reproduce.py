@@ -16,6 +16,7 @@ from fra.reproduce import run as paper
 from fra.reproduce.runs import Place, Run
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.timing import time_per_step
+from fra.runtime import Runtime
 
 PATIENCE = 1200.0
 """Seconds for what takes about 20 on an idle machine."""
@@ -58,7 +59,7 @@ def do(runs: list[Run], place: Place, *, wait: bool = True) -> bool:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(paper, "_check", lambda *rest: None)
     monkeypatch.setattr(paper, "POLL", 0.1)
-    return Place(tmp_path, tmp_path, tmp_path, quiet=True)
+    return Place(tmp_path, tmp_path, tmp_path, runtime=Runtime(quiet=True))
 
 
 def test_what_is_finished_is_not_done_again(place: Place) -> None:
@@ -172,7 +173,7 @@ class Counted(FolderPool):
 def test_times_are_measured_in_turn(few_faces: Path, small_scale: Scale) -> None:
     recipes = {method: small_scale.encoder(method).recipe for method in ("byol", "fra")}
     pool = Counted(few_faces / "images")
-    found = time_per_step(recipes, pool, device="cpu", precision="32", workers=0, rounds=2, steps=1)
+    found = time_per_step(recipes, pool, rounds=2, steps=1, runtime=Runtime(device="cpu", precision="32", workers=0))
     # Without loading one batch of 8 faces for each method; with it, for each, 2 rounds of one step and one unmeasured.
     assert pool.count == 2 * 8 + 2 * 2 * (1 + 1) * 8
     assert set(found) == {"with_loading", "without_loading"}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fra.runtime import Runtime
 from fra.training import devices
 from fra.training.checkpoint import Position, save_checkpoint, written_precision
 from fra.training.devices import bf16_speedup, choose_device, choose_precision, make_fabric
@@ -89,7 +90,9 @@ def test_training_on_one_device_computes_in_the_precision_asked_for(
     precision: str, kind: torch.dtype, tmp_path: Path
 ) -> None:
     line, schedule = Line(), ScheduleConfig(epochs=1, warmup_epochs=0)
-    how = Fit(make_fabric("cpu", precision), tmp_path, {}, schedule, learning_rate=0.1, steps_per_epoch=1, quiet=True)
+    how = Fit(
+        make_fabric(Runtime("cpu", precision)), tmp_path, {}, schedule, learning_rate=0.1, steps_per_epoch=1, quiet=True
+    )
     fit(line, torch.optim.SGD(line.parameters()), lambda start: iter([torch.ones(4, 2)]), how)
     assert line.computed == kind
     assert line.given == line.layer.weight.dtype == torch.float32
@@ -98,4 +101,4 @@ def test_training_on_one_device_computes_in_the_precision_asked_for(
 def test_processes_that_train_together_are_given_unrounded_numbers() -> None:
     """Frames and landmarks lose pixels in bf16, which is what Fabric would give them in."""
     places = torch.tensor([63.3])
-    assert make_fabric("cpu", "bf16", devices=2).strategy.precision.convert_input([places])[0] is places
+    assert make_fabric(Runtime("cpu", "bf16", devices=2)).strategy.precision.convert_input([places])[0] is places

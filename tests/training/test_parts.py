@@ -11,6 +11,7 @@ from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.method import HeadConfig, Method
 from fra.pretrain.plan import make_plan
+from fra.runtime import Runtime
 from fra.training.devices import make_fabric
 from fra.training.loop import PartByPart, forward_and_backward
 from fra.training.trainable import Loss, Progress, backward, together
@@ -35,7 +36,7 @@ def build(name: str) -> Method:
 def gradients(method: Method, *, by_part: bool, precision: str = "32", batches: int = 1) -> dict[str, torch.Tensor]:
     """After one step as the loop takes it, or after the backward pass of the sum: gradients, terms and buffers."""
     views = list(torch.rand(2, 6, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
-    fabric = make_fabric("cpu", precision)
+    fabric = make_fabric(Runtime("cpu", precision))
     torch.manual_seed(2)  # dropout
     if by_part:
         loss = forward_and_backward(fabric, fabric.setup(PartByPart(method)), views, START, batches=batches)

@@ -24,6 +24,7 @@ from fra.files import read_json, read_rows, write_json, write_rows
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict.task_model import load_task_model
 from fra.recipe import plain
+from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 from fra.training.trainable import Progress
 from fra.transfer.augment import SHIFT, erase, vary
@@ -33,7 +34,9 @@ from fra.transfer.linear import LinearRecipe
 from fra.transfer.network import weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
 from fra.transfer.recipes import RECIPES, load_transfer_recipe, usual_settings
-from fra.transfer.run import transfer_network
+from fra.transfer.run import NamedEncoder, transfer
+
+QUIET = Runtime(quiet=True)
 
 COLOURS = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=torch.uint8)
 COMMON = dict(optimizer="adamw", learning_rate=0.003, weight_decay=0.05, epochs=6, batch_size=8)
@@ -69,9 +72,13 @@ def encoder() -> Encoder:
     return Encoder(TINY)
 
 
-def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, **options: Any) -> dict:
-    settings = {"quiet": True, "precision": "32"} | options
-    return transfer_network(recipe, encoder(), source="x", label="tiny", data=faces.root, out=out, **settings)
+def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, seeds: int = 1, **runtime: Any) -> dict:
+    settings = Runtime("cpu", "32", quiet=True, **runtime)
+    return transfer(recipe, encoder=tiny(), data=faces.root, out=out, seeds=seeds, runtime=settings)
+
+
+def tiny() -> NamedEncoder:
+    return NamedEncoder(encoder(), source="x", label="tiny")
 
 
 # EAC, by hand
@@ -184,11 +191,12 @@ def test_every_face_has_the_noise_of_its_own_picture() -> None:
 
 
 def test_training_knows_how_many_pixels_of_a_picture_an_image_shows(planted: LabelledFaces, tmp_path: Path) -> None:
-    images = FaceImages(planted, {"train": torch.arange(30)}, size=32, quiet=True)
+    images = FaceImages(planted, {"train": torch.arange(30)}, size=32, runtime=QUIET)
     assert_close(images.shown[:30], torch.full((30, 2), 8.0))  # drawn as 8 x 8
     cut = replace(planted, boxes=torch.tensor([[1.0, 1.0, 6.5, 5.0]]).expand(len(planted.files), 4))
     assert_close(
-        FaceImages(cut, {"train": torch.arange(3)}, size=32, quiet=True).shown[:3], torch.tensor([[4.0, 5.5]] * 3)
+        FaceImages(cut, {"train": torch.arange(3)}, size=32, runtime=QUIET).shown[:3],
+        torch.tensor([[4.0, 5.5]] * 3),
     )
 
 
@@ -399,7 +407,7 @@ def test_damaged_training_images_are_left_out_and_images_beyond_the_memory_are_r
     assert (results["train_images"], results["unreadable"]) == (29, 1)
     monkeypatch.setattr(images_module, "KEPT_BYTES", 20 * 3 * 32 * 32)
     assert judge(recipe, planted, tmp_path / "few kept")["metrics"] == results["metrics"]
-    store = FaceImages(planted, {"train": torch.arange(30)}, size=32, quiet=True)
+    store = FaceImages(planted, {"train": torch.arange(30)}, size=32, runtime=QUIET)
     chosen = torch.tensor([29, 0, 25])
     assert_close(store[chosen], torch.stack([planted.image(index, size=32) for index in chosen.tolist()]))
     (planted.root / "29.png").unlink()
@@ -529,9 +537,8 @@ def test_fairface_is_split_by_folder_and_asked_by_its_own_words(tmp_path: Path) 
     assert faces.targets["age"].tolist()[:2] == [0, 8]
     assert faces.tasks["gender"].answer(torch.tensor([0.0, 1.0]), width=8, height=8)["gender"] == "Female"
     recipe = replace(FINETUNE, dataset="fairface", task="race", epochs=1)
-    results = transfer_network(
-        recipe, encoder(), source="x", label="x", data=tmp_path, out=tmp_path / "run", quiet=True, precision="32"
-    )
+    runtime = Runtime("cpu", "32", quiet=True)
+    results = transfer(recipe, encoder=tiny(), data=tmp_path, out=tmp_path / "run", runtime=runtime)
     assert results["task"] == "race"
     assert results["groups"]["gender"]["Female"]["images"] == 1
     assert load_task_model(tmp_path / "run").task.asks == "race"

@@ -22,6 +22,7 @@ from fra.faces.image import write_image
 from fra.files import read_json
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict.task_model import TaskModel, load_task_model
+from fra.runtime import Runtime
 from fra.shipped import shipped_recipes
 from fra.tasks import TASKS
 from fra.tasks.attributes import Attributes
@@ -31,7 +32,7 @@ from fra.transfer import linear, run
 from fra.transfer.linear import PENALTIES, LinearRecipe, Standardiser, TrainingViews, batch_for, ridge, train_head
 from fra.transfer.protocol import TransferRecipe
 from fra.transfer.recipes import PROTOCOLS, load_transfer_recipe
-from fra.transfer.run import transfer, transfer_network
+from fra.transfer.run import NamedEncoder, transfer
 from fra.weights.load import encoder_fingerprint, read_weights
 
 COLOURS = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200]], dtype=torch.uint8)
@@ -79,9 +80,19 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelledFaces:
     return plant(monkeypatch, tmp_path / "faces", landmarks=points)
 
 
-def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, **options: object) -> dict:
-    settings = {"seeds": 1, "quiet": True} | options
-    return transfer_network(recipe, MeanColour(), source="x", label="colour", data=faces.root, out=out, **settings)
+def judge(
+    recipe: TransferRecipe,
+    faces: LabelledFaces,
+    out: Path,
+    *,
+    encoder: nn.Module | None = None,
+    resume: bool = False,
+    quiet: bool = True,
+    **options: int,
+) -> dict:
+    named = NamedEncoder(encoder or MeanColour(), source="x", label="colour")
+    runtime = Runtime("cpu", resume=resume, quiet=quiet)
+    return transfer(recipe, encoder=named, data=faces.root, out=out, runtime=runtime, **options)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +139,7 @@ def test_the_literal_linear_recipes_have_the_released_warm_up_and_floor() -> Non
 def test_the_encoder_is_frozen_with_its_batch_norm(planted: LabelledFaces, tmp_path: Path) -> None:
     encoder = MeanColour().train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    transfer_network(RECIPE, encoder, source="x", label="x", data=planted.root, out=tmp_path / "run", quiet=True)
+    judge(RECIPE, planted, tmp_path / "run", encoder=encoder)
     assert not encoder.training
     for name, tensor in encoder.state_dict().items():
         assert_close(tensor, before[name], rtol=0, atol=0)
@@ -239,9 +250,7 @@ def test_resuming_with_other_settings_is_refused(planted: LabelledFaces, tmp_pat
     encoder = MeanColour()
     nn.init.constant_(encoder.gain, 2)
     with pytest.raises(ValueError, match="a different encoder"):
-        transfer_network(
-            RECIPE, encoder, source="x", label="x", data=planted.root, out=tmp_path / "run", resume=True, quiet=True
-        )
+        judge(RECIPE, planted, tmp_path / "run", encoder=encoder, resume=True)
 
 
 @pytest.mark.parametrize("change", [{"last_stride": 1}, {"mean": (0.485, 0.456, 0.406)}, {"image_size": 48}])
@@ -419,7 +428,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_random_encoder_is_judged_from_start_to_end(drawn: Path, tmp_path: Path, name: str, folder: str) -> None:
     recipe = replace(load_transfer_recipe(name), image_size=32)
     results = transfer(
-        recipe, encoder="random:resnet10_half", data=drawn / folder, out=tmp_path / "run", fraction=1.0, quiet=True
+        recipe,
+        encoder="random:resnet10_half",
+        data=drawn / folder,
+        out=tmp_path / "run",
+        fraction=1.0,
+        runtime=Runtime(quiet=True),
     )
     assert results["test_images"] == 40
     assert results["encoder"] == "random"

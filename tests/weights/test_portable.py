@@ -9,6 +9,7 @@ import torch
 from fra import cli
 from fra.files import MARK
 from fra.models.encoder import EncoderConfig
+from fra.runtime import Runtime
 from fra.weights import portable
 from fra.weights.load import load_encoder, load_region_model
 
@@ -123,7 +124,7 @@ def test_a_copy_that_computes_something_else_is_refused(run):
 def test_what_was_refused_is_not_there(plain_run, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(portable, "LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(ValueError, match="nothing was written"):
-        portable.export_portable(plain_run, tmp_path / "out", kind, quiet=True)
+        portable.export_portable(plain_run, tmp_path / "out", kind, runtime=Runtime(quiet=True))
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == [MARK]
 
 

@@ -24,6 +24,7 @@ from fra.faces.image import read_header, write_image
 from fra.faces.points import place_in_image
 from fra.files import MARK, claim_file, claim_folder, one_writer, read_arrays, read_rows, reading, write_rows
 from fra.processes import available_cores, helper_pool
+from fra.runtime import Runtime
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
@@ -88,18 +89,16 @@ def _expression(row: dict[str, str], root: Path) -> int:
 
 
 @one_writer
-def write(
-    out: Path, count: int, *, size: int = 128, seed: int = 0, workers: int | None = None, resume: bool = False
-) -> None:
+def write(out: Path, count: int, *, size: int = 128, seed: int = 0, runtime: Runtime = Runtime()) -> None:
     """Draw `count` faces of `size` pixels into the new folder `out`, in the layouts above.
 
     The same arguments write the same bytes, and a larger `count` only adds faces: face i depends on (seed, i), its
-    split on i alone. `out` appears when all is written: a run that was interrupted begins again, and `resume` leaves
-    an `out` alone that already holds these faces. Raises ValueError when it holds anything else.
+    split on i alone. `out` appears when all is written: a run that was interrupted begins again, and a resumed one
+    leaves an `out` alone that already holds these faces. Raises ValueError when it holds anything else.
     """
     if count < len(SPLITS):
         raise ValueError(f"{count} drawn faces are too few for three splits: draw at least {len(SPLITS)}")
-    if resume and (out / MARK).exists():
+    if runtime.resume and (out / MARK).exists():
         claim_folder(out, command="data synthetic", resume=True)
         if not _holds(out, count, size, seed):
             raise ValueError(
@@ -115,7 +114,7 @@ def write(
     try:
         for name in ("images", "regions"):
             (building / name).mkdir()
-        faces = list(_draw_all(building, count, size, seed, workers))
+        faces = list(_draw_all(building, count, size, seed, runtime.workers))
         _write_labels(building, faces)
         _write_rafdb(building, faces)
         _write_celeba(building, faces)

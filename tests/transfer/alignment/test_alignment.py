@@ -23,6 +23,7 @@ from fra.files import read_rows
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.hourglass import CoordinateConvolution, Hourglass, coordinates
 from fra.predict.predictor import Predictor, predict
+from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import POINT_TABLES
@@ -36,7 +37,7 @@ from fra.transfer.linear import LinearRecipe
 from fra.transfer.network import weight_groups
 from fra.transfer.protocol import LabelledBatch, TransferRecipe, batch_for
 from fra.transfer.recipes import load_transfer_recipe
-from fra.transfer.run import transfer_network
+from fra.transfer.run import NamedEncoder, transfer
 from fra.weights.load import load_encoder
 
 SMALL = AlignmentConfig(width=16, consistent_grid=True)
@@ -86,9 +87,13 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[DrawnFa
     return plant(monkeypatch, tmp_path / "faces", landmarks=places(drawn))
 
 
-def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, **options: Any) -> dict[str, Any]:
-    settings = {"quiet": True, "precision": "32"} | options
-    return transfer_network(recipe, encoder(), source="x", label="tiny", data=faces.root, out=out, **settings)
+def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, seeds: int = 1, **runtime: Any) -> dict[str, Any]:
+    settings = Runtime("cpu", "32", quiet=True, **runtime)
+    return transfer(recipe, encoder=tiny(), data=faces.root, out=out, seeds=seeds, runtime=settings)
+
+
+def tiny() -> NamedEncoder:
+    return NamedEncoder(encoder(), source="x", label="tiny")
 
 
 # Networks
@@ -443,12 +448,16 @@ def test_the_saved_network_answers_as_it_did(planted: LabelledFaces, tmp_path: P
 def test_a_photo_shows_its_landmarks_beside_those_of_a_linear_task(planted: LabelledFaces, tmp_path: Path) -> None:
     judge(replace(RECIPE, epochs=1), planted, tmp_path / "star")
     linear, source = LinearRecipe(name="x", task="landmarks", dataset="planted", image_size=32), "random:resnet10"
-    transfer_network(
-        linear, load_encoder(source), source=source, label="x", data=planted.root, out=tmp_path / "linear", quiet=True
-    )
+    transfer(linear, encoder=source, data=planted.root, out=tmp_path / "linear", runtime=Runtime("cpu", quiet=True))
     photo = tmp_path / "photo.png"
     write_image(photo, draw_face(3, size=160).image)
-    predict([photo], [tmp_path / "star", tmp_path / "linear"], tmp_path / "out", detector="none", quiet=True)
+    predict(
+        [photo],
+        [tmp_path / "star", tmp_path / "linear"],
+        tmp_path / "out",
+        detector="none",
+        runtime=Runtime(quiet=True),
+    )
     face = json.loads((tmp_path / "out/predictions.json").read_text())["photos"][0]["faces"][0]
     star, probe = (torch.tensor(face["answers"][name]["landmarks"]) for name in ("star", "linear"))
     assert star.shape == probe.shape == (68, 2)
@@ -514,9 +523,8 @@ def wflw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_98_landmarks_go_from_wflws_files_to_points_in_a_photo(wflw: Path, tmp_path: Path) -> None:
     recipe = load_transfer_recipe("smoke/wflw.star", ["alignment.width=8", "fraction=1.0", "image_size=32"])
-    results = transfer_network(
-        recipe, encoder(), source="x", label="tiny", data=wflw, out=tmp_path / "run", quiet=True, precision="32"
-    )
+    runtime = Runtime("cpu", "32", quiet=True)
+    results = transfer(recipe, encoder=tiny(), data=wflw, out=tmp_path / "run", runtime=runtime)
     counts = results["points"], results["train_images"], results["test_images"]
     assert counts == (98, 8, 4)
     assert np.isfinite(results["metrics"]["nme"]["averaged"]["mean"])
@@ -544,10 +552,8 @@ def test_the_command_trains_with_two_processes_and_in_mixed_precision(
 
 def test_real_faces_are_cut_read_and_learned_by_the_smoke_recipe(real_faces: Path, tmp_path: Path) -> None:
     recipe = load_transfer_recipe("smoke/300w.star", ["alignment.width=8", "fraction=0.01", "epochs=2"])
-    results = transfer_network(
-        recipe, encoder(), source="x", label="tiny", data=real_faces / "300w", out=tmp_path / "run", quiet=True,
-        precision="32",
-    )  # fmt: skip
+    runtime = Runtime("cpu", "32", quiet=True)
+    results = transfer(recipe, encoder=tiny(), data=real_faces / "300w", out=tmp_path / "run", runtime=runtime)
     assert results["test_images"] > 100
     assert results["crop"]["outside"]["landmarks"] == 0
 
