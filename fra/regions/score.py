@@ -5,13 +5,11 @@ heatmaps themselves; what is about decisions (who owns a position, how surely) o
 at the temperature at which pre-training decides. Both at their own size.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fra.files import claim_folder, one_writer, write_json
@@ -19,6 +17,8 @@ from fra.models.region_head import assignment, owners, region_shares
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_entropy, mean_pairwise_cosine
 from fra.printable import printable
+from fra.regions.matching import agreement, best_partners, part_ious
+from fra.regions.parts import score_parts
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.runtime import Runtime
 from fra.tasks.metrics import inter_ocular_error
@@ -54,6 +54,7 @@ def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
     usage: share of the positions that each region wins. entropy: mean of a position's assignment, nats.
     mask_cosine: mean cosine of two mask embeddings, as in health.csv.
     flip_consistency: `agreement` of the regions of a face with those of its mirror image, mirrored back.
+    parts: `score_parts`, where the faces have cuts.
     iou, iou_of: on drawn faces only, `part_ious` and their mean, percent.
     """
     places, maps, mirrored, embeddings = _look(model, faces)
@@ -72,8 +73,10 @@ def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
         "flip_consistency": agreement(strongest[test], partner[others[test]], count=maps.shape[1]),
     }
     if faces.parts is not None:
-        ious = part_ious(maps, faces.parts, train=train, test=test)
+        ious = part_ious(maps, faces.parts, list(PARTS), train=train, test=test)
         found |= {"iou": sum(ious.values()) / len(ious), "iou_of": ious}
+    if faces.cuts is not None:
+        found["parts"] = score_parts(model, faces, faces.cuts)
     return found
 
 
@@ -88,10 +91,26 @@ def describe(found: dict[str, Any]) -> str:
         f"flip consistency              {found['flip_consistency']:.3f} (1 = mirrored faces get mirrored "
         "regions, 0 = chance)",
     ]
+    if "parts" in found:
+        lines += _describe_parts(found["parts"])
     if "iou" in found:
         parts = "  ".join(f"{name} {iou:.0f}" for name, iou in found["iou_of"].items())
         lines.append(f"IoU with the true regions     {found['iou']:.1f} %   ({parts})")
     return "\n".join(lines)
+
+
+def _describe_parts(found: dict[str, Any]) -> list[str]:
+    def row(numbers: dict[str, float], digits: int = 0) -> str:
+        return "  ".join(f"{name} {value:.{digits}f}" for name, value in numbers.items())
+
+    return [
+        f"IoU with parts of the face    {found['iou']:.1f} %   ({row(found['iou_of'])})",
+        f"pointing at a part, %         {row(found['pointing'])}",
+        f"  best place of the picture   {row(found['pointing_constant'])}",
+        f"NMI, ARI at five landmarks    {found['nmi']:.1f}, {found['ari']:.1f} %   (68 in five groups:"
+        f" {found['nmi_68']:.1f}, {found['ari_68']:.1f} %)",
+        f"stability (1 = unmoved)       {row(found['stability'], 2)}",
+    ]
 
 
 @torch.inference_mode()
@@ -140,57 +159,3 @@ def read_landmarks(
     errors = cross_validated(features[train], targets[train], torch.arange(len(train)) % FOLDS)
     weight, bias = ridge(features[train], targets[train])[int(errors.argmin())]
     return (features @ weight + bias).view_as(points).to(points.dtype)
-
-
-def best_partners(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, count: int) -> Int[Tensor, "count"]:
-    """For each region of `others` the one of `owners` that it stands for: one to one, with the most common positions.
-
-    A model with a region for the left eye and one for the right calls each by the other's name in the mirrored face,
-    which is right. One matching for the whole set: regions that swap from face to face are not forgiven.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    common = torch.bincount((others * count + owners).flatten(), minlength=count * count).view(count, count)
-    _, columns = linear_sum_assignment(common.numpy(), maximize=True)
-    return torch.from_numpy(columns)
-
-
-def agreement(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, count: int) -> float:
-    """Share of positions with the same owner, corrected for chance: Cohen's kappa.
-
-    1 = everywhere, 0 = as often as two unrelated maps with these shares would, or one region owns everything: the
-    plain share would be perfect for a model that has collapsed into one region.
-    """
-    from torchmetrics.functional.classification import multiclass_cohen_kappa
-
-    found = float(multiclass_cohen_kappa(owners.flatten(), others.flatten(), num_classes=count))
-    return found if math.isfinite(found) else 0.0  # one region owns everything: 0 / 0
-
-
-def part_ious(
-    maps: Float[Tensor, "N K h w"],
-    parts: UInt8[Tensor, "N T T"],
-    *,
-    train: Int[Tensor, "_"],
-    test: Int[Tensor, "_"],
-) -> dict[str, float]:
-    """For each of PARTS the IoU, in percent, with the region that fits it best on the `train` faces.
-
-    The maps are upsampled bilinearly to the size of the truth, and each pixel goes to the region that wins it. Pixels
-    of all `test` faces are counted together. A region may stand for several parts, so that K need not be their number.
-    """
-    chosen = _ious(maps[train], parts[train]).argmax(0)
-    found = _ious(maps[test], parts[test])[chosen, torch.arange(len(PARTS))]
-    return dict(zip(PARTS, (100 * found).tolist(), strict=True))
-
-
-def _ious(maps: Float[Tensor, "N K h w"], parts: UInt8[Tensor, "N T T"]) -> Float[Tensor, "K R"]:
-    """IoU of every region with every part."""
-    regions, labels = maps.shape[1], len(PARTS) + 1
-    counts = torch.zeros(regions, labels, dtype=torch.float64)
-    for some, truth in zip(maps.split(BATCH), parts.split(BATCH), strict=True):
-        owners = F.interpolate(some, size=truth.shape[1:], mode="bilinear").argmax(1)
-        pairs = (owners * labels + truth).flatten()
-        counts += torch.bincount(pairs, minlength=regions * labels).view(regions, labels)
-    union = counts.sum(1, keepdim=True) + counts.sum(0, keepdim=True) - counts
-    return (counts / union.clamp(min=1))[:, : len(PARTS)]

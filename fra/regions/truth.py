@@ -17,13 +17,15 @@ from fra.data.datasets.w300 import picture_of, pts_files, read_pts
 from fra.data.layout import find_layout
 from fra.drawing.drawn_face import REGION_NAMES
 from fra.faces import MARGIN
-from fra.faces.geometry import crop_box, square_box
+from fra.faces.geometry import crop_box, square_box, whole_box
 from fra.faces.image import read_image, to_input
-from fra.faces.points import place_in, place_in_image, tight_boxes
+from fra.faces.points import place_in, place_in_image, place_out_of, tight_boxes
 from fra.files import read_rows
 from fra.printable import counted
 
 DETECTED, HIGHER = 1.25, 0.13
+SMALLEST_CUT = 0.6
+"""Of the image's side."""
 Item = TypeVar("Item")
 
 PARTS = {
@@ -43,6 +45,15 @@ in pre-training tells them apart); glasses, hats and occluders are in few pictur
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """Faces cut at random size and place inside of their images, so that a part is not where it always is."""
+
+    images: UInt8[Tensor, "N 3 S S"]
+    frames: Float[Tensor, "N 4"]
+    """Where each lies in its image: x1 y1 x2 y2 in [-1, 1]."""
+
+
+@dataclass(frozen=True)
 class ScoredFaces:
     """Faces with known landmarks, in memory, at a model's input size."""
 
@@ -54,6 +65,7 @@ class ScoredFaces:
     test: Int[Tensor, "_"]
     parts: UInt8[Tensor, "N T T"] | None = None
     """Index into PARTS of what is visible at each pixel, len(PARTS) for none of them; of drawn faces only."""
+    cuts: Cuts | None = None
 
 
 def read_scored_faces(folder: Path, *, size: int, quiet: bool = True) -> ScoredFaces:
@@ -70,15 +82,30 @@ def read_scored_faces(folder: Path, *, size: int, quiet: bool = True) -> ScoredF
     every = [*files["train"], *files["test"]]
     points = torch.stack([read_pts(path) for path in every])
     boxes = as_cropped(points)
-    images = torch.stack(
-        [
-            crop_box(read_image(picture_of(path)), box, size, "edge")
-            for path, box in zip(_progress(every, quiet), boxes, strict=True)
-        ]
-    )
+    frames = random_frames(len(every))
+    images, cuts = [], []
+    inside = place_out_of(boxes, frames.view(-1, 2, 2)).flatten(1)
+    for path, box, inner in zip(_progress(every, quiet), boxes, inside, strict=True):
+        photo = read_image(picture_of(path))
+        images.append(crop_box(photo, box, size, "edge"))
+        cuts.append(crop_box(photo, inner, size, "edge"))
     numbers = torch.arange(len(every))
     train = len(files["train"])
-    return ScoredFaces(images, place_in(boxes, points), numbers[:train], numbers[train:])
+    return ScoredFaces(
+        torch.stack(images),
+        place_in(boxes, points),
+        numbers[:train],
+        numbers[train:],
+        cuts=Cuts(torch.stack(cuts), frames),
+    )
+
+
+def random_frames(count: int) -> Float[Tensor, "count 4"]:
+    """Squares x1 y1 x2 y2 inside of [-1, 1], always the same: sides of SMALLEST_CUT to 1, anywhere."""
+    share, left, top = torch.rand(3, count, generator=torch.Generator().manual_seed(0))
+    side = SMALLEST_CUT + (1 - SMALLEST_CUT) * share
+    x, y = 2 * (1 - side) * left - 1, 2 * (1 - side) * top - 1
+    return torch.stack([x, y, x + 2 * side, y + 2 * side], 1)
 
 
 def as_cropped(points: Float[Tensor, "N 68 2"]) -> Float[Tensor, "N 4"]:
@@ -99,17 +126,28 @@ def _read_drawn(root: Path, *, size: int, quiet: bool) -> ScoredFaces:
     names = [rows[number]["file"] for number in used]
     with np.load(root / "landmarks.npz") as arrays:
         points = torch.from_numpy(arrays["points68"][used]).float()
-    images, parts = [], []
+    images, cuts, parts = [], [], []
+    frames = random_frames(len(used))
     part_of = np.full(256, len(PARTS), np.uint8)
     for index, regions in enumerate(PARTS.values()):
         part_of[[REGION_NAMES.index(region) for region in regions]] = index
-    for name in _progress(names, quiet):
-        images.append(to_input(read_image(root / "images" / name), size))
+    for name, frame in zip(_progress(names, quiet), frames, strict=True):
+        image = read_image(root / "images" / name)
+        images.append(to_input(image, size))
+        whole = whole_box(*image.shape[1:])[None]
+        cuts.append(crop_box(image, place_out_of(whole, frame.view(1, 2, 2)).flatten(), size, "edge"))
         drawn = read_image(root / "regions" / f"{Path(name).stem}.png")[0]  # grey: the region's number
         parts.append(torch.from_numpy(part_of[drawn.numpy()]))
     split = np.array([rows[number]["split"] for number in used])
     train, test = (torch.from_numpy(np.flatnonzero(split == word)) for word in ("train", "test"))
-    return ScoredFaces(torch.stack(images), place_in_image(points, parts[0].shape[1]), train, test, torch.stack(parts))
+    return ScoredFaces(
+        torch.stack(images),
+        place_in_image(points, parts[0].shape[1]),
+        train,
+        test,
+        torch.stack(parts),
+        Cuts(torch.stack(cuts), frames),
+    )
 
 
 def _progress(items: list[Item], quiet: bool) -> Iterator[Item]:

@@ -10,7 +10,7 @@ import torch
 from fra.cli import main
 from fra.files import read_json
 from fra.models.region_head import RegionOutput
-from fra.regions import score
+from fra.regions import matching, score
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.runtime import Runtime
 from fra.tasks.metrics import inter_ocular_error
@@ -108,22 +108,22 @@ def test_regions_that_swap_sides_in_the_mirror_are_consistent():
     faces = ScoredFaces(images, torch.rand(20, 68, 2), numbers[:10], numbers[10:])
     assert score.score_regions(PlantedModel(3, sides=True), faces)["flip_consistency"] == 1
     owners = torch.tensor([[[0, 1, 0, 2]]])
-    assert score.best_partners(owners, torch.tensor([[[0, 2, 0, 1]]]), count=3).tolist() == [0, 2, 1]
+    assert matching.best_partners(owners, torch.tensor([[[0, 2, 0, 1]]]), count=3).tolist() == [0, 2, 1]
 
 
 def test_one_matching_serves_all_faces():
     # Half of the faces swap 1 and 2: whichever way they are matched, one of two faces is wrong there.
     owners = torch.tensor([[[1, 2]], [[1, 2]]])
     others = torch.tensor([[[1, 2]], [[2, 1]]])
-    partner = score.best_partners(owners, others, count=3)
+    partner = matching.best_partners(owners, others, count=3)
     # Half of the positions agree, and so they would by chance.
-    assert score.agreement(owners, partner[others], count=3) == pytest.approx(0)
+    assert matching.agreement(owners, partner[others], count=3) == pytest.approx(0)
 
 
 def test_agreement_is_corrected_for_chance():
     # 3 of 4 agree. Shares (3/4, 1/4) and (1/2, 1/2): by chance 3/8 + 1/8 = 1/2, so (3/4 - 1/2) / (1/2).
     first, second = torch.tensor([[[0, 0, 0, 1]]]), torch.tensor([[[0, 0, 1, 1]]])
-    assert score.agreement(first, second, count=2) == pytest.approx(0.5)
+    assert matching.agreement(first, second, count=2) == pytest.approx(0.5)
 
 
 def test_agreement_of_many_positions_is_the_formula_and_a_model_with_one_region_has_none():
@@ -132,9 +132,9 @@ def test_agreement_of_many_positions_is_the_formula_and_a_model_with_one_region_
     shares = [torch.bincount(which.flatten(), minlength=5) / which.numel() for which in (owners, others)]
     by_chance = (shares[0] * shares[1]).sum()
     expected = ((owners == others).float().mean() - by_chance) / (1 - by_chance)
-    assert score.agreement(owners, others, count=5) == pytest.approx(expected.item(), abs=1e-6)
+    assert matching.agreement(owners, others, count=5) == pytest.approx(expected.item(), abs=1e-6)
     collapsed = torch.full((2, 3, 3), 1)
-    assert score.agreement(collapsed, collapsed, count=3) == 0
+    assert matching.agreement(collapsed, collapsed, count=3) == 0
 
 
 def test_a_part_has_the_iou_of_the_region_that_fits_it_best():
@@ -144,7 +144,7 @@ def test_a_part_has_the_iou_of_the_region_that_fits_it_best():
     parts = torch.full((2, SIDE, SIDE), len(PARTS), dtype=torch.uint8)
     names = list(PARTS)
     parts[:, :, :2], parts[:, :, 4:] = names.index("skin"), names.index("hair")
-    found = score.part_ious(maps, parts, train=torch.tensor([0]), test=torch.tensor([1]))
+    found = matching.part_ious(maps, parts, list(PARTS), train=torch.tensor([0]), test=torch.tensor([1]))
     assert found["skin"] == pytest.approx(50)  # 16 of 32 pixels
     assert found["hair"] == pytest.approx(100)
     assert found["nose"] == 0
@@ -156,7 +156,7 @@ def test_the_region_of_a_part_is_chosen_on_the_train_faces():
     maps[0, 1, :, :4] = maps[0, 0, :, 4:] = maps[1, 0, :, :4] = maps[1, 1, :, 4:] = 1
     parts = torch.full((2, SIDE, SIDE), len(PARTS), dtype=torch.uint8)
     parts[:, :, :4] = list(PARTS).index("skin")
-    assert score.part_ious(maps, parts, train=torch.tensor([0]), test=torch.tensor([1]))["skin"] == 0
+    assert matching.part_ious(maps, parts, list(PARTS), train=torch.tensor([0]), test=torch.tensor([1]))["skin"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_the_command_writes_the_promised_fields(untrained, drawn, tmp_path, caps
     arguments = ["regions", str(untrained), "--score", str(drawn), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(arguments) == 0
     found = read_json(tmp_path / "out/score.json")
-    fields = "landmark_nme mean_face_nme usage entropy mask_cosine flip_consistency iou iou_of"
+    fields = "landmark_nme mean_face_nme usage entropy mask_cosine flip_consistency iou iou_of parts"
     assert list(found) == fields.split()
     assert sum(found["usage"]) == pytest.approx(1)
     assert len(found["usage"]) == 8
