@@ -1,6 +1,6 @@
 """Self-supervised facial representations with facial region awareness.
 
-Importing it switches off what packages below it would report to their makers (`fra.telemetry`).
+Importing it switches off what packages below it would report to their makers (`fra.system.telemetry`).
 
 The public door: `load_encoder`, `load_region_model`, `load_task_model`, and
 `Runtime`, which says where and how to compute. Everything else may move between versions.
@@ -8,7 +8,7 @@ The public door: `load_encoder`, `load_region_model`, `load_task_model`, and
 
 from typing import TYPE_CHECKING, Any
 
-from fra.telemetry import switch_off
+from fra.system.telemetry import switch_off
 
 switch_off()  # before torch, onnxruntime and the rest
 

@@ -13,12 +13,12 @@ from typing import NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
-from fra.printable import counted, printable
-from fra.processes import Lost, end_children
 from fra.recipe import Range
 from fra.reproduce import NAMES
 from fra.runtime import Runtime, add_flags, number
-from fra.stopping import KEPT, Stopped, heard, interrupted, leave, settle
+from fra.system.printable import counted, printable
+from fra.system.processes import Lost, end_children
+from fra.system.stopping import KEPT, Stopped, heard, interrupted, leave, settle
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")

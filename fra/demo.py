@@ -14,10 +14,10 @@ from fra.data.datasets.synthetic import write as write_drawn_faces
 from fra.data.listing import image_files
 from fra.files import claim_folder, one_writer, read_text, reading
 from fra.pretrain.run import load_pretrain_recipe, pretrain
-from fra.printable import counted, printable
 from fra.regions.run import draw_regions
 from fra.report.run import write_report
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
 from fra.transfer.recipes import load_transfer_recipe
 from fra.transfer.run import transfer
 

@@ -27,9 +27,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TypeVar
 
-from fra.cells import read_cells, write_cells
-from fra.lock import is_claim, only_writer
-from fra.printable import counted
+from fra.system.cells import read_cells, write_cells
+from fra.system.lock import is_claim, only_writer
+from fra.system.printable import counted
 
 if TYPE_CHECKING:
     import numpy as np

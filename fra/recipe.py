@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from fra.shipped import shipped_recipes
-from fra.text import shown, text_of
+from fra.system.text import shown, text_of
 
 MOST_BYTES, MOST_NESTED = 1_000_000, 32
 """Of a recipe; the shipped ones have 2,000 bytes and three levels."""

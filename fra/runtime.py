@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fra.files import MARK
 from fra.recipe import Count, Range, Settings, hints_of, range_of
-from fra.text import shown
+from fra.system.text import shown
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from fra.data.listing import Account, closing_line
 from fra.predict.predictor import Summary
 from fra.pretrain.plan import Plan
 from fra.pretrain.run import length, load_pretrain_recipe
-from fra.printable import counted, did_you_mean
 from fra.regions.run import RegionsSummary, describe
+from fra.system.printable import counted, did_you_mean
 from fra.tasks.expression import Expression
 
 ROOT = Path(__file__).parents[1]

@@ -16,9 +16,9 @@ from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
 from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
-from fra.printable import counted
 from fra.regions import draw
 from fra.regions import heatmaps as measure
+from fra.system.printable import counted
 from fra.training.devices import choose_device
 from fra.weights.load import load_region_model
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from fra.crop.cut import Cropper, CropSettings, Made, Photo
 from fra.crop.workers import in_order
-from fra.processes import LOOK, Lost
-from fra.stopping import Stopped, listen
+from fra.system.processes import LOOK, Lost
+from fra.system.stopping import Stopped, listen
 
 PATIENCE = 60.0
 """Seconds without any machine (ours: a head that is started again is back by then)."""

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from fra.crop import retinaface
 from fra.faces.geometry import whole_box
-from fra.printable import counted
+from fra.system.printable import counted
 
 YUNET_VARIABLE = "FRA_YUNET_MODEL"
 LONGER_SIDE = 640

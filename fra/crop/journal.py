@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from fra.cells import read_cells, write_cells
 from fra.crop.cut import COLUMNS, Row
 from fra.crop.shards import ShardPosition
 from fra.files import read_json, reading, write_json
-from fra.printable import counted
+from fra.system.cells import read_cells, write_cells
+from fra.system.printable import counted
 
 TABLE, POSITION = "crops.csv", ".position.json"
 SUM_OF_TABLE = "crc32_of_table"

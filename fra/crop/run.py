@@ -28,9 +28,9 @@ from fra.data.shards import Shards
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
-from fra.printable import counted, printable
-from fra.processes import available_cores
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
+from fra.system.processes import available_cores
 
 CHUNK = 16  # photos that a worker takes at a time, and the most that are cut again after a kill, per worker
 SHEET_CROPS, SHEET_COLUMNS = 64, 8

@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 from fra.crop.cut import COLUMNS, POINT_COLUMNS, Made, Row
 from fra.data.shards import load_index
 from fra.files import reading
-from fra.printable import counted
+from fra.system.printable import counted
 
 FOLDER = "shards"
 AGAIN = "restore it from a backup, or remove .position.json beside its folder and crop all photos again with --resume"

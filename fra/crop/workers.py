@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fra.crop.cut import Cropper, CropSettings, Made, Photo
-from fra.processes import helper_pool
+from fra.system.processes import helper_pool
 
 WAITING = 4  # chunks in flight for each worker: enough that none idles while an older chunk is slow
 

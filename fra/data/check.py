@@ -23,8 +23,8 @@ from fra.data.labelled import LabelledFaces, Published
 from fra.data.read import reading_threads
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of
-from fra.printable import counted, printable
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fra.faces.geometry import Padding, crop_box
 from fra.faces.image import read_image, to_input
+from fra.system.text import command
 from fra.tasks.task import Task
-from fra.text import command
 
 
 @dataclass(frozen=True)

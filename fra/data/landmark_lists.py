@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fra.data.crops import HRNET_MARGIN, SCALE_UNIT, AnnotatedFaces, squares_about
 from fra.data.labelled import first_there
-from fra.printable import counted
-from fra.text import lines_of, rows_of, shown
+from fra.system.printable import counted
+from fra.system.text import lines_of, rows_of, shown
 
 PICTURES = ("images", "image", "WFLW_images", "data/flickr", "flickr", "data")
 HRNET_COLUMNS = ("image_name", "scale", "center_w", "center_h")

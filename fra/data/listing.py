@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
 from fra.files import open_regular
-from fra.printable import counted, printable
-from fra.text import lines_of
+from fra.system.printable import counted, printable
+from fra.system.text import lines_of
 
 ENDINGS_SHOWN, FOLDERS_SHOWN = 8, 3
 Image = TypeVar("Image")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fra.data.labelled import LabelledFaces
 from fra.faces.image import UnreadableImage
-from fra.printable import counted
 from fra.runtime import Runtime
+from fra.system.printable import counted
 
 BATCH = 128
 KEPT_BYTES = 4 * 2**30

@@ -18,7 +18,7 @@ from fra.data.listing import Account, first_readable, image_names, listed_names,
 from fra.data.shards import INDEX, Shards
 from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
-from fra.printable import counted
+from fra.system.printable import counted
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
 SHARD = ".tar"

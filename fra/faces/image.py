@@ -13,7 +13,7 @@ from torchvision.io import encode_jpeg, encode_png
 
 from fra.faces.decode import KINDS, MOST_BYTES, Header, decode, header_of
 from fra.files import atomic, open_regular
-from fra.printable import printable
+from fra.system.printable import printable
 
 _OPTIONAL = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
 EXTENSIONS = frozenset(

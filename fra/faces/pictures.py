@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fra.printable import counted
+from fra.system.printable import counted
 
 WHITE = (255, 255, 255)
 INK = (32, 33, 36)

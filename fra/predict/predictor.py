@@ -27,8 +27,8 @@ from fra.faces.image import UnreadableImage, write_image
 from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, sealed, unsealed
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
-from fra.printable import counted, printable
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
 from fra.training.devices import begin, choose_device
 from fra.weights.load import encoder_fingerprint
 

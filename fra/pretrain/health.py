@@ -22,7 +22,7 @@ from fra.models.similarity import cosines, effective_rank, unit
 from fra.pretrain.columns import HealthColumn, Judgement, Outcome, Table, from_to, should_rise
 from fra.pretrain.method import Method
 from fra.pretrain.region_health import look_at, region_health
-from fra.text import lines_of, shown
+from fra.system.text import lines_of, shown
 
 
 @dataclass(frozen=True)

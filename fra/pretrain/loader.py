@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from fra.data.unlabelled import Pool
 from fra.faces.image import to_input
 from fra.pretrain.views import ViewMaker, random_bits
-from fra.printable import counted
-from fra.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers
+from fra.system.printable import counted
+from fra.system.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers
 
 PATIENCE = 1800.0
 """Seconds that a batch may take (ours: as long as processes that train together wait for each other)."""

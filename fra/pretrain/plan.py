@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fra.pretrain.method import Method
-from fra.printable import counted
+from fra.system.printable import counted
 from fra.training.trainable import Progress, backward
 
 # What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.

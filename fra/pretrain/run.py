@@ -43,10 +43,10 @@ from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.start import Start, StartConfig, adapted, hold_still, keep_start, kept_start, take_heads
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
-from fra.printable import counted, printable
 from fra.recipe import LATER, Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.runtime import Runtime
-from fra.text import command
+from fra.system.printable import counted, printable
+from fra.system.text import command
 from fra.training.batch_norm import require_enough_images
 from fra.training.checkpoint import checkpoints, written_precision
 from fra.training.devices import begin, choose_precision, make_fabric

@@ -13,8 +13,8 @@ from fra.files import read_json, write_json
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.momentum_teacher import MomentumTeacher
 from fra.pretrain.method import Method
-from fra.printable import counted
 from fra.recipe import NotNegative, Settings, Whole
+from fra.system.printable import counted
 from fra.weights.bundled import read_manifest
 from fra.weights.load import encoder_fingerprint, load_encoder, read_online
 from fra.weights.rebuild import differences, explain

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from fra.faces.colour import brighten, change_contrast, grey, saturate
-from fra.printable import counted
 from fra.recipe import NotNegative, Pixels, Positive, Range, Settings, Share, Whole
+from fra.system.printable import counted
 
 # Values worked on at a time: many save calls, few stay in a core's cache. Measured; no result depends on it.
 CHUNK = 2**18

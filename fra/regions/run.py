@@ -14,10 +14,10 @@ from fra.data.unlabelled import Pool, open_pool
 from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder, one_writer, write_json
 from fra.models.region_head import RegionModel
-from fra.printable import counted, printable
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
 from fra.training.devices import begin
 from fra.weights.load import load_region_model
 

@@ -16,11 +16,11 @@ from fra.files import claim_folder, one_writer, write_json
 from fra.models.region_head import assignment, owners, region_shares
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_entropy, mean_pairwise_cosine
-from fra.printable import printable
 from fra.regions.matching import agreement, best_partners, part_ious
 from fra.regions.parts import score_parts
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.runtime import Runtime
+from fra.system.printable import printable
 from fra.tasks.metrics import inter_ocular_error
 from fra.training.devices import begin
 from fra.weights.load import load_region_model

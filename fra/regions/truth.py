@@ -21,7 +21,7 @@ from fra.faces.geometry import crop_box, square_box, whole_box
 from fra.faces.image import read_image, to_input
 from fra.faces.points import place_in, place_in_image, place_out_of, tight_boxes
 from fra.files import read_rows
-from fra.printable import counted
+from fra.system.printable import counted
 
 DETECTED, HIGHER = 1.25, 0.13
 SMALLEST_CUT = 0.6

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from fra.printable import counted
 from fra.report.folders import TransferRun
+from fra.system.printable import counted
 from fra.weights.source import EncoderSource
 
 NAMES = {

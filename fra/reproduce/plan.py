@@ -11,16 +11,16 @@ from fra.data.datasets import find_dataset
 from fra.data.datasets.synthetic import SPLITS
 from fra.data.read import KEPT_BYTES
 from fra.data.unlabelled import open_pool
-from fra.lock import holder
 from fra.models.encoder import Encoder
 from fra.pretrain.method import Method
 from fra.pretrain.plan import PASSES, REACHED, Plan, make_plan
 from fra.pretrain.run import PretrainRecipe, build_method
-from fra.printable import counted
 from fra.recipe import recipe_hash
 from fra.reproduce.runs import Drawing, Place, Pretraining, Run, Timing, Transfer
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.timing import ROUNDS, STEPS
+from fra.system.lock import holder
+from fra.system.printable import counted
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks

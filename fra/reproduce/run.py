@@ -9,9 +9,6 @@ from typing import Any
 
 from fra.data.unlabelled import open_pool
 from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
-from fra.lock import InUse, claim, holder
-from fra.printable import counted
-from fra.processes import Lost
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
 from fra.reproduce.runs import Place, Pretraining, Run, Transfer, costed
@@ -20,8 +17,11 @@ from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, Table, in_order
 from fra.reproduce.write import write_table
 from fra.runtime import Runtime
-from fra.stopping import Stopped
-from fra.text import command
+from fra.system.lock import InUse, claim, holder
+from fra.system.printable import counted
+from fra.system.processes import Lost
+from fra.system.stopping import Stopped
+from fra.system.text import command
 from fra.training.devices import begin
 from fra.transfer.run import read_dataset
 

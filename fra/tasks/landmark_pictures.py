@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fra.printable import counted
+from fra.system.printable import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

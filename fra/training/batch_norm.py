@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fra.printable import counted
+from fra.system.printable import counted
 
 
 def require_enough_images(

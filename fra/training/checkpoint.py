@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fra.files import RESTORE, DamagedFile, atomic, check_archive, reading
-from fra.printable import printable
+from fra.system.printable import printable
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ENTRIES = ("step", "identity", "model", "optimizer", "precision")

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from fra.files import reading
-from fra.printable import counted
-from fra.stopping import KEPT, Hold, Stopped, held
+from fra.system.printable import counted
+from fra.system.stopping import KEPT, Hold, Stopped, held
 from fra.training.checkpoint import LAST, Position, latest_state, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
 from fra.training.peers import as_lost

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from fra.processes import Lost, commands, end_children
-from fra.stopping import give_up
+from fra.system.processes import Lost, commands, end_children
+from fra.system.stopping import give_up
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
 from fra.data.read import Unreadable, read_images, with_bar
-from fra.printable import counted
 from fra.runtime import Runtime
+from fra.system.printable import counted
 from fra.training.devices import choose_device
 
 

@@ -15,9 +15,9 @@ from fra.data.datasets import find_dataset
 from fra.data.labelled import LabelledFaces
 from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
-from fra.printable import counted, printable
 from fra.recipe import plain, recipe_text
 from fra.runtime import Runtime
+from fra.system.printable import counted, printable
 from fra.tasks.task import Task
 from fra.training.batch_norm import require_enough_images
 from fra.training.devices import begin, choose_precision, make_fabric

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fra.printable import did_you_mean
+from fra.system.printable import did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 ENCODER, REGIONS, TASK = "encoder.safetensors", "regions.safetensors", "task.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fra.files import REMOVE_TABLE, read_rows, reading, write_text
-from fra.printable import counted
+from fra.system.printable import counted
 from fra.weights.bundled import REGIONS, TASK, Manifest
 
 PURPOSE = (

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fra.models.encoder import Encoder
 from fra.models.region_head import RegionHead, RegionModel
-from fra.printable import counted
+from fra.system.printable import counted
 from fra.weights import released_fra
 from fra.weights.layouts import (
     LAYOUTS,

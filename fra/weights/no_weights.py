@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from fra.printable import counted
-from fra.text import require_regular, shown
+from fra.system.printable import counted
+from fra.system.text import require_regular, shown
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
 MEMBERS = 200

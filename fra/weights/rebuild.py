@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fra.models.encoder import EncoderConfig
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHeadConfig
-from fra.printable import counted
+from fra.system.printable import counted
 
 COUNTER = ".num_batches_tracked"
 """Ends the name of batch norm's counter of steps, which no computation uses and files of before 2018 lack."""

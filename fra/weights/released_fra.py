@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHeadConfig
-from fra.printable import counted
+from fra.system.printable import counted
 
 DISTRIBUTED = "module."  # what every name of a released checkpoint starts with
 ONLINE_BACKBONE = "online_net.backbone."

@@ -32,8 +32,8 @@ from fra.crop.run import crop
 from fra.data.listing import image_files
 from fra.faces.image import read_image
 from fra.files import temporary_prefix
-from fra.processes import available_cores
 from fra.runtime import Runtime
+from fra.system.processes import available_cores
 
 ALONE = Runtime(workers=1, quiet=True)
 

@@ -580,7 +580,7 @@ def test_training_on_shards_stops_and_goes_on_and_equals_training_on_files(
     drawn_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     import fra.training.loop as loop
-    from fra.stopping import Stopped
+    from fra.system.stopping import Stopped
 
     files = image_files(drawn_faces)
     tar(tmp_path / "0.tar", {file.name: file.read_bytes() for file in files[:25]})

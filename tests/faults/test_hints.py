@@ -10,7 +10,7 @@ from tiny_runs import SETTINGS
 
 import fra
 from fra import cli
-from fra.text import command
+from fra.system.text import command
 
 MODULES = sorted(Path(fra.__file__).parent.rglob("*.py"))
 COMMANDS = re.compile(r"`(fra [^`]+)`")

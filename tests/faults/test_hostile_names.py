@@ -19,7 +19,6 @@ from planted_tasks import EXPRESSION, plant
 from tiny_runs import FRA_TINY, run
 
 from fra import cli
-from fra.cells import guarded, read_cells, unguarded, write_cells
 from fra.crop.cut import CropSettings
 from fra.crop.journal import read_journal
 from fra.crop.run import crop
@@ -28,8 +27,9 @@ from fra.drawing.drawn_face import draw_face
 from fra.faces.image import UnreadableImage, write_image
 from fra.files import append_rows, read_rows, write_rows
 from fra.models.encoder import Encoder, EncoderConfig
-from fra.printable import counted, printable
 from fra.runtime import Runtime
+from fra.system.cells import guarded, read_cells, unguarded, write_cells
+from fra.system.printable import counted, printable
 from fra.weights.load import encoder_metadata, save_weights
 
 ROOT = Path(__file__).parents[2]

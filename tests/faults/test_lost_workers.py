@@ -115,8 +115,8 @@ def test_full_shared_memory_while_drawing_is_one_line(root: Starter, tmp_path: P
 
 POOL = """
 import os, signal, sys, time
-from fra.processes import Lost, helper_pool
-from fra.stopping import heard, leave, settle
+from fra.system.processes import Lost, helper_pool
+from fra.system.stopping import heard, leave, settle
 
 def main():
     with heard(for_good=True):

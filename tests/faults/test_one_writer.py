@@ -24,13 +24,13 @@ from fra.files import (
     remove_leftovers,
     temporary_prefix,
 )
-from fra.lock import InUse, claim
+from fra.system.lock import InUse, claim
 
 HOLD = r"""
 import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
-from fra.lock import claim
+from fra.system.lock import claim
 with ExitStack() as held:
     for place in sys.argv[2:]:
         folder, name = os.path.split(place)

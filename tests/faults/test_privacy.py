@@ -12,7 +12,7 @@ import pytest
 import fra
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
-from fra.telemetry import SWITCHES
+from fra.system.telemetry import SWITCHES
 
 SECONDS = (
     75  # that the page and a session are held open; onnxruntime would first ask after six, and five times in these

@@ -15,7 +15,7 @@ from fra.data.check import check
 from fra.data.datasets import DATASETS, affectnet, fairface, ferplus
 from fra.pretrain.health import read_pairs
 from fra.runtime import Runtime
-from fra.text import SHOWN, lines_of, rows_of, shown
+from fra.system.text import SHOWN, lines_of, rows_of, shown
 
 RAF = "EmoLabel/list_patition_label.txt"
 

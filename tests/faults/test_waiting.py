@@ -27,7 +27,7 @@ SOON = 10.0
 PROGRAM = """
 import atexit, ctypes, os, queue, select, signal, sys, threading, time
 from fra import processes, stopping
-from fra.stopping import Stopped, heard, held, leave, settle
+from fra.system.stopping import Stopped, heard, held, leave, settle
 
 stopping.HOLD, stopping.LAST_WORDS, stopping.LIMIT = 0.4, 0.8, 1.6
 
@@ -214,7 +214,7 @@ def test_what_is_lost_ends_the_command_from_any_thread() -> None:
 
 
 def test_outside_of_commands_signals_are_as_they_were() -> None:
-    from fra.stopping import heard
+    from fra.system.stopping import heard
 
     before = [signal.getsignal(number) for number in SIGNALS]
     with heard():

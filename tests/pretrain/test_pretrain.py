@@ -22,7 +22,7 @@ from fra.pretrain.run import METHODS as KINDS
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.report.run import OF_ALL_METHODS
 from fra.runtime import Runtime
-from fra.stopping import Stopped
+from fra.system.stopping import Stopped
 from fra.training.checkpoint import load_checkpoint
 from fra.training.loop import step_seed
 from fra.weights.load import load_region_model, read_weights

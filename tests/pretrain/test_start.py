@@ -16,7 +16,7 @@ from fra.files import read_json
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.run import build_method, load_pretrain_recipe
 from fra.pretrain.start import StartConfig, hold_still, stages, start_from
-from fra.stopping import Stopped
+from fra.system.stopping import Stopped
 from fra.training.optimizers import OptimizerConfig, build_optimizer, groups_of
 from fra.weights.load import encoder_fingerprint, load_encoder, save_weights
 

@@ -11,12 +11,12 @@ from small_paper import small_process
 
 from fra.data.unlabelled import FolderPool
 from fra.files import MARK, claim_folder
-from fra.lock import claim
 from fra.reproduce import run as paper
 from fra.reproduce.runs import Place, Run
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.timing import time_per_step
 from fra.runtime import Runtime
+from fra.system.lock import claim
 
 PATIENCE = 1200.0
 """Seconds for what takes about 20 on an idle machine."""

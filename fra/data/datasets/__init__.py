@@ -2,7 +2,7 @@
 
 from fra.data.datasets import affectnet, aflw, celeba, cofw, fairface, ferplus, lfwa, rafdb, synthetic, w300, wflw
 from fra.data.labelled import Dataset
-from fra.printable import did_you_mean
+from fra.system.printable import did_you_mean
 
 DATASETS: dict[str, Dataset] = {
     "synthetic": synthetic.DATASET,

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there
 from fra.data.layout import find_layout
+from fra.system.text import decoding, rows_of, shown
 from fra.tasks.expression import Expression
-from fra.text import decoding, rows_of, shown
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 LEFT_OUT = ("none", "uncertain", "no face")  # 8, 9, 10

@@ -26,8 +26,8 @@ from fra.data.crops import AnnotatedFaces, CropRule, label_faces
 from fra.data.labelled import Dataset, Groups, LabelledFaces, Published
 from fra.data.landmark_lists import hrnet_lists, lines_also_in, on_disk, read_hrnet_csv
 from fra.data.layout import find_layout
+from fra.system.text import decoding, require_regular
 from fra.tasks.landmarks import Landmarks
-from fra.text import decoding, require_regular
 
 TABLE = "AFLWinfo_release.mat"
 LISTS = ("face_landmarks_aflw_train.csv", "annotations/face_landmarks_aflw_train.csv")

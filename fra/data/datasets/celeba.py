@@ -22,9 +22,9 @@ import torch
 
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there, splits_of
 from fra.data.layout import find_layout
-from fra.printable import counted
+from fra.system.printable import counted
+from fra.system.text import lines_of, rows_of, shown
 from fra.tasks.attributes import Attributes
-from fra.text import lines_of, rows_of, shown
 
 ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv", "Anno/list_attr_celeba.txt")
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt")

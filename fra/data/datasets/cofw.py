@@ -23,8 +23,8 @@ from fra.data.labelled import Dataset, LabelledFaces, Published, first_there
 from fra.data.landmark_lists import on_disk, read_star_tsv, star_lists
 from fra.data.layout import find_layout
 from fra.faces.image import UnreadableImage
+from fra.system.text import decoding
 from fra.tasks.landmarks import Landmarks
-from fra.text import decoding
 
 TABLES = {"train": ("COFW_train_color.mat", "Tr"), "test": ("COFW_test_color.mat", "T")}
 PLACES = ("", "documentation/")

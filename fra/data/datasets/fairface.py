@@ -22,9 +22,9 @@ import torch
 
 from fra.data.labelled import Dataset, Groups, LabelledFaces, splits_of
 from fra.data.layout import find_layout
-from fra.printable import counted
+from fra.system.printable import counted
+from fra.system.text import records_of, shown
 from fra.tasks.expression import Expression
-from fra.text import records_of, shown
 
 NAMES = {
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),

@@ -26,8 +26,8 @@ from torch import Tensor
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there, splits_of
 from fra.data.layout import find_layout
 from fra.faces.image import UnreadableImage
+from fra.system.text import lines_of, rows_of, shown
 from fra.tasks.expression import Expression
-from fra.text import lines_of, rows_of, shown
 
 LABELS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 VOTES = (*LABELS, "unknown", "NF")  # NF: not a face

@@ -15,8 +15,8 @@ import torch
 
 from fra.data.labelled import Dataset, LabelledFaces, Published, first_there
 from fra.data.layout import find_layout
+from fra.system.text import decoding
 from fra.tasks.attributes import Attributes
-from fra.text import decoding
 
 TABLES = ("lfw_att_40.mat", "anno/lfw_att_40.mat")
 PICTURES = ("lfw", "lfw_funneled", "lfw-deepfunneled", "images")

@@ -12,8 +12,8 @@ import torch
 
 from fra.data.labelled import Dataset, LabelledFaces, Published, splits_of
 from fra.data.layout import find_layout
+from fra.system.text import lines_of, shown
 from fra.tasks.expression import Expression
-from fra.text import lines_of, shown
 
 LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")  # 1 to 7 in the list
 

@@ -23,8 +23,8 @@ from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, DrawnFace, draw_face
 from fra.faces.image import read_header, write_image
 from fra.faces.points import place_in_image
 from fra.files import MARK, claim_file, claim_folder, one_writer, read_arrays, read_rows, reading, write_rows
-from fra.processes import available_cores, helper_pool
 from fra.runtime import Runtime
+from fra.system.processes import available_cores, helper_pool
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks

@@ -34,8 +34,8 @@ from fra.data.landmark_lists import (
     star_lists,
 )
 from fra.data.layout import find_layout
+from fra.system.text import text_of
 from fra.tasks.landmarks import Landmarks
-from fra.text import text_of
 
 HRNET_SHIFT = -2.0
 """From HRNet's coordinates and centres to pixels from 0; other sets need none (FaRL; spec alignment.md, section 6)."""

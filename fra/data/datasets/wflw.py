@@ -34,8 +34,8 @@ from fra.data.landmark_lists import (
     star_lists,
 )
 from fra.data.layout import find_layout
+from fra.system.text import lines_of, shown
 from fra.tasks.landmarks import Landmarks
-from fra.text import lines_of, shown
 
 TABLES = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"
 LISTS = (

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from fra.processes import GOODBYE, SIGNALS, end_children
+from fra.system.processes import GOODBYE, SIGNALS, end_children
 
 HOLD, LAST_WORDS, LIMIT = 3.0, 5.0, 9.0
 """Seconds after the signal (ours: Docker kills after ten)."""

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from fra import lock
-from fra.lock import claim, holder
+from fra.system.lock import claim, holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fra.lock import claim
+from fra.system.lock import claim
 with claim(Path(sys.argv[1]), "run", beat=0.1) as mine:
     print(mine, flush=True)
     time.sleep(float(sys.argv[2]))
