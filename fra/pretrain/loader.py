@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -172,9 +173,9 @@ class FaceLoader:
         )
         self._running: list[Iterator[Batch | Exception]] = []
         self._helpers = Helpers()
-        weakref.finalize(self, _end, self._running, self._helpers)
-        # Before multiprocessing, at exit, waits for them: they hear no signals.
-        atexit.register(_end, self._running, self._helpers)
+        end = partial(_end, self._running, self._helpers)
+        _living.add(end)
+        weakref.finalize(self, _end_and_forget, end)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -218,6 +219,22 @@ class FaceLoader:
 def _end(running: list[Iterator[Batch | Exception]], helpers: Helpers) -> None:
     running.clear()
     helpers.end()
+
+
+def _end_and_forget(end: Callable[[], None]) -> None:
+    _living.discard(end)
+    end()
+
+
+_living: set[Callable[[], None]] = set()
+"""What ends the workers of the loaders that are in use."""
+
+
+@atexit.register
+def _end_all() -> None:
+    """Before multiprocessing, at exit, waits for them: they hear no signals."""
+    for end in list(_living):
+        end()
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fra.system.processes import Lost, commands, end_children
@@ -105,13 +106,19 @@ def _start_children(environment: Any, count: int, world: int) -> list["subproces
         WORLD_SIZE=str(world),
         LOCAL_RANK="0",
     )
-    atexit.register(end_children)
+    _end_children_at_exit()
     children = []
     for rank in range(1, count):
         own = {"LOCAL_RANK": str(rank), PARENT: str(os.getpid())}
         children.append(subprocess.Popen([sys.executable, *program, *sys.argv[1:]], env=os.environ | own))
     commands.extend(children)
     return children
+
+
+@cache
+def _end_children_at_exit() -> None:
+    """Once, however many runs there are in this process."""
+    atexit.register(end_children)
 
 
 class _Watch(threading.Thread):
