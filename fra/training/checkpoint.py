@@ -98,8 +98,8 @@ def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple
     return None, True
 
 
-def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
-    """The state written by `save_checkpoint`, for a run with the same identity.
+def load_checkpoint(path: Path, *, identity: dict[str, Any] | None) -> dict[str, Any]:
+    """The state written by `save_checkpoint`, for a run with the same identity, or for any with None.
 
     Raises DamagedFile when the file is damaged, and ValueError that names what differs when another run wrote it.
     """
@@ -110,6 +110,8 @@ def load_checkpoint(path: Path, *, identity: dict[str, Any]) -> dict[str, Any]:
         if missing := [name for name in ENTRIES if name not in state]:
             raise ValueError(f"{', '.join(missing)} missing")
         written = dict(state["identity"])
+    if identity is None:
+        return state
     differing = sorted(key for key in identity.keys() | written.keys() if identity.get(key) != written.get(key))
     if differing:
         key = differing[0]

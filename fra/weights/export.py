@@ -77,7 +77,7 @@ def _whole_run(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{run} was trained with {metadata.get('method', 'no method')}, and the released layout is FRA's:"
             " give a run of method fra"
         )
-    return load_checkpoint(run / "last.ckpt", identity={}), metadata
+    return load_checkpoint(run / "last.ckpt", identity=None), metadata
 
 
 def _unsaid(model: RegionModel) -> list[str]:
