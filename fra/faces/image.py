@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.io import encode_jpeg, encode_png
 
 from fra.faces.decode import KINDS, MOST_BYTES, Header, decode, header_of
+from fra.faces.silent import silent
 from fra.files import atomic, open_regular
 from fra.system.printable import printable
 
@@ -84,7 +85,8 @@ def too_many_bytes(size: int) -> str:
 
 def _explained(path: Path | str, work: Callable[[], Result]) -> Result:
     try:
-        return work()
+        with silent:
+            return work()
     except MemoryError as error:
         raise UnreadableImage(path, "not enough memory to decode it") from error
     except Exception as error:  # damaged files raise nearly anything inside a decoder
