@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def _one_line(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename else ""
         hint = " (free some space, then continue with --resume)" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{hint}"
-    text = " ".join(str(error).split())
+    text = re.sub(r"\s*\n\s*", " ", str(error)).strip()  # other blanks may be parts of names
     if isinstance(error, KeyboardInterrupt):
         return text if isinstance(error, Stopped) else text or KEPT
     if isinstance(error, MemoryError):
@@ -243,7 +244,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--from",
         dest="start",
         metavar="WHAT",
-        help="weights to start from, as for `fra transfer --encoder` (default: random weights)",
+        help="weights to start from, as for --encoder of `fra transfer` (default: random weights)",
     )
     parser.add_argument(
         "--from-heads", action="store_true", help="with --from RUN: take the run's heads too, not its backbone alone"

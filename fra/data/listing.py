@@ -17,7 +17,7 @@ from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
 from fra.files import open_regular
 from fra.system.printable import counted, printable
-from fra.system.text import lines_of
+from fra.system.text import command, lines_of
 
 ENDINGS_SHOWN, FOLDERS_SHOWN = 8, 3
 Image = TypeVar("Image")
@@ -148,9 +148,12 @@ def image_folder(path: Path | str) -> Path:
     path = Path(path)
     made_by_crop = os.path.isfile(path / "crop.yaml")  # False too where the folder may not be entered
     if made_by_crop and (path / "shards").is_dir():
+        shards = sorted((path / "shards").glob("*.tar"))
+        first = command("tar", "-xf", shards[0] if shards else path / "shards" / "faces-000000.tar", "-C", "FOLDER")
+        others = f" and so on, {counted(len(shards), 'file')}" if len(shards) > 1 else ""
         raise ValueError(
             f"the crops in {printable(path)} are packed in shards, which `fra pretrain` and `fra regions` read; "
-            f"for other commands unpack them: `tar -xf {path / 'shards' / 'faces-000000.tar'} -C FOLDER`"
+            f"for other commands unpack them into a folder: {first}{others}"
         )
     return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
 

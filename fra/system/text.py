@@ -94,6 +94,17 @@ def command(*words: object) -> str:
     return f"`{shlex.join(map(str, words))}`"
 
 
+def python_command(code: str, *values: object) -> str:
+    """`command` for Python code in which each {} is replaced by the text of one of the values."""
+    return command("python", "-c", code.format(*map(python_text, values)))
+
+
+def python_text(value: object) -> str:
+    """Text as Python reads it, between double quotes where it can be: a shell has to escape only single ones."""
+    text = repr(str(value))
+    return text if '"' in text else f'"{text[1:-1]}"'
+
+
 def require_regular(path: Path) -> None:
     """ValueError for a pipe, a socket or a device, which might never end."""
     if path.exists() and not path.is_file() and not path.is_dir():

@@ -9,6 +9,7 @@ from typing import Any
 
 from fra.files import REMOVE_TABLE, read_rows, reading, write_text
 from fra.system.printable import counted
+from fra.system.text import python_text
 from fra.weights.bundled import REGIONS, TASK, Manifest
 
 PURPOSE = (
@@ -55,7 +56,7 @@ def run_card(name: str, summary: dict[str, Any], metadata: dict[str, Any], healt
         "speed": f"{summary['pairs_per_second']} pairs per second",
     }
     made = f"A face encoder pre-trained without labels by {summary['method']} ({metadata['library']}; recipe"
-    load = f'Load it with `fra.load_encoder("{name}")`; the whole recipe is in `recipe.yaml`.'
+    load = f"Load it with `fra.load_encoder({python_text(name)})`; the whole recipe is in `recipe.yaml`."
     measured = table((column, value) for column, value in health.items() if value and column != "warning")
     return card(
         name,

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from fra.system.printable import counted
-from fra.system.text import require_regular, shown
+from fra.system.text import python_command, require_regular, shown
 
 WEIGHT_ENDINGS = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".safetensors")
 MEMBERS = 200
@@ -72,18 +72,25 @@ def _zip(path: Path, size: int) -> tuple[str, str] | None:
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
         return (
             "a TorchScript archive",
-            f"save its tensors: torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')",
+            _by_torch("save its tensors", "torch.jit.load({}).state_dict()", path),
         )
     if any(name.endswith(("serialized_exported_program.json", "archive_format")) for name in names):
         return (
             "an exported PyTorch program (.pt2)",
-            f"save its tensors: torch.save(torch.export.load('{path.name}').state_dict, 'weights.pth')",
+            _by_torch("save its tensors", "torch.export.load({}).state_dict", path),
         )
     if any(name.endswith("data.pkl") for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays (.npz)", "save the network's tensors with torch.save or as safetensors"
     return f"a zip archive{_holding(names)}", "unpack it (unzip) and give the file of weights in it"
+
+
+def _by_torch(what: str, loaded: str, path: Path) -> str:
+    """The command that saves what the Python expression `loaded` gives beside the file."""
+    saved = path.with_name(f"{path.name}.weights.pth")
+    line = python_command(f"import torch; torch.save({loaded}, {{}})", path, saved)
+    return f"{what} by {line} and give {shown(saved.name)}"
 
 
 def _gzip(path: Path) -> tuple[str, str]:
@@ -99,7 +106,7 @@ def _tar(path: Path) -> tuple[str, str]:
         if {"pickle", "storages", "tensors"} <= set(names):
             return (
                 "a checkpoint from before PyTorch 0.1.10",
-                "load it with torch.load(..., weights_only=False) and save it again",
+                _by_torch("if you trust it, save it again", "torch.load({}, weights_only=False)", path),
             )
         return f"a tar archive{_holding(names)}", "unpack it (tar -xf) and give the file of weights in it"
     return "a damaged tar archive", "download it again"
