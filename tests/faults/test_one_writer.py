@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import FRA_TINY, run
 
-from fra import cli, lock
+from fra import cli
 from fra.files import (
     LOCK,
     MARK,
@@ -24,6 +24,7 @@ from fra.files import (
     remove_leftovers,
     temporary_prefix,
 )
+from fra.system import lock
 from fra.system.lock import InUse, claim
 
 HOLD = r"""

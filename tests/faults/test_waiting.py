@@ -26,7 +26,7 @@ SOON = 10.0
 
 PROGRAM = """
 import atexit, ctypes, os, queue, select, signal, sys, threading, time
-from fra import processes, stopping
+from fra.system import processes, stopping
 from fra.system.stopping import Stopped, heard, held, leave, settle
 
 stopping.HOLD, stopping.LAST_WORDS, stopping.LIMIT = 0.4, 0.8, 1.6

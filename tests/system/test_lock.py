@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fra import lock
+from fra.system import lock
 from fra.system.lock import claim, holder
 
 HOLD = """
