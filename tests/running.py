@@ -123,7 +123,7 @@ class Running:
         found = []
         for pid in self.processes():
             try:
-                bookkeeper = b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                bookkeeper = b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
             if pid != self.pid and not bookkeeper:
