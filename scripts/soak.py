@@ -1,14 +1,16 @@
 """Twenty minutes of attacks on fra, and the table of docs/dev/reliability.md; too long for CI (`make soak`).
 
-    python scripts/soak.py [--seed N] [--minutes 20] [--out docs/dev/reliability.md]
+    python scripts/soak.py [--seed N] [--minutes 20] [--only PART ...] [--out docs/dev/reliability.md]
 
-kills    every command that writes is killed at random moments and resumed: the result must equal the uninterrupted one
-inputs   files of every kind that fra reads are damaged at random: each is read, or refused in one line that names it
 names    photos are called whatever a disk allows: each is counted, and nothing printed moves the cursor
 flat     the same work a hundred times: in the second half nothing that the process holds may grow
+inputs   files of every kind that fra reads are damaged at random: each is read, or refused in one line that names it
+kills    every command that writes is killed at random moments and resumed: the result must equal the uninterrupted one
 
-Everything is drawn, and a function of the seed. Exit status 1 when anything failed; each failure is printed with what
-repeats it.
+Everything is drawn, and a function of the seed. Each part has a share of the minutes, and does less where the machine
+is slow: the table then says how much of what was planned. It is written after every step, so that nothing is lost by a
+part that fails, Ctrl-C or SIGTERM; and whatever hangs, all ends after one and a half times the minutes. Exit status 1
+when anything failed; each failure is printed with what repeats it.
 """
 
 import argparse
@@ -17,26 +19,40 @@ import ctypes
 import gc
 import hashlib
 import io
+import json
+import math
+import multiprocessing
 import os
 import random
 import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, fields
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from fra.system.printable import printable
+from fra.system.processes import SILENT
+
 KILLS, INPUTS, NAMES, ROUNDS = 60, 1000, 300, 100
-DEADLINE = 20
-"""Seconds that reading one damaged file may take."""
+FEWEST = 20
+"""Rounds after which growth can be judged, however long they take."""
+SHARES = {"names": 0.05, "flat": 0.45, "inputs": 0.65, "kills": 1.0}
+"""When each part ends at the latest, as a share of all minutes."""
+DEADLINE, PATIENCE = 20, 120
+"""Seconds that reading one damaged file, and that a command may take."""
+AT_ONCE = 2
+"""Commands that run, and are killed, at the same time."""
 MIDDLE = re.compile("(<!-- soak -->\n).*?(<!-- end of soak -->)", re.DOTALL)
 
 
@@ -45,6 +61,7 @@ class Line:
     """A row of the table."""
 
     what: str
+    planned: int = 0
     tries: int = 0
     failures: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -76,7 +93,8 @@ def commands(drawn: Path) -> dict[str, Command]:
     return {
         "crop": Command(("crop", images, "--detector", "none", "--size", "64"), ("crops.csv", "crops/**/*.jpg")),
         "crop --shards": Command(
-            ("crop", images, "--detector", "none", "--size", "64", "--shards"), ("crops.csv", "shards/*.tar")
+            ("crop", images, "--detector", "none", "--size", "64", "--shards", "--workers", "1"),
+            ("crops.csv", "shards/*.tar"),
         ),
         "pretrain": Command(
             ("pretrain", "smoke/resnet10_half.byol", "--faces", images, *small, *settings), ("encoder.safetensors",)
@@ -98,73 +116,163 @@ def commands(drawn: Path) -> dict[str, Command]:
     }
 
 
+FORKS = multiprocessing.get_context("forkserver")
+PRELOADED = ["torch", "lightning_fabric", "fra.cli"] + [
+    f"fra.{room}" for room in ("crop.run", "pretrain.run", "transfer.run", "predict.predictor", "regions.run")
+]
+stopping = threading.Event()
+"""The soak itself is to end."""
+running: set[BaseProcess] = set()
+
+
 def run(words: Sequence[str], out: Path, *, kill_after: float | None = None, how: int = signal.SIGKILL) -> int | None:
-    """The exit status, None when it was killed before its end; its output is in `out`.log."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    with open(f"{out}.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fra.cli", *words, "--out", str(out)],
-            stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
-        )  # fmt: skip
-        try:
-            return process.wait(kill_after or 300)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                raise RuntimeError(f"signal {how} did not end it within 30 seconds") from None
-            return None
+    """The exit status, None when it was killed before its end; its output is in `out`.log.
+
+    RuntimeError when the signal does not end it, or nothing does. It is forked from a process that has imported what
+    commands need, which otherwise takes longer than what they do.
+    """
+    process = FORKS.Process(target=become, args=([*words, "--out", str(out)], f"{out}.log"))
+    process.start()
+    running.add(process)
+    try:
+        if stopping.is_set():
+            end(process)
+        process.join(kill_after or PATIENCE)
+        if not process.is_alive():
+            return process.exitcode
+        end(process, how)
+        process.join(30)
+        if process.is_alive():
+            end(process)
+            process.join()
+            raise RuntimeError(f"signal {how} did not end it within 30 seconds")
+        if kill_after is None:
+            raise RuntimeError(f"it took more than {PATIENCE} seconds")
+        return None
+    finally:
+        running.discard(process)
+        if stopping.is_set():
+            raise KeyboardInterrupt
 
 
-def digest(out: Path, patterns: Sequence[str]) -> str:
-    total = hashlib.sha256()
-    for pattern in patterns:
-        for path in sorted(out.glob(pattern)):
-            total.update(path.relative_to(out).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()
+def become(words: list[str], log: str) -> None:
+    """What a terminal does: a session of its own, and its output somewhere."""
+    os.setsid()
+    written, nothing = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666), os.open(os.devnull, os.O_RDONLY)
+    for mine, standard in ((nothing, 0), (written, 1), (written, 2)):
+        os.dup2(mine, standard)
+    sys.argv = ["fra", *words]
+    from fra import cli
+
+    sys.exit(cli.main())
 
 
-def kills(dice: random.Random, work: Path, drawn: Path, until: float) -> list[Line]:
-    lines = {name: Line(f"killed at random and resumed: {name}") for name in commands(drawn)}
-    expected, lasts = {}, {}
-    for name, command in commands(drawn).items():
-        out, started = work / f"whole.{len(expected)}", time.monotonic()
-        status = run(command.words, out)
-        if status != 0:
-            lines[name].failed(f"uninterrupted, it ended with {status}: {tail(out)}")
-        expected[name], lasts[name] = digest(out, command.results), time.monotonic() - started
+def end(process: BaseProcess, how: int = signal.SIGKILL) -> None:
+    assert process.pid
+    try:
+        os.killpg(process.pid, how)
+    except ProcessLookupError:  # it has ended, or has no session of its own yet
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, how)
+
+
+def results(out: Path, patterns: Sequence[str]) -> dict[str, object]:
+    """What a command has to give: of JSON the content, of other files a hash, by name."""
+    found: dict[str, object] = {}
+    for path in sorted(path for pattern in patterns for path in out.glob(pattern)):
+        content = path.read_bytes()
+        is_json = path.suffix == ".json"
+        found[path.relative_to(out).as_posix()] = json.loads(content) if is_json else hashlib.sha256(content).digest()
+    return found
+
+
+def alike(one: object, other: object) -> bool:
+    """Equal, but numbers in JSON to five digits: a resumed run cuts batches elsewhere, and floats add up otherwise."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-9)
+    return one == other
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A command that is killed, once or twice, and resumed."""
+
+    number: int
+    name: str
+    how: int
+    moments: list[float]
+    """As shares of the time that it takes."""
+
+
+def kills(dice: random.Random, work: Path, drawn: Path, until: float) -> Generator[Line, None, None]:
+    os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg")
+    FORKS.set_forkserver_preload(PRELOADED)
+    sys.warnoptions.append(SILENT)  # what killed commands leave is freed by Python's own process, and told at the end
+    known = commands(drawn)
+    lines = {name: Line(f"killed at random and resumed: {name}") for name in known}
+    yield from lines.values()
+    attacks = []
     for number in range(KILLS):
-        name = list(lines)[number % len(lines)]
-        command, line, started = commands(drawn)[name], lines[name], time.monotonic()
-        if started > until:
-            break
-        out, line.tries = work / f"killed.{number}", line.tries + 1
-        how = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        moments = [lasts[name] * dice.uniform(0.1, 1.0) for _ in range(dice.choice([1, 1, 2]))]
+        name, how = list(known)[number % len(known)], dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        attacks.append(Attack(number, name, how, [dice.uniform(0.1, 1.0) for _ in range(dice.choice([1, 1, 2]))]))
+        lines[name].planned += 1
+    expected: dict[str, tuple[dict[str, object], float]] = {}
+
+    def whole(name: str) -> None:
+        out, started = work / f"whole.{list(known).index(name)}", time.monotonic()
         try:
-            status, resume = None, False
-            for moment in [*moments, None]:
-                status = run([*command.words, *(["--resume"] if resume else [])], out, kill_after=moment, how=how)
-                if status == 0:
-                    break
-                resume = command.resumes and (out / ".fra-run").exists()
-                if not command.resumes:
-                    shutil.rmtree(out, ignore_errors=True)
-            found = digest(out, command.results)
-            if status != 0 or found != expected[name]:
-                line.failed(f"try {number}, signal {how} after {moments}: status {status}, {tail(out)}")
-            left = [path.name for path in out.rglob(".fra-tmp-*")]
-            if left:
-                line.failed(f"try {number}: left {left[:3]}")
+            status = run(known[name].words, out)
+            if status == 0:
+                expected[name] = results(out, known[name].results), time.monotonic() - started
+            else:
+                lines[name].failed(f"uninterrupted, it ended with {status}: {tail(out)}")
         except RuntimeError as error:
-            line.failed(f"try {number}: {error}")
-        line.seconds += time.monotonic() - started
-        shutil.rmtree(out, ignore_errors=True)
-    return list(lines.values())
+            lines[name].failed(f"uninterrupted: {error}")
+
+    def attempt(attack: Attack) -> None:
+        if not stopping.is_set() and time.monotonic() < until and attack.name in expected:
+            kill(
+                attack, known[attack.name], work / f"killed.{attack.number}", lines[attack.name], *expected[attack.name]
+            )
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            list(pool.map(whole, known))
+            for attack, _ in zip(attacks, pool.map(attempt, attacks), strict=True):
+                yield lines[attack.name]
+        except BaseException:
+            stopping.set()
+            for process in list(running):
+                end(process)
+            raise
+
+
+def kill(attack: Attack, command: Command, out: Path, line: Line, expected: dict[str, object], last: float) -> None:
+    started = time.monotonic()
+    moments = [last * moment for moment in attack.moments]
+    try:
+        status, resume = None, False
+        for moment in [*moments, None]:
+            status = run([*command.words, *(["--resume"] if resume else [])], out, kill_after=moment, how=attack.how)
+            if status == 0:
+                break
+            resume = command.resumes and (out / ".fra-run").exists()
+            if not command.resumes:
+                shutil.rmtree(out, ignore_errors=True)
+        if status != 0 or not alike(results(out, command.results), expected):
+            line.failed(f"try {attack.number}, signal {attack.how} after {moments}: status {status}, {tail(out)}")
+        left = [path.name for path in out.rglob(".fra-tmp-*")]
+        if left:
+            line.failed(f"try {attack.number}: left {left[:3]}")
+    except RuntimeError as error:
+        line.failed(f"try {attack.number}: {error}")
+    line.tries += 1
+    line.seconds += time.monotonic() - started
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def tail(out: Path) -> str:
@@ -293,30 +401,38 @@ def deadline(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def inputs(dice: random.Random, work: Path, drawn: Path, until: float) -> list[Line]:
-    lines = []
-    for kind, (path, read) in readers(work, drawn).items():
-        line, well, started = Line(f"damaged: {kind}"), path.read_bytes(), time.monotonic()
+def inputs(dice: random.Random, work: Path, drawn: Path, until: float) -> Generator[Line, None, None]:
+    kinds = readers(work, drawn)
+    for place, (kind, (path, read)) in enumerate(kinds.items()):
+        line, well, started = Line(f"damaged: {kind}", INPUTS), path.read_bytes(), time.monotonic()
+        yield line
+        ends = started + (until - started) / (len(kinds) - place)
         for number in range(INPUTS):
-            if time.monotonic() > until:
+            if time.monotonic() > ends:
                 break
             path.write_bytes(damaged(well, dice))
             line.tries += 1
-            said = io.StringIO()
-            try:
-                with deadline(DEADLINE), redirect_stderr(said):
-                    read()
-            except (ValueError, OSError) as error:
-                if isinstance(error, TimeoutError) or "\n" in str(error).strip():
-                    line.failed(f"number {number}: {str(error)[:200]!r}")
-            except Exception:
-                line.failed(f"number {number}: {' | '.join(traceback.format_exc().splitlines()[-3:])[-300:]}")
-            if "Traceback" in said.getvalue():
-                line.failed(f"number {number}: printed a traceback")
+            wrong = reading_says(read)
+            if wrong:
+                line.failed(f"number {number}: {wrong}")
         path.write_bytes(well)
         line.seconds = time.monotonic() - started
-        lines.append(line)
-    return lines
+
+
+def reading_says(read: Callable[[], object]) -> str:
+    """What is wrong with how a reader takes its file; "" when it gives something, or one line, in time."""
+    said, started = io.StringIO(), time.monotonic()
+    try:
+        with deadline(DEADLINE), redirect_stderr(said):
+            read()
+    except (ValueError, OSError) as error:
+        if "\n" in str(error).strip():
+            return f"{str(error)[:200]!r}"
+    except Exception:
+        return " | ".join(traceback.format_exc().splitlines()[-3:])[-300:]
+    if time.monotonic() - started >= DEADLINE:  # readers may take the deadline for a damaged file
+        return f"it took more than {DEADLINE} seconds"
+    return "printed a traceback" if "Traceback" in said.getvalue() else ""
 
 
 # --- names
@@ -335,10 +451,7 @@ def hostile(dice: random.Random) -> bytes:
     return name + b"%04x" % dice.randrange(2**16) + b".png"
 
 
-def names(dice: random.Random, work: Path, drawn: Path) -> list[Line]:
-    from fra import cli
-
-    line, started = Line("hostile names of photos: crop, predict, regions"), time.monotonic()
+def names(dice: random.Random, work: Path, drawn: Path, until: float) -> Generator[Line, None, None]:
     picture = next((drawn / "images").iterdir()).read_bytes()
     folder = os.fsencode(work / "photos")
     os.mkdir(folder)
@@ -346,23 +459,32 @@ def names(dice: random.Random, work: Path, drawn: Path) -> list[Line]:
     for name in made:
         with open(os.path.join(folder, name), "wb") as file:
             file.write(picture)
-    line.tries = len(made)
     for words in (
         ["crop", str(work / "photos"), "--detector", "none", "--size", "48", "--workers", "1"],
         ["predict", str(work / "photos"), "--task", "laptop_age", "--detector", "none"],
         ["regions", "laptop", "--faces", str(work / "photos")],
     ):
-        out, screen = work / f"out.{words[0]}", io.StringIO()
-        with redirect_stdout(screen), redirect_stderr(screen):
-            status = cli.main([*words, "--out", str(out)])
-        text = screen.getvalue()
+        line, started = Line(f"hostile names of photos: {words[0]}", len(made)), time.monotonic()
+        yield line
+        status, text = call(*words, "--out", str(work / f"out.{words[0]}"), seconds=max(PATIENCE, until - started))
+        line.tries, line.seconds = len(made), time.monotonic() - started
         strange = {character for character in text if unicodedata.category(character) in ("Cc", "Cf", "Cs")} - {"\n"}
         if status != 0 or strange:
-            line.failed(f"{words[0]}: status {status}, printed {strange}: {text[-200:]!r}")
+            line.failed(f"status {status}, printed {strange}: {text[-200:]!r}")
         if f"{len(made)}" not in text.replace(",", ""):
-            line.failed(f"{words[0]}: {len(made)} photos are not counted: {text[-200:]!r}")
-    line.seconds = time.monotonic() - started
-    return [line]
+            line.failed(f"{len(made)} photos are not counted: {text[-200:]!r}")
+
+
+def call(*words: str, seconds: float = PATIENCE) -> tuple[int, str]:
+    """The status of a command in this process, and all that it printed. KeyboardInterrupt when a signal ended it."""
+    from fra import cli
+
+    screen = io.StringIO()
+    with deadline(int(seconds)), redirect_stdout(screen), redirect_stderr(screen):
+        status = cli.main(words)
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        raise KeyboardInterrupt
+    return status, screen.getvalue()
 
 
 # --- the same again and again
@@ -396,17 +518,17 @@ class Held:
             blocks=sys.getallocatedblocks(),
             files=len(os.listdir("/proc/self/fd")),
             threads=len(os.listdir("/proc/self/task")),
-            at_exit=atexit._ncallbacks(),  # type: ignore[attr-defined]
+            at_exit=atexit._ncallbacks(),
         )
 
 
 def growth(before: Held, after: Held, calls: int) -> list[str]:
     """What has grown in so many calls of the same, more than it may.
 
-    Nothing may grow by one for each call, and memory by 1 % in all; but Python keeps some freed numbers and texts, and
-    dictionaries grow in leaps, so that of blocks 60 for each call are nothing (a tensor, or a file, has more).
+    Nothing may grow by one for each call, and memory by 2 % in all; but Python keeps some freed numbers and texts, and
+    dictionaries grow in leaps, so that of blocks 100 for each call are nothing.
     """
-    most = {"memory": before.memory // 100, "objects": calls - 1, "blocks": 60 * calls}
+    most = {"memory": before.memory // 50, "objects": calls - 1, "blocks": 100 * calls}
     differences = {each.name: getattr(after, each.name) - getattr(before, each.name) for each in fields(Held)}
     return [
         f"{name} grew by {difference:,} from {getattr(before, name):,} in {calls} calls"
@@ -415,83 +537,132 @@ def growth(before: Held, after: Held, calls: int) -> list[str]:
     ]
 
 
-def flat(work: Path, drawn: Path) -> list[Line]:
-    from fra import cli
-
-    lines = []
+def flat(_: random.Random, work: Path, drawn: Path, until: float) -> Generator[Line, None, None]:
     images = work / "few"
     shutil.copytree(drawn / "images", images, ignore=lambda _, names: sorted(names)[8:])
-    for words in (
-        ["predict", str(images), "--task", "laptop_age", "--detector", "none", "--quiet"],
-        ["regions", "laptop", "--faces", str(images), "--quiet"],
-        ["crop", str(images), "--detector", "retinaface", "--workers", "1", "--quiet"],
-    ):
-        line, started = Line(f"{ROUNDS} times in one process: {words[0]}"), time.monotonic()
-        middle = None
-        for number in range(ROUNDS):
+    pretrain = commands(drawn)["pretrain"].words
+    repeated = (
+        ("predict", str(images), "--task", "laptop_age", "--detector", "none"),
+        ("regions", "laptop", "--faces", str(images)),
+        ("crop", str(images), "--detector", "retinaface", "--workers", "1"),
+        ("transfer", "smoke/synthetic_expression", "--encoder", "laptop", "--data", str(drawn)),
+        (*pretrain, "--faces", str(images), "--workers", "1", "--set", "schedule.epochs=2"),
+    )
+    for place, words in enumerate(repeated):
+        line, started = Line(f"again and again in one process: {words[0]}", ROUNDS), time.monotonic()
+        yield line
+        ends, out = started + (until - started) / (len(repeated) - place), work / f"flat.{words[0]}"
+        half, middle = 0, None
+        while line.tries < ROUNDS:
             line.tries += 1
-            out = work / f"flat.{words[0]}"
-            with redirect_stdout(io.StringIO()):
-                if cli.main([*words, "--out", str(out)]) != 0:
-                    line.failed(f"round {number} failed")
-            shutil.rmtree(out)
-            if number == ROUNDS // 2:  # until then libraries fill what they keep
-                middle = Held.now()
-        assert middle is not None
-        end = Held.now()
-        for grown in growth(middle, end, ROUNDS - ROUNDS // 2 - 1):
-            line.failed(grown)
-        line.what += f" ({middle.memory / 2**20:,.0f} to {end.memory / 2**20:,.0f} MiB, {end.files} open files)"
+            status, said = call(*words, "--quiet", "--out", str(out))
+            shutil.rmtree(out, ignore_errors=True)
+            if status != 0:
+                line.failed(f"round {line.tries} ended with {status}: {said[-200:]!r}")
+                break
+            now = time.monotonic()
+            if middle is None and line.tries >= FEWEST // 2 and now >= min(ends, (started + ends) / 2):
+                middle, half = Held.now(), line.tries
+            if middle is None and line.tries == ROUNDS // 2:
+                middle, half = Held.now(), line.tries
+            if middle is not None and line.tries >= 2 * half and now >= ends:
+                break
         line.seconds = time.monotonic() - started
-        lines.append(line)
-    return lines
+        if middle is not None and line.tries > half:
+            after = Held.now()
+            for grown in growth(middle, after, line.tries - half):
+                line.failed(grown)
+            line.what += f" ({middle.memory / 2**20:,.0f} to {after.memory / 2**20:,.0f} MiB, {after.files} open files)"
 
 
 # --- all of it
 
+PARTS: dict[str, Callable[[random.Random, Path, Path, float], Generator[Line, None, None]]] = {
+    "names": names,
+    "flat": flat,
+    "inputs": inputs,
+    "kills": kills,
+}
 
-def table(lines: Sequence[Line], seed: int) -> str:
+
+def table(lines: Sequence[Line], seed: int, note: str) -> str:
     rows = ["| what | tries | failures | seconds |", "|---|---|---|---|"]
-    rows += [f"| {line.what} | {line.tries:,} | {len(line.failures)} | {line.seconds:.0f} |" for line in lines]
+    for line in lines:
+        tries = f"{line.tries:,}" + (f" of {line.planned:,}" if line.tries < line.planned else "")
+        rows.append(f"| {line.what} | {tries} | {len(line.failures)} | {line.seconds:.0f} |")
     total, failures = sum(line.tries for line in lines), sum(len(line.failures) for line in lines)
-    rows.append(f"| **all**, seed {seed} | {total:,} | {failures} | {sum(line.seconds for line in lines):.0f} |")
-    return "\n".join(rows) + "\n"
+    rows.append(f"| **all**, seed {seed}{note} | {total:,} | {failures} | {sum(line.seconds for line in lines):.0f} |")
+    shown = [f"    {printable(f'{line.what}: {how}')}" for line in lines for how in line.failures]
+    return "\n".join([*rows, *(["", *shown[:30]] if shown else [])]) + "\n"
+
+
+class Soak:
+    """What has been tried so far, and where it is written."""
+
+    def __init__(self, seed: int, page: Path | None) -> None:
+        self.seed, self.page, self.lines = seed, page, list[Line]()
+
+    def save(self, note: str = ", not finished") -> str:
+        text = table(self.lines, self.seed, note)
+        if self.page:
+            page = self.page.read_text(encoding="utf-8")
+            written = MIDDLE.sub(lambda found: found[1] + text + found[2], page)
+            self.page.write_text(written, encoding="utf-8")
+        return text
+
+    def attack(self, name: str, place: Path, drawn: Path, until: float) -> None:
+        """One part; what goes wrong with the part itself is a failure too, and the others go on."""
+        place.mkdir()
+        part = PARTS[name](random.Random(1000 * self.seed + list(PARTS).index(name)), place, drawn, until)
+        try:
+            for line in part:
+                if line not in self.lines:
+                    self.lines.append(line)
+                self.save()
+        except Exception as error:
+            traceback.print_exc()
+            line = Line(f"{name}: the soak itself")
+            self.lines.append(line)
+            line.failed(f"{type(error).__name__}: {error}")
+        finally:
+            part.close()
+
+    def give_up(self) -> None:
+        """From another thread, when the main one does not come back."""
+        print(self.save(", given up because it did not end"), flush=True)
+        for process in list(running):
+            end(process)
+        os._exit(1)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float, default=20, help="kills and damaged inputs stop at half of it each")
+    parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--out", type=Path, help="a page with <!-- soak --> marks whose table is replaced")
-    parser.add_argument("--only", nargs="+", choices=("kills", "inputs", "names", "flat"))
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     given = parser.parse_args()
-    from fra import cli
-
-    wanted = given.only or ("names", "flat", "inputs", "kills")
-    lines: list[Line] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        work, drawn = Path(temporary), Path(temporary) / "drawn"
-        with redirect_stdout(io.StringIO()):
-            assert cli.main(["data", "synthetic", "--count", "60", "--size", "64", "--out", str(drawn)]) == 0
-        for number, (name, attack) in enumerate(
-            {
-                "names": lambda dice, place, _: names(dice, place, drawn),
-                "flat": lambda dice, place, _: flat(place, drawn),
-                "inputs": lambda dice, place, until: inputs(dice, place, drawn, until),
-                "kills": lambda dice, place, until: kills(dice, place, drawn, until),
-            }.items()
-        ):
-            if name in wanted:
-                place = work / name
-                place.mkdir()
-                until = time.monotonic() + 60 * given.minutes / 2
-                lines += attack(random.Random(1000 * given.seed + number), place, until)
-    text = table(lines, given.seed)
-    print(text)
-    if given.out:
-        page = given.out.read_text(encoding="utf-8")
-        given.out.write_text(MIDDLE.sub(lambda found: found[1] + text + found[2], page), encoding="utf-8")
-    return 1 if any(line.failures for line in lines) else 0
+    soak, started, note = Soak(given.seed, given.out), time.monotonic(), ""
+    guard = threading.Timer(90 * given.minutes + PATIENCE, soak.give_up)
+    guard.daemon = True
+    guard.start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            drawn = Path(temporary) / "drawn"
+            assert call("data", "synthetic", "--count", "60", "--size", "64", "--out", str(drawn))[0] == 0
+            for name in given.only or PARTS:
+                share = 1 if given.only and name == given.only[-1] else SHARES[name]
+                soak.attack(name, Path(temporary) / name, drawn, started + 60 * given.minutes * share)
+    except KeyboardInterrupt:
+        note = ", interrupted"
+    print(soak.save(note))
+    return 1 if note or any(line.failures for line in soak.lines) else 0
 
 
 if __name__ == "__main__":
