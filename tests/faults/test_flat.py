@@ -39,13 +39,19 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 def grown_by(work: Callable[[], object], *, calls: int = 3) -> list[str]:
-    """What has grown in `calls` calls, after two in which libraries fill what they keep."""
+    """What grows in `calls` calls, and in as many again, after two in which libraries fill what they keep."""
     work()
     work()
-    before = Held.now()
-    for _ in range(calls):
-        work()
-    return [each for each in growth(before, Held.now(), calls) if not each.startswith(("memory", "blocks"))]
+    found: dict[str, str] = {}
+    for _ in range(2):
+        before = Held.now()
+        for _ in range(calls):
+            work()
+        grown = {each.partition(" ")[0]: each for each in growth(before, Held.now(), calls)}
+        found = {name: text for name, text in grown.items() if name not in ("memory", "blocks")}
+        if not found:
+            break
+    return list(found.values())
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -88,7 +94,7 @@ def test_what_leaks_is_seen() -> None:
     kept: list[object] = []
     forget = kept.clear
     for name, leak in {
-        "objects": lambda: kept.append([]),
+        "objects": lambda: kept.extend([] for _ in range(20)),
         "files": lambda: kept.append(os.open(os.devnull, os.O_RDONLY)),
         "at_exit": lambda: atexit.register(forget),
     }.items():
