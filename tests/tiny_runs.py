@@ -1,11 +1,15 @@
 """Pre-training that takes a second."""
 
+import os
+import signal
 from pathlib import Path
 
+import pytest
 import torch
 
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.runtime import Runtime
+from fra.training import loop
 
 TINY = [
     "method.head={hidden: 32, out: 16}",
@@ -42,6 +46,18 @@ def run(
 ) -> Path:
     recipe = load_pretrain_recipe(name, [*SETTINGS[name.split(".")[-1]], *settings])
     return pretrain(recipe, folder, out, runtime=Runtime("cpu", "32", workers=0, resume=resume, quiet=True), **options)
+
+
+def interrupt_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """SIGTERM arrives in the middle of this step, counted from 0, until the patch is undone."""
+    seed_of = loop.step_seed
+
+    def interrupted(seed: int, step: int, rank: int) -> int:
+        if step == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return seed_of(seed, step, rank)
+
+    monkeypatch.setattr(loop, "step_seed", interrupted)
 
 
 def weights_of(out: Path) -> dict[str, torch.Tensor]:

@@ -286,7 +286,8 @@ def pretrain(
         )
         if beside := pool.account.parts():
             print("; ".join(beside))
-    watch = Watch(recipe, pool, out, fabric, loaders, side_sets)
+    metadata = run_metadata(recipe, pool, start)
+    watch = Watch(recipe, pool, out, fabric, loaders, side_sets, metadata)
     steps = fit(
         method,
         optimizer,
@@ -295,7 +296,7 @@ def pretrain(
         resume=resume,
         on_epoch=lambda epoch, step: watch.epoch(method, epoch, step),
     )
-    _finish(recipe, pool, method, out, steps=steps, work=work)
+    _finish(recipe, pool, method, out, metadata, steps=steps, work=work)
     if not quiet:
         print(faces_line(pool, out))
         print(f"wrote {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
@@ -387,10 +388,11 @@ class Watch:
         fabric: "Fabric",
         loaders: list[FaceLoader],
         side_sets: dict[str, Any],
+        metadata: dict[str, Any],
     ) -> None:
         self.out = out
         self.loaders = loaders
-        self.metadata = run_metadata(recipe, pool, kept_start(out))
+        self.metadata = metadata
         chosen = watched_faces(recipe, pool)
         some = shown(chosen)
         unseen = not (out / "snapshots" / "faces.npz").exists()
@@ -478,7 +480,9 @@ def faces_line(pool: Pool, out: Path) -> str:
     return closing_line(pool.account, used=len(pool) - unreadable, skipped=skipped, noun="face")
 
 
-def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, steps: int, work: float) -> None:
+def _finish(
+    recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, metadata: dict[str, Any], *, steps: int, work: float
+) -> None:
     """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
     table = out / "log.csv"
     with reading(table, REMOVE_TABLE):
@@ -502,4 +506,4 @@ def _finish(recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, *, st
         not_faces=pool.account.record(),
     )
     write_json(out / "summary.json", summary, indent=2)
-    write_card(out, summary, run_metadata(recipe, pool, kept_start(out)))
+    write_card(out, summary, metadata)

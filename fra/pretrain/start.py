@@ -17,7 +17,7 @@ from fra.recipe import NotNegative, Settings, Whole
 from fra.system.printable import counted
 from fra.weights.bundled import read_manifest
 from fra.weights.load import encoder_fingerprint, load_encoder, read_online
-from fra.weights.rebuild import differences, explain
+from fra.weights.rebuild import encoder_config, fill
 from fra.weights.source import EncoderSource
 
 RECORD = "start.json"
@@ -100,8 +100,7 @@ def kept_start(out: Path) -> Start | None:
     if not path.exists():
         return None
     found = read_json(path, "restore it from a backup, or begin again with another --out")
-    colours = {key: tuple(found["encoder"][key]) for key in ("mean", "std")}
-    return Start(**found | {"encoder": EncoderConfig(**found["encoder"] | colours)})
+    return Start(**found | {"encoder": encoder_config(found["encoder"], path)})
 
 
 def adapted(encoder: EncoderConfig, start: Start) -> EncoderConfig:
@@ -117,11 +116,7 @@ def adapted(encoder: EncoderConfig, start: Start) -> EncoderConfig:
 def take_heads(method: Method, start: Start) -> None:
     """Give `method` everything of the online network of the run that it starts from. ValueError unless all fits."""
     path = Path(start.weights)
-    tensors = read_online(path)
-    wrong = differences({name: tensor.shape for name, tensor in method.online.state_dict().items()}, tensors)
-    if wrong:
-        raise ValueError(f"--from-heads: {path} has other heads than this recipe ({explain(wrong)}): leave it out")
-    method.online.load_state_dict(tensors)
+    fill(method.online, read_online(path), f"leave --from-heads out: {path} has other heads than this recipe")
     for module in method.modules():
         if isinstance(module, MomentumTeacher):
             module.network.load_state_dict(method.online.state_dict())

@@ -3,15 +3,18 @@
 B images, K regions, h x w positions. Heatmaps are the model's: a softmax over the K regions at each position.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
 
-from fra.models.region_head import assignment, region_shares
+from fra.models.region_head import RegionOutput, assignment, region_shares
 from fra.models.similarity import mean_entropy
+
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,29 @@ def numbers(scores: Float[Tensor, "B K h w"]) -> RegionNumbers:
         map_cosine=float(map_cosine(chosen)),
         entropy=mean_entropy(chosen, dim=1),
     )
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, images: UInt8[Tensor, "B 3 S S"]) -> Iterator[RegionOutput]:
+    """What a region model gives for images, BATCH at a time, on its own device and in eval mode."""
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    was_training = model.training
+    model.eval()
+    for batch in images.split(BATCH):
+        yield model(batch.to(device).float() / 255)
+    model.train(was_training)
+
+
+def assignments(model: nn.Module, images: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B K h w"]:
+    """The assignment of every position, on the CPU."""
+    return torch.cat([assignment(output.scores).cpu() for output in outputs(model, images)])
+
+
+def middles(length: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "length"]:
+    """The middles of so many positions in a row, in [-1, 1] from edge to edge of the image."""
+    return (2 * torch.arange(length, dtype=dtype) + 1) / length - 1
+
+
+def positions(height: int, width: int) -> Float[Tensor, "P 2"]:
+    """x, y of the middles of a map's positions, row by row."""
+    return torch.stack([middles(width).repeat(height), middles(height).repeat_interleave(width)], -1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-BATCH = 64
+from fra.regions.heatmaps import BATCH
 
 
 def best_partners(owners: Int[Tensor, "N h w"], others: Int[Tensor, "N h w"], *, count: int) -> Int[Tensor, "count"]:

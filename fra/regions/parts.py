@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from fra.models.region_head import assignment, owners
+from fra.faces.points import place_in, place_out_of
+from fra.models.region_head import owners
+from fra.regions.heatmaps import assignments, positions
 from fra.regions.matching import agreement, part_ious
 from fra.regions.truth import Cuts, ScoredFaces
 
-BATCH = 64
 SIDE = 64
 """Pixels a side of maps of parts."""
 GRID = 25
@@ -83,8 +84,7 @@ def forehead(points: Float[np.ndarray, "68 2"]) -> Hull:
 def part_map(points: Float[Tensor, "68 2"], size: int = SIDE) -> UInt8[Tensor, "T T"]:
     """Index into PAINTED of each pixel."""
     where = points.double().numpy()
-    middles = (2 * np.arange(size) + 1) / size - 1
-    places = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+    places = positions(size, size).double().numpy()
     found = np.zeros(len(places), np.uint8)
     thin = {"eyes": GROWN, "brows": GROWN}
     for number, part in enumerate(PAINTED[1:], start=1):
@@ -97,45 +97,29 @@ def part_map(points: Float[Tensor, "68 2"], size: int = SIDE) -> UInt8[Tensor, "
 # --- the score
 
 
-def score_parts(model: nn.Module, faces: ScoredFaces, cuts: Cuts) -> dict[str, Any]:
-    """What `score.json` has under `parts`; percent, of the test faces.
+def score_parts(model: nn.Module, faces: ScoredFaces, cuts: Cuts, plain: Float[Tensor, "N K h w"]) -> dict[str, Any]:
+    """What `score.json` has under `parts`; percent, of the test faces. `plain` are the faces' `assignments`.
 
     iou, iou_of: IoU of each part with the region that fits it best. pointing: how often the maximum of that region's
     heatmap that points best lies in the part, on faces cut at random size and place; pointing_constant: the same of the
     best place of the picture. nmi, ari: between the owner of a landmark and which it is, for five landmarks, and for
     68 in five groups; part discovery's measures. stability: `agreement` of a face with itself changed.
     """
-    plain, cut = _maps(model, faces.images), _maps(model, cuts.images)
-    train, test = faces.train, faces.test
+    cut, train, test = assignments(model, cuts.images), faces.train, faces.test
     truth = torch.stack([part_map(points) for points in faces.points])
     ious = part_ious(plain, truth, PAINTED, train=train, test=test)
-    points = place_in_frames(cuts.frames, faces.points)
+    points = place_in(cuts.frames, faces.points)
     found: dict[str, Any] = {"iou": sum(ious.values()) / len(ious), "iou_of": ious}
     found |= pointing(cut, points, train=train, test=test)
     found |= part_discovery(cut[test], points[test])
     whole = owners(plain[test])
     count = plain.shape[1]
     changed = {name: change(faces.images[test]) for name, change in CHANGES.items()}
-    stable = {name: agreement(whole, owners(_maps(model, images)), count=count) for name, images in changed.items()}
+    stable = {
+        name: agreement(whole, owners(assignments(model, images)), count=count) for name, images in changed.items()
+    }
     found["stability"] = {"cut": cut_stability(plain[test], cut[test], cuts.frames[test])} | stable
     return found
-
-
-@torch.inference_mode()
-def _maps(model: nn.Module, images: UInt8[Tensor, "N 3 S S"]) -> Float[Tensor, "N K h w"]:
-    """The assignment of every position."""
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    was_training = model.training
-    model.eval()
-    found = [assignment(model(batch.to(device).float() / 255).scores).cpu() for batch in images.split(BATCH)]
-    model.train(was_training)
-    return torch.cat(found)
-
-
-def place_in_frames(frames: Float[Tensor, "N 4"], points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N P 2"]:
-    """Places of the whole image as places of a cut x1 y1 x2 y2 of it; beyond [-1, 1] outside of it."""
-    low, high = frames[:, None, :2], frames[:, None, 2:]
-    return 2 * (points - low) / (high - low) - 1
 
 
 def peaks(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
@@ -143,9 +127,7 @@ def peaks(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
     height, width = (8 * length for length in maps.shape[2:])
     flat = F.interpolate(maps, size=(height, width), mode="bilinear").flatten(2)
     strongest = flat >= flat.amax(2, keepdim=True) - 1e-6
-    rows, columns = ((2 * torch.arange(length) + 1) / length - 1 for length in (height, width))
-    places = torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1)
-    return strongest.float() @ places / strongest.sum(2, keepdim=True)
+    return strongest.float() @ positions(height, width) / strongest.sum(2, keepdim=True)
 
 
 def pointing(
@@ -209,10 +191,7 @@ def cut_stability(
 ) -> float:
     """`agreement` of the regions of cuts with those of the whole faces at the same physical places."""
     height, width = cut.shape[2:]
-    rows, columns = ((2 * torch.arange(length) + 1) / length - 1 for length in (height, width))
-    places = torch.stack([columns.repeat(height), rows.repeat_interleave(width)], -1).expand(len(cut), -1, -1)
-    low, high = frames[:, None, :2], frames[:, None, 2:]
-    expected = owners_at(whole, low + (places + 1) / 2 * (high - low))
+    expected = owners_at(whole, place_out_of(frames, positions(height, width).expand(len(cut), -1, -1)))
     return agreement(expected.view(-1, height, width), owners(cut), count=cut.shape[1])
 
 

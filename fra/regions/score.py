@@ -16,6 +16,7 @@ from fra.files import claim_folder, one_writer, write_json
 from fra.models.region_head import assignment, owners, region_shares
 from fra.models.ridge import FOLDS, cross_validated, deviations, ridge
 from fra.models.similarity import mean_entropy, mean_pairwise_cosine
+from fra.regions.heatmaps import assignments, middles, outputs
 from fra.regions.matching import agreement, best_partners, part_ious
 from fra.regions.parts import score_parts
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
@@ -24,8 +25,6 @@ from fra.system.printable import printable
 from fra.tasks.metrics import inter_ocular_error
 from fra.training.devices import begin
 from fra.weights.load import load_region_model
-
-BATCH = 64
 
 
 @one_writer
@@ -76,7 +75,7 @@ def score_regions(model: nn.Module, faces: ScoredFaces) -> dict[str, Any]:
         ious = part_ious(maps, faces.parts, list(PARTS), train=train, test=test)
         found |= {"iou": sum(ious.values()) / len(ious), "iou_of": ious}
     if faces.cuts is not None:
-        found["parts"] = score_parts(model, faces, faces.cuts)
+        found["parts"] = score_parts(model, faces, faces.cuts, maps)
     return found
 
 
@@ -118,18 +117,12 @@ def _look(
     model: nn.Module, faces: ScoredFaces
 ) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K h w"], Float[Tensor, "N K h w"], Float[Tensor, "K D"]]:
     """The faces' centroids and assignments, the mirror images' assignments mirrored back, and the mask embeddings."""
-    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-    was_training = model.training
-    model.eval()
-    places, plain, mirrored = [], [], []
-    for batch in faces.images.split(BATCH):
-        images = batch.to(device).float() / 255
-        output = model(images)
+    places, plain = [], []
+    for output in outputs(model, faces.images):
         places.append(centroids(output.heatmaps.float()).cpu())
         plain.append(assignment(output.scores).cpu())
-        mirrored.append(assignment(model(images.flip(-1)).scores).flip(-1).cpu())
-    model.train(was_training)
-    return torch.cat(places), torch.cat(plain), torch.cat(mirrored), output.embeddings.float().cpu()
+    mirrored = assignments(model, faces.images.flip(-1)).flip(-1)
+    return torch.cat(places), torch.cat(plain), mirrored, output.embeddings.float().cpu()
 
 
 def centroids(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
@@ -140,7 +133,7 @@ def centroids(maps: Float[Tensor, "N K h w"]) -> Float[Tensor, "N K 2"]:
     off sharper maps landmarks came out the same or worse (docs/dev/log.md).
     """
     height, width = maps.shape[2:]
-    rows, columns = ((2 * torch.arange(length, dtype=maps.dtype) + 1) / length - 1 for length in (height, width))
+    rows, columns = (middles(length, maps.dtype) for length in (height, width))
     total = maps.sum((2, 3)).clamp(min=1e-30)
     return torch.stack([maps.sum(2) @ columns, maps.sum(3) @ rows], -1) / total[..., None]
 

@@ -156,15 +156,14 @@ def groups_of(config: OptimizerConfig, model: nn.Module, *, frozen_epochs: float
 
 def _by_part(group: dict[str, Any], config: OptimizerConfig, frozen_epochs: float) -> Iterator[dict[str, Any]]:
     """A group of named weights, divided into those of predictors, of the backbone and others, as far as they differ."""
+    factors = {PREDICTOR: config.predictor_rate, BACKBONE: config.backbone_rate}
+    apart = [part for part, factor in factors.items() if factor != 1 or (part == BACKBONE and frozen_epochs)]
     named = group["params"]
-    apart = {PREDICTOR: config.predictor_rate != 1, BACKBONE: config.backbone_rate != 1 or frozen_epochs > 0}
-    divided = [part for part, differs in apart.items() if differs]
-    yield group | dict(params=[weight for name, weight in named if not any(part in name for part in divided)])
-    for part in divided:
+    yield group | dict(params=[weight for name, weight in named if not any(part in name for part in apart)])
+    for part in apart:
         found = group | dict(params=[weight for name, weight in named if part in name])
-        factor = {PREDICTOR: config.predictor_rate, BACKBONE: config.backbone_rate}[part]
-        if factor != 1:
-            found["lr"] = found["peak"] = config.learning_rate * factor
+        if factors[part] != 1:
+            found["lr"] = found["peak"] = config.learning_rate * factors[part]
         if part == BACKBONE and frozen_epochs:
             found["frozen_epochs"] = frozen_epochs
         yield found

@@ -281,10 +281,10 @@ def _empty_encoder(checkpoint: Checkpoint, network: str | None) -> tuple[Layout,
     """The file's layout, and the encoder that it will fill."""
     tensors, layout = checkpoint.tensors, recognise(checkpoint.tensors)
     if network is not None:
-        if checkpoint.layout is not None:
-            size = timm_config(network).image_size
-            return checkpoint.layout, Encoder(foreign_config(network, checkpoint.layout.normalisation, image_size=size))
         config = timm_config(network)
+        if checkpoint.layout is not None:
+            colours = checkpoint.layout.normalisation
+            return checkpoint.layout, Encoder(replace(config, mean=colours.mean, std=colours.std))
         if layout is not None and layout is not PLAIN:
             return layout, Encoder(foreign_config(network, layout.normalisation))
         encoder = Encoder(config)

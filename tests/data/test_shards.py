@@ -21,8 +21,8 @@ import webdataset
 import yaml
 from PIL import Image
 from small_photos import TwoFaces, contents, photo, table
+from tiny_runs import interrupt_step, same_bits
 from tiny_runs import run as pretrain_tiny
-from tiny_runs import same_bits
 
 from fra.crop import detectors, shards
 from fra.crop.cut import CropSettings
@@ -579,21 +579,13 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_number_of_faces(million: 
 def test_training_on_shards_stops_and_goes_on_and_equals_training_on_files(
     drawn_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import fra.training.loop as loop
     from fra.system.stopping import Stopped
 
     files = image_files(drawn_faces)
     tar(tmp_path / "0.tar", {file.name: file.read_bytes() for file in files[:25]})
     tar(tmp_path / "1.tar", {file.name: file.read_bytes() for file in files[25:]})
     whole = pretrain_tiny(drawn_faces, tmp_path / "whole")
-    seed_of = loop.step_seed
-
-    def interrupted(seed: int, step: int, rank: int) -> int:
-        if step == 6:  # in the middle of the second of two epochs of 5 steps
-            os.kill(os.getpid(), signal.SIGTERM)
-        return seed_of(seed, step, rank)
-
-    monkeypatch.setattr(loop, "step_seed", interrupted)
+    interrupt_step(monkeypatch, 6)  # in the middle of the second of two epochs of 5 steps
     with pytest.raises(Stopped, match="step 7 of 10"):
         pretrain_tiny(tmp_path, tmp_path / "parts")
     monkeypatch.undo()

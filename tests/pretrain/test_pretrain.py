@@ -1,6 +1,5 @@
 """Pre-training as training: it learns, it resumes bit for bit, it leaves a run that explains itself."""
 
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_runs import FRA_TINY, METHODS, run, same_bits, weights_of
+from tiny_runs import FRA_TINY, METHODS, interrupt_step, run, same_bits, weights_of
 from torch.testing import assert_close
 
 import fra
@@ -121,17 +120,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 ) -> None:
     name = f"smoke/resnet10_half.{method}"
     whole = run(drawn_faces, tmp_path / "whole", name=name)
-    import fra.training.loop as loop
-
-    # The signal arrives in the middle of the second epoch: 40 faces make 5 steps of 8.
-    seed_of = loop.step_seed
-    monkeypatch.setattr(
-        loop,
-        "step_seed",
-        lambda seed, step, rank: (
-            (os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None) or seed_of(seed, step, rank)
-        ),
-    )
+    interrupt_step(monkeypatch, 6)  # in the middle of the second epoch: 40 faces make 5 steps of 8
     with pytest.raises(Stopped, match="step 7 of 10"):
         run(drawn_faces, tmp_path / "parts", name=name)
     monkeypatch.undo()

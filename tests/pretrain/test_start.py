@@ -1,13 +1,11 @@
 """Warm start: a run begins with weights that exist, leaves still what it is told to, and says where it began."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from tiny_runs import METHODS, TINY, run, same_bits, weights_of
+from tiny_runs import METHODS, TINY, interrupt_step, run, same_bits, weights_of
 from torch import Tensor, nn
 
 import fra
@@ -233,18 +231,9 @@ def test_without_them_the_groups_are_those_of_before() -> None:
 def test_a_stopped_run_goes_on_bit_for_bit_without_being_told_again(
     first: Path, drawn_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fra.training.loop as loop
-
     settings = ["optimizer.backbone_rate=0.5", "start.frozen_epochs=1", "start.frozen_statistics=true"]
     whole = run(drawn_faces, tmp_path / "whole", *settings, name=BYOL, start=start_from(str(first)))
-    seed_of = loop.step_seed
-    monkeypatch.setattr(
-        loop,
-        "step_seed",
-        lambda seed, step, rank: (
-            (os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None) or seed_of(seed, step, rank)
-        ),
-    )
+    interrupt_step(monkeypatch, 6)
     with pytest.raises(Stopped):
         run(drawn_faces, tmp_path / "parts", *settings, name=BYOL, start=start_from(str(first)))
     monkeypatch.undo()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from fra.models.region_head import RegionOutput
 from fra.regions import parts
+from fra.regions.heatmaps import assignments
 from fra.regions.parts import GROUPS, PAINTED, SIDES, Hull, owners_at, part_map, peaks, pointing, score_parts
 from fra.regions.truth import Cuts, ScoredFaces, random_frames
 
@@ -164,7 +165,8 @@ def test_stability_tells_a_model_that_looks_at_brightness_from_one_that_does_not
         cuts.append(F.grid_sample(image[None].float(), inner[None], mode="nearest", align_corners=False)[0].byte())
     points = FACE.expand(8, -1, -1)
     faces = ScoredFaces(images, points, torch.arange(4), torch.arange(4, 8))
-    found = score_parts(BrightnessModel(), faces, Cuts(torch.stack(cuts), frames))["stability"]
+    plain = assignments(BrightnessModel(), images)
+    found = score_parts(BrightnessModel(), faces, Cuts(torch.stack(cuts), frames), plain)["stability"]
     assert found["grey"] > 0.95  # rounding
     assert found["cut"] > 0.85
     assert found["JPEG 30"] > 0.7
