@@ -5,25 +5,31 @@ import errno
 import io
 import os
 import re
+import select
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
+from fra.files import numbered
 from fra.recipe import Range
 from fra.reproduce import NAMES
 from fra.runtime import Runtime, add_flags, number
+from fra.shipped import KINDS, shipped_recipes
 from fra.system.printable import counted, printable
 from fra.system.processes import Lost, end_children
 from fra.system.stopping import KEPT, Stopped, heard, interrupted, leave, settle
+from fra.weights.bundled import ENCODER, REGIONS, TASK, shipped_names
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
 """What torch says when memory is full: of a GPU, of the machine, shared between processes."""
+READER_GONE = 128 + 13
+"""The exit status of programs that SIGPIPE ends, which Python turns into an error."""
 TASK_HELP = "a run folder of `fra transfer`, or a bundled task (`fra recipes`); repeatable"
 
 
@@ -36,14 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_output()
     with heard(for_good=arguments is None):
         try:
-            options = _parser().parse_args(arguments)
+            parser = _parser()
+            if "_ARGCOMPLETE" in os.environ:  # the shell asks what may follow; this answers and exits
+                import argcomplete
+
+                argcomplete.autocomplete(parser)
+            options = parser.parse_args(arguments)
             debug = options.debug
             _require_working_directory()
             status = int(options.run(options) or 0)
+            sys.stdout.flush()
             if arguments is None and interrupted():  # which is how a page ends
                 leave(status)
             return settle(status)
         except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                return settle(READER_GONE)
             status = _status(error)
             settle(status or 1)
             if not status or (debug and isinstance(error, Exception)):
@@ -55,6 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 leave(status)
             end_children()
             return status
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads our output, such as `head`, has ended; from then on it is written nowhere."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # a test or a notebook holds it in memory
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
 
 
 def _prepare_output() -> None:
@@ -108,6 +136,41 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{flag} (see `{self.prog} --help`)")
 
 
+class _Completion(argparse.Action):
+    """Prints the script and exits, as --version does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Arguments, values: Any, option: Any = None) -> None:
+        import argcomplete
+
+        print(argcomplete.shellcode(["fra"], shell=values))
+        parser.exit()
+
+
+def _completed(argument: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Let the shell offer these names as well as files."""
+
+    def complete(prefix: str, **_: Any) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        return [*(name for name in names() if name.startswith(prefix)), *FilesCompleter()(prefix)]
+
+    argument.completer = complete  # type: ignore[attr-defined]
+
+
+def _recipe_names(kind: str) -> Callable[[], Iterable[str]]:
+    return lambda: shipped_recipes(kind)
+
+
+def _weights(file: str) -> Callable[[], Iterable[str]]:
+    """The names of bundled weights that have this file."""
+    return lambda: shipped_names(file)
+
+
+def _datasets() -> set[str]:
+    """The names in DATASETS, which to import takes seconds, from those of the recipes."""
+    return {name.partition("/")[2].partition(".")[0].partition("_")[0] for name in shipped_recipes("transfer")}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="fra",
@@ -115,7 +178,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fra {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument(
+        "--completion", action=_Completion, choices=("bash", "zsh", "fish"), help="print this shell's completion script"
+    )
+    parser.set_defaults(run=lambda options: parser.print_help(), debug=False)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for add in (
         _add_crop,
         _add_pretrain,
@@ -127,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_report,
         _add_export,
         _add_recipes,
+        _add_doctor,
         _add_demo,
         _add_app,
     ):
@@ -145,16 +213,15 @@ def _command(
 ) -> argparse.ArgumentParser:
     """A subcommand with those of the common flags that it takes: out, detector, some of Runtime's, seed, set.
 
-    `without_out`: there are ways to call it in which nothing is written, so `--out` may be missing.
+    `without_out`: it writes nothing unless `--out` is given.
     """
     # Abbreviated, --seed would be --seeds where there is only that one.
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", allow_abbrev=False)
     parser.set_defaults(run=run)
     flags = common.split()
     if "out" in flags:
-        parser.add_argument(
-            "--out", type=Path, required=not without_out, metavar="DIR", help="output folder; nothing is overwritten"
-        )
+        usual = "nothing is written without it" if without_out else "default: runs/NAME, numbered when taken"
+        parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({usual}); nothing is overwritten")
         add_flags(parser, "resume")
     if "detector" in flags:
         parser.add_argument(
@@ -171,6 +238,17 @@ def _command(
     add_flags(parser, "quiet")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+def _out_of(options: Arguments, *names: object) -> Path:
+    """`--out`; without it a new folder in runs/ called by `names`, or with `--resume` the latest one of that name."""
+    if options.out is not None:
+        return Path(options.out)
+    name = ".".join(re.sub(r"[^\w.+-]+", "_", str(name)) for name in names)
+    out = numbered(Path("runs") / name, latest=options.resume)
+    if not options.quiet:
+        print(f"output folder: {printable(out)}")
+    return out
 
 
 _count, _share = number(int, Range(1)), number(float, Range(0, 1, above=True))
@@ -213,7 +291,8 @@ def _crop(options: Arguments) -> None:
         shards=options.shards,
         shard_faces=options.shard_faces,
     )
-    crop(options.photos, options.out, settings, cluster=options.cluster, runtime=Runtime.of(options))
+    out = _out_of(options, "crops", options.photos.resolve().stem)
+    crop(options.photos, out, settings, cluster=options.cluster, runtime=Runtime.of(options))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -223,9 +302,9 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "train an encoder on unlabelled face crops",
         _pretrain,
         common="out device precision workers threads seed set",
-        without_out=True,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
+    recipe = parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
+    _completed(recipe, _recipe_names("pretrain"))
     parser.add_argument(
         "--faces",
         type=Path,
@@ -240,12 +319,13 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="M",
         help="minutes between checkpoints, besides one per epoch",
     )
-    parser.add_argument(
+    start = parser.add_argument(
         "--from",
         dest="start",
         metavar="WHAT",
         help="weights to start from, as for --encoder of `fra transfer` (default: random weights)",
     )
+    _completed(start, _weights(ENCODER))
     parser.add_argument(
         "--from-heads", action="store_true", help="with --from RUN: take the run's heads too, not its backbone alone"
     )
@@ -287,12 +367,10 @@ def _pretrain(options: Arguments) -> None:
     if options.plan:
         plan(recipe, options.faces, start=start, runtime=Runtime.of(options))
         return
-    if options.out is None:
-        raise ValueError("--out is missing: give a folder for the run")
     pretrain(
         recipe,
         options.faces,
-        options.out,
+        _out_of(options, re.sub(r"\.ya?ml$", "", Path(options.recipe).name)),
         start=start,
         monitored=LabelledSets(labelled=options.labelled, pairs=options.pairs),
         checkpoint_minutes=options.checkpoint_minutes,
@@ -308,15 +386,16 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "evaluate an encoder on a labelled dataset",
         _transfer,
         common="out device precision workers threads seed set",
-        without_out=True,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
-    parser.add_argument(
+    recipe = parser.add_argument("recipe", metavar="RECIPE", help="a name from `fra recipes`, or a YAML file")
+    _completed(recipe, _recipe_names("transfer"))
+    encoder = parser.add_argument(
         "--encoder",
         metavar="WHAT",
         help="run folder, file of weights, bundled weights (`fra recipes`), random, random:NAME, timm:NAME "
         "or timm:NAME=FILE",
     )
+    _completed(encoder, _weights(ENCODER))
     parser.add_argument("--data", type=Path, metavar="DIR", help="the dataset as downloaded")
     parser.add_argument(
         "--fraction",
@@ -341,19 +420,20 @@ def _transfer(options: Arguments) -> None:
     from fra.recipe import recipe_text
     from fra.transfer.recipes import load_transfer_recipe
     from fra.transfer.run import transfer
+    from fra.weights.source import EncoderSource
 
     recipe = load_transfer_recipe(options.recipe, options.set, protocol=options.protocol)
     if options.print_config:
         print(recipe_text(recipe), end="")
         return
-    for name in ("encoder", "data", "out"):
+    for name in ("encoder", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing: see `fra transfer --help`")
     transfer(
         recipe,
         encoder=options.encoder,
         data=options.data,
-        out=options.out,
+        out=_out_of(options, recipe.name, EncoderSource.parse(options.encoder).label),
         fraction=options.fraction,
         seeds=options.seeds,
         first_seed=options.seed or 0,
@@ -369,12 +449,13 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         _regions,
         common="out device threads",
     )
-    parser.add_argument(
+    model = parser.add_argument(
         "model",
         metavar="MODEL",
         help="a run folder of `fra pretrain`, its model.safetensors, bundled weights (`fra recipes`), or a "
         "checkpoint of the released FRA",
     )
+    _completed(model, _weights(REGIONS))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--faces", type=Path, metavar="FILE_OR_DIR", help="faces to draw the regions of")
     what.add_argument(
@@ -388,17 +469,18 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _regions(options: Arguments) -> None:
+    out = _out_of(options, "score" if options.score else "regions", Path(options.model).resolve().name)
     if options.score is not None:
         from fra.regions.score import write_score
 
-        write_score(options.model, options.score, options.out, runtime=Runtime.of(options))
+        write_score(options.model, options.score, out, runtime=Runtime.of(options))
         return
     from fra.regions.run import draw_regions
 
     draw_regions(
         options.model,
         options.faces,
-        options.out,
+        out,
         top=options.top,
         per_image=options.per_image,
         runtime=Runtime.of(options),
@@ -415,7 +497,8 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         without_out=True,
     )
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or .txt lists")
-    parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
+    task = parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
+    _completed(task, _weights(TASK))
     parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
 
 
@@ -445,9 +528,11 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     synthetic.add_argument("--count", type=_count, required=True, metavar="N")
     synthetic.add_argument("--size", type=number(int, Range(8, 4096)), default=128, help="side of the images in pixels")
     layout = _command(kinds, "layout", "show the folder tree in which a dataset is read", _layout)
-    layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    name = layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    _completed(name, _datasets)
     check = _command(kinds, "check", "compare a downloaded dataset with what was published", _check, common="workers")
-    check.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    name = check.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    _completed(name, _datasets)
     check.add_argument("folder", type=Path, metavar="DIR", help="where it was unpacked")
     check.add_argument("--all", action="store_true", help="list all affected files, not only the first few")
 
@@ -455,16 +540,16 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _synthetic(options: Arguments) -> None:
     from fra.data.datasets.synthetic import write
 
-    write(options.out, options.count, size=options.size, seed=options.seed or 0, runtime=Runtime.of(options))
+    out = _out_of(options, "drawn")
+    write(out, options.count, size=options.size, seed=options.seed or 0, runtime=Runtime.of(options))
     if not options.quiet:
-        out = printable(options.out)
-        print(f"{counted(options.count, 'drawn face')} in {out}; pre-train on {out}/images")
+        print(f"{counted(options.count, 'drawn face')} in {printable(out)}; pre-train on {printable(out / 'images')}")
 
 
 def _layout(options: Arguments) -> None:
-    from fra.data.datasets import find_dataset
+    from fra.data.datasets import layout_of
 
-    print(find_dataset(options.name).layout.strip())
+    print(layout_of(options.name).strip())
 
 
 def _check(options: Arguments) -> int:
@@ -538,7 +623,8 @@ def _report(options: Arguments) -> None:
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "export", "export a run's weights for other programs", _export, common="out")
-    parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or bundled weights")
+    source = parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or bundled weights")
+    _completed(source, _weights(ENCODER))
     parser.add_argument(
         "--format",
         required=True,
@@ -548,48 +634,45 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _export(options: Arguments) -> None:
+    out = _out_of(options, options.format, Path(options.source).resolve().name)
     if options.format == "official":
         from fra.weights.export import export_official
 
-        export_official(Path(options.source), options.out, runtime=Runtime.of(options))
+        export_official(Path(options.source), out, runtime=Runtime.of(options))
         return
     from fra.weights.portable import export_portable
 
-    export_portable(options.source, options.out, options.format, runtime=Runtime.of(options))
+    export_portable(options.source, out, options.format, runtime=Runtime.of(options))
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "recipes", "list the bundled recipes and weights, or print a recipe", _recipes)
-    parser.add_argument("name", nargs="?", metavar="NAME")
+    words = parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="describe those that contain these words; a recipe's name prints it"
+    )
+    _completed(words, lambda: [name for kind in KINDS for name in shipped_recipes(kind)])
 
 
 def _recipes(options: Arguments) -> None:
-    from fra.recipe import no_recipe
-    from fra.shipped import shipped_recipes
+    """On a terminal an overview that fits it; into a pipe or file one recipe a line."""
+    from fra.catalogue import describe, show_overview
 
-    kinds = {kind: shipped_recipes(kind) for kind in ("pretrain", "transfer")}
-    if options.name:
-        every = kinds["pretrain"] | kinds["transfer"]
-        if options.name not in every:
-            raise no_recipe(options.name, every)
-        print(every[options.name].text(), end="")
+    if not options.words and sys.stdout.isatty():
+        show_overview()
         return
-    for kind, recipes in kinds.items():
-        print(f"fra {kind} RECIPE")
-        for name, recipe in recipes.items():
-            print(f"  {name:<42} {recipe.headline}")
-    from fra.weights.bundled import ENCODER, TASK, read_manifest, shipped_names
+    for line in describe(options.words):
+        print(line)
 
-    for file, title in (
-        (ENCODER, "bundled pretrained weights (--encoder NAME, fra regions NAME)"),
-        (TASK, "bundled trained tasks (fra predict PHOTO --task NAME)"),
-    ):
-        print(title)
-        for name in shipped_names(file):
-            manifest = read_manifest(name)
-            strides = (f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride"))
-            words = (manifest.method, manifest.encoder["name"], *strides, manifest.training_data["name"])
-            print(f"  {name:<42} {', '.join(words)}")
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    _command(commands, "doctor", "show versions, devices, extras and what would stop a run on this machine", _doctor)
+
+
+def _doctor(options: Arguments) -> int:
+    """1 when something would stop a run."""
+    from fra.doctor import examine, show
+
+    return show(examine())
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -620,12 +703,14 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         _app,
         common="detector device threads",
     )
-    parser.add_argument(
+    model = parser.add_argument(
         "--model",
         metavar="RUN",
         help="the model whose regions are shown, as for `fra regions` (default: bundled weights)",
     )
-    parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
+    _completed(model, _weights(REGIONS))
+    task = parser.add_argument("--task", action="append", default=[], metavar="RUN", help=TASK_HELP)
+    _completed(task, _weights(TASK))
     parser.add_argument(
         "--port",
         type=number(int, Range(0, 65535)),

@@ -179,6 +179,15 @@ def claim_folder(out: Path | str, *, command: str, resume: bool, shared: bool = 
         return continued
 
 
+def numbered(out: Path, *, latest: bool) -> Path:
+    """The first of `out`, `out-2`, `out-3` ... at which nothing is; or the `latest` at which something is, if any."""
+    place, number, last = out, 1, None
+    while os.path.lexists(place):
+        number += 1
+        last, place = place, out.with_name(f"{out.name}-{number}")
+    return last if latest and last else place
+
+
 def claim_file(path: Path | str) -> None:
     """No other process can claim `path`, a file or folder that is made whole, until the `one_writer` around it ends.
 

@@ -4,16 +4,16 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fra.shipped import shipped_recipes
+from fra.shipped import KINDS, LARGE, shipped_recipes
+from fra.system.printable import did_you_mean
 from fra.system.text import shown, text_of
 
 MOST_BYTES, MOST_NESTED = 1_000_000, 32
@@ -117,19 +117,22 @@ def load_recipe(
 def read_recipe(name: str, kind: str, overrides: Sequence[str] = ()) -> dict[Any, Any]:
     """The plain data of a recipe with "dotted.key=value" overrides; ValueError as `load_recipe`, for a broken file."""
     shipped = shipped_recipes(kind)
-    raw = shipped[name].settings() if name in shipped else _file_of(name, shipped)
+    raw = shipped[name].settings() if name in shipped else _file_of(name, kind)
     for override in overrides:
         _apply(raw, override)
     return raw
 
 
-def _file_of(name: str, shipped: Collection[str]) -> dict[Any, Any]:
+def _file_of(name: str, kind: str) -> dict[Any, Any]:
     """The plain data of somebody's own recipe."""
     path = Path(name)
     if not path.is_file():
         if path.suffix in (".yaml", ".yml"):
             raise ValueError(f"no such recipe file: {name} (`fra recipes` lists the bundled recipes)")
-        raise no_recipe(name, shipped)
+        for other in KINDS:
+            if name in shipped_recipes(other):
+                raise ValueError(f"{name} is a recipe of `fra {other}`, not of `fra {kind}` (`fra recipes` lists both)")
+        raise no_recipe(name, shipped_recipes(kind))
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} is not a recipe: it has {path.stat().st_size:,} bytes")
     try:
@@ -142,10 +145,9 @@ def _file_of(name: str, shipped: Collection[str]) -> dict[Any, Any]:
 
 
 def no_recipe(name: str, shipped: Collection[str]) -> ValueError:
-    """The error for a name that no shipped recipe has."""
-    near = [other for other in shipped if other.partition("/")[2] == name] or get_close_matches(name, shipped)
-    meant = f"; did you mean {' or '.join(near)}?" if near else ":"
-    return ValueError(f"no recipe named '{shown(name)}'{meant} `fra recipes` lists them (or give a .yaml file)")
+    """The error for a name that no shipped recipe has; those of the scale that most people start with come first."""
+    meant = did_you_mean(name, sorted(shipped, key=lambda other: not other.startswith(f"{LARGE}/")))
+    return ValueError(f"no recipe named '{shown(name)}'{meant or ':'} `fra recipes` lists them (or give a .yaml file)")
 
 
 def build(
@@ -156,7 +158,7 @@ def build(
 
     classes = {key: _variant(raw, key, choices, where) for key, choices in variants.items()}
     hints = hints_of(schema) | classes
-    _refuse_other_keys(raw, schema, hints, where)
+    _refuse_other_keys(raw, hints, where, every=list(_dotted(hints)))
     required = [field.name for field in dataclasses.fields(schema) if _is_required(field)]  # type: ignore[arg-type]
     missing = [name for name in required if name not in raw]
     if missing:
@@ -246,22 +248,34 @@ def _variant(raw: dict[Any, Any], key: str, choices: Mapping[str, type], where: 
     return choices[name]
 
 
+def _dotted(hints: Mapping[str, Any], *, below: str = "") -> Iterator[str]:
+    """The settings of a schema and of its sections as `--set` takes them."""
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            yield from _dotted(hints_of(hint), below=f"{below}{name}.")
+        else:
+            yield below + name
+
+
 def _refuse_other_keys(
-    raw: Mapping[Any, Any], schema: type, hints: Mapping[str, Any], where: str, *, below: str = ""
+    raw: Mapping[Any, Any], hints: Mapping[str, Any], where: str, *, every: Sequence[str], below: str = ""
 ) -> None:
-    """Unknown settings, and what jsonargparse would let pass or not name: missing values, values for sections."""
+    """Unknown settings, and what jsonargparse would let pass or not name: missing values, values for sections.
+
+    `every` are the names of all settings of the recipe, for advice.
+    """
     for key, value in raw.items():
         name = f"{below}{key}"
         if key not in hints:
-            raise ValueError(f"recipe {where}: {schema.__name__} has no setting '{key}'; it has {', '.join(hints)}")
+            advice = did_you_mean(name, every) or did_you_mean(str(key), every) or f"; there are {', '.join(hints)}"
+            raise ValueError(f"recipe {where}: no setting named '{shown(name)}'{advice}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 has = "nothing" if value is None else f"'{shown(str(value))}'"
                 raise ValueError(
                     f"recipe {where}: {name} is a section, but its value is {has}: leave it out, or give settings"
                 )
-            assert isinstance(hints[key], type)
-            _refuse_other_keys(value, hints[key], hints_of(hints[key]), where, below=f"{name}.")
+            _refuse_other_keys(value, hints_of(hints[key]), where, every=every, below=f"{name}.")
         elif value is None and type(None) not in get_args(hints[key]):
             raise ValueError(f"recipe {where}: {name} has no value: give one, or leave it out")
         elif any(isinstance(number, int) and abs(number) >= 2**64 for number in _items(value)):

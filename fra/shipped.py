@@ -14,6 +14,7 @@ import yaml
 FOLDER = Path(str(resources.files("fra"))) / "recipes"
 SCALES = ("paper", "one_gpu", "laptop", "smoke")
 SMALL, LARGE = SCALES[-1], SCALES[-2]
+KINDS = ("pretrain", "transfer")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Shipped:
     name: str
     """SCALE/FILE."""
     kind: str
-    """`pretrain` or `transfer`."""
+    """One of KINDS: the command that takes it."""
     file: Path
     """For the scale `smoke` that of the recipe which it makes small."""
 
@@ -62,7 +63,7 @@ class Shipped:
 
 
 def shipped_recipes(kind: str) -> dict[str, Shipped]:
-    """All recipes of a kind, "pretrain" or "transfer", by their names."""
+    """All recipes of one of KINDS by their names."""
     return {recipe.name: recipe for scale in SCALES for recipe in _of_scale(scale, kind)}
 
 

@@ -177,5 +177,5 @@ def test_the_plural_of_one_is_found() -> None:
 def test_counts_and_hints_read_as_sentences() -> None:
     assert [counted(number, "face") for number in (0, 1, 24_000)] == ["0 faces", "1 face", "24,000 faces"]
     assert [counted(number, "entry", "entries") for number in (1, 2)] == ["1 entry", "2 entries"]
-    assert did_you_mean("lptop", ["laptop", "laptop_age"]) == "; did you mean 'laptop'?"
+    assert did_you_mean("lptop", ["laptop", "laptop_age"]) == "; did you mean 'laptop' or 'laptop_age'?"
     assert did_you_mean("runs/x", ["laptop"]) == ""

@@ -1,5 +1,6 @@
 """Text from outside (names of files, messages about them) as it is shown to people."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -30,7 +31,19 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'laptop'?` after a name that is close to one of `names`, otherwise nothing."""
-    near = get_close_matches(name, list(names), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+def did_you_mean(name: str, names: Iterable[str], *, most: int = 3) -> str:
+    """`; did you mean 'a', 'b' or 'c'?` after a name that is like some of `names`, otherwise nothing.
+
+    Those come first that contain its words in their order (`laptop/fra` is in `laptop/resnet10_half.fra`), then those
+    that are spelled alike. Initials count as a name: `lr` is `optimizer.learning_rate`.
+    """
+    every, words = list(names), _words(name)
+    pattern = ".*".join(map(re.escape, words))
+    containing = [other for other in every if words and re.search(pattern, other.lower())]
+    containing += [other for other in every if words == ["".join(word[0] for word in _words(other.split(".")[-1]))]]
+    near = [f"'{other}'" for other in dict.fromkeys([*containing, *get_close_matches(name, every, n=most)])][:most]
+    return f"; did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?" if near else ""
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.lower()) if word]

@@ -220,7 +220,7 @@ FILES = {
     "empty": (b"", "is not a recipe"),
     "null": (b"null\n", "is not a recipe"),
     "a list": (b"- encoder\n", "is not a recipe"),
-    "a number as key": (b"1: 2\nencoder: {}\nmethod: {name: byol}\n", "no setting '1'"),
+    "a number as key": (b"1: 2\nencoder: {}\nmethod: {name: byol}\n", "no setting named '1'"),
 }
 
 
@@ -326,5 +326,5 @@ def test_recipes_are_read_and_printed_in_the_posix_locale(tmp_path: Path, enviro
     recipe.write_text("# Größe\nbatch_sise: 3\nencoder: {}\nmethod: {name: byol}\n", encoding="utf-8")
     done = fra_in(tmp_path, "pretrain", recipe, "--print_config", LC_ALL="POSIX", **environment)
     assert done.returncode == 2
-    assert "has no setting 'batch_sise'" in done.stderr
+    assert "no setting named 'batch_sise'; did you mean 'batch_size'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -441,7 +441,7 @@ def test_what_does_not_fit_together_is_one_clear_error(
             "linear protocol has no setting 'backbone_rate', which only finetune, eac, star",
         ),
         ("finetune", ["consistency=1"], "finetune protocol has no setting 'consistency', which only eac has"),
-        ("finetune", ["consistancy=1"], "FineTuneRecipe has no setting 'consistancy'; it has name, task"),
+        ("finetune", ["consistancy=1"], "no setting named 'consistancy'; there are name, task"),
         ("finetune", ["epochs=5", "warmup_epochs=5"], "warmup_epochs is 5"),
         ("linear", ["protocol=lineal"], "unknown protocol 'lineal'; choose one of linear, finetune, eac, star"),
     ],
