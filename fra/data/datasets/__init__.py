@@ -23,7 +23,7 @@ DATASETS: dict[str, Dataset] = {
 
 ALIASES = {"affectnet": "affectnet8"}
 """Names that people try first; both readers of AffectNet read the same folder."""
-PAIRS = """LFW: pairs of photos, of one person or of two (http://vis-www.cs.umass.edu/lfw); for `--pairs DIR` of pre-training.
+PAIRS = """LFW: pairs of photos, of one person or of two (http://vis-www.cs.umass.edu/lfw), for --pairs of pre-training.
 
 pairsDevTest.txt       or another pairs*.txt: a line with counts, then "Name 1 2" or "Name 1 Other_Name 2"
 Name/Name_0001.jpg     the photos, anywhere below DIR
