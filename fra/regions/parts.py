@@ -98,18 +98,19 @@ def part_map(points: Float[Tensor, "68 2"], size: int = SIDE) -> UInt8[Tensor, "
 
 
 def score_parts(model: nn.Module, faces: ScoredFaces, cuts: Cuts, plain: Float[Tensor, "N K h w"]) -> dict[str, Any]:
-    """What `score.json` has under `parts`; percent, of the test faces. `plain` are the faces' `assignments`.
+    """What `score.json` says of parts; percent, of the test faces. `plain` are the faces' `assignments`.
 
-    iou, iou_of: IoU of each part with the region that fits it best. pointing: how often the maximum of that region's
-    heatmap that points best lies in the part, on faces cut at random size and place; pointing_constant: the same of the
-    best place of the picture. nmi, ari: between the owner of a landmark and which it is, for five landmarks, and for
-    68 in five groups; part discovery's measures. stability: `agreement` of a face with itself changed.
+    part_iou, part_iou_of: IoU of each part with the region that fits it best. pointing: how often the maximum of that
+    region's heatmap that points best lies in the part, on faces cut at random size and place; pointing_constant: the
+    same of the best place of the picture. nmi, ari: between the owner of a landmark and which it is, for five
+    landmarks, and for 68 in five groups; part discovery's measures. stability: `agreement` of a face with itself
+    changed.
     """
     cut, train, test = assignments(model, cuts.images), faces.train, faces.test
     truth = torch.stack([part_map(points) for points in faces.points])
     ious = part_ious(plain, truth, PAINTED, train=train, test=test)
     points = place_in(cuts.frames, faces.points)
-    found: dict[str, Any] = {"iou": sum(ious.values()) / len(ious), "iou_of": ious}
+    found: dict[str, Any] = {"part_iou": sum(ious.values()) / len(ious), "part_iou_of": ious}
     found |= pointing(cut, points, train=train, test=test)
     found |= part_discovery(cut[test], points[test])
     whole = owners(plain[test])

@@ -7,7 +7,9 @@ from fra.report.folders import RegionsRun
 
 COLUMNS = {
     "landmark_nme": ("68 landmarks from regions, NME ↓", "{:.2f} %"),
+    "landmark_nme_moments": ("from moments of their halves ↓", "{:.2f} %"),
     "mean_face_nme": ("the mean face", "{:.2f} %"),
+    "part_iou": ("IoU with parts of the face ↑", "{:.1f} %"),
     "flip_consistency": ("flip consistency ↑", "{:.2f}"),
     "mask_cosine": ("mask cosine ↓", "{:.2f}"),
     "entropy": ("assignment entropy, nats ↓", "{:.2f}"),

@@ -11,6 +11,7 @@ from fra.cli import main
 from fra.files import read_json
 from fra.models.region_head import RegionOutput
 from fra.regions import matching, score
+from fra.regions.heatmaps import positions
 from fra.regions.truth import PARTS, ScoredFaces, read_scored_faces
 from fra.runtime import Runtime
 from fra.tasks.metrics import inter_ocular_error
@@ -64,6 +65,48 @@ def test_a_centroid_is_the_mean_place_from_edge_to_edge():
     maps[0, 0, 1, 3] = 0.2
     maps[0, 1, 0, 0], maps[0, 1, 1, 2] = 3.0, 1.0  # x (3 * -.75 + .25) / 4, y (3 * -.5 + .5) / 4
     assert score.centroids(maps)[0].tolist() == [pytest.approx([0.75, 0.5]), pytest.approx([-0.5, -0.25])]
+
+
+def eyes_apart(count: int = 80, side: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Heatmaps of a face that leans: one region on both eyes, one on the mouth; and where the two eyes are."""
+    draw = torch.Generator().manual_seed(2)
+    lean = (torch.rand(count, generator=draw) - 0.5) * 0.8
+    apart = 0.25 + 0.3 * torch.rand(count, generator=draw)
+    down = torch.stack([-lean.sin(), lean.cos()], -1)
+    across = torch.stack([lean.cos(), lean.sin()], -1)
+    eyes = torch.stack([-0.3 * down - apart[:, None] * across, -0.3 * down + apart[:, None] * across], 1)
+    mouth = 0.4 * down
+    grid = positions(side, side)
+
+    def blob(places: torch.Tensor) -> torch.Tensor:
+        return (-((grid - places[:, None]) ** 2).sum(-1) / 0.02).exp().view(-1, 1, side, side)
+
+    maps = torch.cat([blob(eyes[:, 0]) + blob(eyes[:, 1]), blob(mouth)], 1)
+    return maps, eyes, down
+
+
+def test_halves_of_a_symmetric_region_tell_what_its_centroid_hides():
+    maps, eyes, down = eyes_apart()
+    train, test = torch.arange(40), torch.arange(40, 80)
+    _, axis = score.face_axes(score.centroids(maps), train)
+    assert ((axis * down).sum(-1) > 0.98).all()  # within 12 degrees of the truth, between 23 degrees either way
+    points = eyes.repeat(1, 34, 1)
+    read = {
+        name: (score.read_landmarks(features, points, train)[test] - points[test]).norm(dim=-1).mean()
+        for name, features in (("whole", score.centroids(maps)), ("halves", score.half_moments(maps, train)))
+    }
+    assert read["halves"] < 0.02
+    assert read["whole"] > 3 * read["halves"]
+
+
+def test_moments_of_a_half_are_those_of_its_weights():
+    maps = torch.zeros(1, 2, 4, 4)
+    maps[0, 0, 0, 0], maps[0, 0, 2, 0], maps[0, 0, 0, 3], maps[0, 0, 2, 3] = 1.0, 1.0, 1.0, 1.0
+    maps[0, 1, 3, 1], maps[0, 1, 3, 2] = 1.0, 1.0
+    moments = score.half_moments(maps, torch.tensor([0]))
+    # Columns 0 and 3 have their middles at -.75 and .75, rows 0 and 2 at -.75 and .25: mean -.25, variance .25.
+    assert moments[0, 0].tolist() == pytest.approx([0.75, -0.25, 0, 0, 0.25, -0.75, -0.25, 0, 0, 0.25])
+    assert moments[0, 1, :2].tolist() == pytest.approx([0.25, 0.75])
 
 
 def test_landmarks_that_follow_a_region_are_read_from_it_and_the_mean_face_is_not():
@@ -225,7 +268,8 @@ def test_the_command_writes_the_promised_fields(untrained, drawn, tmp_path, caps
     arguments = ["regions", str(untrained), "--score", str(drawn), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(arguments) == 0
     found = read_json(tmp_path / "out/score.json")
-    fields = "landmark_nme mean_face_nme usage entropy mask_cosine flip_consistency iou iou_of parts"
+    fields = "landmark_nme landmark_nme_moments mean_face_nme usage entropy mask_cosine flip_consistency iou iou_of"
+    fields += " part_iou part_iou_of pointing pointing_constant nmi ari nmi_68 ari_68 stability"
     assert list(found) == fields.split()
     assert sum(found["usage"]) == pytest.approx(1)
     assert len(found["usage"]) == 8
