@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fra import __version__
 from fra.faces import MARGIN
@@ -24,6 +24,9 @@ from fra.system.printable import counted, printable
 from fra.system.processes import Lost, end_children
 from fra.system.stopping import KEPT, Stopped, heard, interrupted, leave, settle
 from fra.weights.bundled import ENCODER, REGIONS, TASK, shipped_names
+
+if TYPE_CHECKING:
+    from fra.data.own import CutPhotos
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
@@ -413,6 +416,11 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         default=None,
         help="use the recipe of the same scale and dataset for this protocol",
     )
+    parser.add_argument(
+        "--crop-with",
+        metavar="DETECTOR",
+        help="labels of your own on photos: first cut the largest face of each, by retinaface or yunet, into OUT.crops",
+    )
     add_flags(parser, "devices", "nodes")
 
 
@@ -429,16 +437,35 @@ def _transfer(options: Arguments) -> None:
     for name in ("encoder", "data"):
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing: see `fra transfer --help`")
+    out = _out_of(options, recipe.name, EncoderSource.parse(options.encoder).label)
     transfer(
         recipe,
         encoder=options.encoder,
-        data=options.data,
-        out=_out_of(options, recipe.name, EncoderSource.parse(options.encoder).label),
+        data=_cut(options, recipe.dataset, out) if options.crop_with else options.data,
+        out=out,
         fraction=options.fraction,
         seeds=options.seeds,
         first_seed=options.seed or 0,
         runtime=Runtime.of(options),
     )
+
+
+def _cut(options: Arguments, dataset: str, out: Path) -> "CutPhotos":
+    """Cut the photos of one's own labels as `fra crop` would; done again it only looks at what it has."""
+    from fra.crop.cut import CropSettings
+    from fra.crop.run import crop
+    from fra.data.datasets import DATASETS
+    from fra.data.own import CutPhotos
+
+    runtime = Runtime.of(options)
+    if not DATASETS[dataset].own:
+        raise ValueError(f"--crop-with is for labels of your own: {dataset} has crops or boxes")
+    if runtime.processes > 1:
+        raise ValueError("--crop-with works on one device: cut the photos by `fra crop` first")
+    crops = out.with_name(f"{out.name}.crops")
+    settings = CropSettings(detector=options.crop_with, choose="largest")
+    crop(options.data, crops, settings, runtime=runtime.continuing(crops))
+    return CutPhotos(options.data, crops)
 
 
 def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hand_labels
 import pytest
 from documented import FACES, ROOT, blocks, commands, copy_package, miniature, run
 
@@ -33,7 +34,7 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `photos`, `crops` and `drawn`, as the guides make them."""
+    """A folder with `photos`, `crops` and `drawn`, as the guides make them, and labels of one's own."""
     folder = tmp_path_factory.mktemp("guides")
     for seed in range(12):
         write_image(folder / "photos" / f"{seed:02d}.jpg", draw_face(seed, size=192).image)
@@ -42,6 +43,11 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["data", "synthetic", "--out", str(folder / "drawn"), "--count", FACES],
     ):
         assert cli.main(words) == 0
+    hand_labels.write_folder(folder / "drawn", folder / "my_faces")
+    hand_labels.write_table(
+        hand_labels.with_images(folder / "drawn", folder / "my_table"), hand_labels.table_rows(folder / "drawn")
+    )
+    hand_labels.write_points(folder / "drawn", folder / "my_points")
     return folder
 
 
@@ -54,7 +60,7 @@ def test_guides_have_commands_that_run() -> None:
 def test_the_commands_of_a_page_run(
     name: str, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in ("photos", "crops", "drawn"):
+    for part in ("photos", "crops", "drawn", "my_faces", "my_table", "my_points"):
         (tmp_path / part).symlink_to(begun / part)
     monkeypatch.chdir(tmp_path)
     run(commands(PAGES[name]), done=FIRST)

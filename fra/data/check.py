@@ -86,7 +86,8 @@ def check(name: str, folder: Path, *, runtime: Runtime = Runtime()) -> tuple[Lab
     except DAMAGED as error:
         clear = isinstance(error, ValueError) and not isinstance(error, UnicodeError)
         what = str(error) if clear else f"a list cannot be parsed ({type(error).__name__}: {error})"
-        return None, [Fault(what, f"use the original file; `fra data layout {name}` shows the tree")]
+        fix = f"`fra data layout {name}` shows the tree"
+        return None, [Fault(what, fix if dataset.own else f"use the original file; {fix}")]
     missing = set(faces.missing())
     faults = [
         *count_faults(faces, dataset.published),
@@ -107,6 +108,8 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
     if faces:
         parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
         print(f"{name} in {printable(folder)}: {counted(len(faces.files), 'image')} ({parts})")
+        for note in faces.notes:
+            print(printable(note))
     for fault in faults:
         print(f"{fault.kind}: {printable(' '.join(fault.what.split()))}")
         shown = fault.where if all else fault.where[:SHOWN]
@@ -189,7 +192,8 @@ def label_faults(faces: LabelledFaces) -> Iterator[Fault]:
             continue
         for word, task in faces.tasks.items():
             if isinstance(task, Expression):
-                count = torch.bincount(faces.targets[word][faces.splits[split]], minlength=len(task.labels)).tolist()
+                found = faces.targets[word][faces.splits[split]]
+                count = torch.bincount(found[task.known(found)], minlength=len(task.labels)).tolist()
                 never = [label for label, images in zip(task.labels, count, strict=True) if not images]
                 if never:
                     yield Fault(

@@ -18,18 +18,25 @@ from fra.faces.geometry import Padding
 from fra.faces.points import place_in, tight_boxes
 from fra.tasks.landmarks import Landmarks
 
-CropRule = Literal["square", "star", "hrnet", "rect"]
+CropRule = Literal["square", "star", "hrnet", "rect", "whole"]
 """square: twice the longer side of the landmarks' box (ours: shows hair, chin and ears).
 star: the height of the landmarks' box, as measured on STAR's lists; wide and turned faces lose landmarks.
 hrnet: 1.25 times the longer side; no landmark is lost.
 rect: the longer side of the annotated face rectangle, about its centre.
+whole: the longer side of the picture, about its centre, for pictures that are face crops already.
 """
 CROPS: tuple[CropRule, ...] = get_args(CropRule)
 SQUARE_SIDE = 2.0
 HRNET_MARGIN = 1.25
 SCALE_UNIT = 200
 """Pixels of a square's side that a scale of 1 in HRNet's and STAR's lists stands for."""
-PADDING: dict[CropRule, Padding] = {"square": "edge", "star": "zero", "hrnet": "zero", "rect": "zero"}
+PADDING: dict[CropRule, Padding] = {
+    "square": "edge",
+    "star": "zero",
+    "hrnet": "zero",
+    "rect": "zero",
+    "whole": "reflect",  # as `fra crop` pads
+}
 """What is shown where the photo ends."""
 
 
@@ -79,7 +86,7 @@ def label_faces(
     read: PictureReader | None = None,
     face_boxes: bool = False,
 ) -> LabelledFaces:
-    """The dataset of the faces of each split, one split after another, cut as `crop` says; no validation split.
+    """The dataset of the faces of each split, one split after another, cut as `crop` says.
 
     With `face_boxes` the targets have the rectangles' sizes in their last row (see Landmarks). Raises ValueError for a
     face whose landmarks leave no square to cut.
@@ -102,7 +109,7 @@ def label_faces(
         name=name,
         root=root,
         files=files,
-        splits={"train": places["train"], "val": torch.empty(0, dtype=torch.long), "test": places["test"]},
+        splits={split: places.get(split, torch.empty(0, dtype=torch.long)) for split in ("train", "val", "test")},
         tasks={"landmarks": task},
         targets={"landmarks": targets},
         boxes=boxes,

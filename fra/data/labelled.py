@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,15 @@ from torch import Tensor
 
 from fra.faces.geometry import Padding, crop_box
 from fra.faces.image import read_image, to_input
-from fra.system.text import command
+from fra.system.text import command, shown
 from fra.tasks.task import Task
+
+ANY = "any"
+"""The task of a recipe that takes the only one there is."""
+WARNING = "warning: "
+"""How a note begins that speaks of something doubtful."""
+NAMED = 5
+"""Of files that are missing, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,27 @@ class LabelledFaces:
     """Kinds of groups (age, gender, race) for which results are told apart, where the dataset knows them."""
     read: PictureReader | None = None
     """Where pictures are no files of their own and `files` only names them."""
+    title: str = ""
+    """Of people's own labels, what tells this set from others of the same `name`."""
+    main: str = ""
+    """Of several tasks the one that a recipe means which asks for `any`; empty when none is more than a part."""
+    notes: tuple[str, ...] = ()
+    """How labels were understood and what is doubtful about them, a sentence each; warnings begin with "warning: "."""
+
+    def word(self, task: str) -> str:
+        """The task that a recipe asks for. Raises ValueError when there is none of that name, or no single one."""
+        only = self.main or (next(iter(self.tasks)) if len(self.tasks) == 1 else "")
+        found = only if task == ANY else task
+        if not found:
+            raise ValueError(f"{self.root} has several tasks ({', '.join(self.tasks)}): choose one by --set task=NAME")
+        if found not in self.tasks:
+            raise ValueError(f"{self.name} has no task '{found}': it has {', '.join(self.tasks)}")
+        return found
+
+    def labelled(self, task: str) -> "LabelledFaces":
+        """The same without the images that have no label for the task."""
+        known = self.tasks[task].known(self.targets[task])
+        return self if bool(known.all()) else replace(self, splits={s: i[known[i]] for s, i in self.splits.items()})
 
     def image(self, index: int, *, size: int, margin: int = 0) -> UInt8[Tensor, "3 S S"]:
         """The face, read now. Raises UnreadableImage or OSError when its file is damaged or missing.
@@ -136,6 +164,8 @@ class Dataset:
     published: Published = field(default_factory=lambda: Published({}))
     crops: tuple[str, ...] = ()
     """Ways to cut its faces; the first is taken when none is asked for."""
+    own: bool = False
+    """Not a published dataset, but a way to write down labels of one's own."""
 
     def __call__(self, folder: Path, *, crop: str | None = None) -> LabelledFaces:
         """`read`, and a ValueError as well for an unknown crop, pictures that its lists name but are not there, and
@@ -150,9 +180,11 @@ class Dataset:
         all_named = f"({command('fra', 'data', 'check', faces.name, folder, '--all')} lists all)"
         missing = faces.missing()
         if missing:
+            named = ", ".join(map(shown, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+            remedy = "correct the paths" if self.own else "complete the download"
             raise ValueError(
-                f"{len(missing):,} of {len(faces.files):,} listed images missing, the first is "
-                f"{faces.root / missing[0]}: complete the download {all_named}"
+                f"{len(missing):,} of {len(faces.files):,} listed images missing from {faces.root}: {named}: "
+                f"{remedy} {all_named}"
             )
         mirrored = faces.mirrored("test")
         if mirrored:

@@ -214,12 +214,14 @@ def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> It
 
 
 def words(answer: Answer) -> tuple[str, list[str]]:
-    """An answer for people: the class with its confidence (or nothing), and what else there is to list."""
+    """An answer for people: the class with its confidence, or numbers, or nothing; and what else there is to list."""
     title, details = "", []
     for asked, said in answer.items():
         if isinstance(said, str):
             about = "" if asked == "expression" else f"{asked} "
             title = f"{about}{said} {100 * answer['probabilities'][said]:.0f} %"
+    if "numbers" in answer:
+        title = ", ".join(f"{name} {value:.3g}" for name, value in answer["numbers"].items())
     if "attributes" in answer:
         surest = sorted(answer["attributes"], key=lambda name: -answer["probabilities"][name])
         details = [name.replace("_", " ") for name in surest] or ["no attribute"]

@@ -21,7 +21,7 @@ from fra.regions import heatmaps as measure
 from fra.report import charts, words
 from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
 from fra.report.scores import scores
-from fra.report.tables import TransferTable, lower_is_better, metric_name, transfer_tables
+from fra.report.tables import TransferTable, is_percent, lower_is_better, metric_name, transfer_tables
 
 ROWS = 6
 """Faces with heatmaps that the page shows; all of them stay in the run's regions.png."""
@@ -289,7 +289,8 @@ def _dots(table: TransferTable) -> str | None:
     rows = [charts.Dots(name, values, kinds[name] == "ours") for name, values in table.values.items()]
     metric = table.metrics[0]
     direction = "lower" if lower_is_better(metric) else "higher"
-    return charts.dot_chart(rows, x_label=f"{metric_name(metric)}, % ({direction} is better)")
+    unit = ", %" if is_percent(metric) else ""
+    return charts.dot_chart(rows, x_label=f"{metric_name(metric)}{unit} ({direction} is better)")
 
 
 def embed_file(path: Path | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from fra.report.folders import TransferRun
 from fra.system.printable import counted
+from fra.tasks.regression import SCORES
 from fra.weights.source import EncoderSource
 
 NAMES = {
@@ -17,8 +18,11 @@ NAMES = {
     "nme": "landmark error (NME)",
     "failure_rate": "failure rate",
     "auc": "area under the error curve",
+    "mae": "mean absolute error",
+    "ccc": "concordance (CCC)",
+    "pearson": "correlation (Pearson)",
 }
-LOWER_IS_BETTER = {"nme", "failure_rate"}
+LOWER_IS_BETTER = {"nme", "failure_rate", "mae"}
 SHARES_OF_DECISIONS = {"accuracy", "attribute_accuracy"}
 
 
@@ -44,7 +48,7 @@ class Comparison:
     metric: str
     encoder: str
     difference: float
-    """In percentage points, positive when ours is better whatever the metric's direction."""
+    """In the metric's unit, positive when ours is better whatever the metric's direction."""
     noise: float | None
     """Standard deviation of the difference, None when it is not known."""
     noise_of: str
@@ -88,6 +92,10 @@ def lower_is_better(metric: str) -> bool:
     return metric.partition("@")[0] in LOWER_IS_BETTER
 
 
+def is_percent(metric: str) -> bool:
+    return metric not in SCORES
+
+
 def kind_of(encoder: str) -> str:
     source = EncoderSource.parse(encoder)
     if source.random:
@@ -98,7 +106,7 @@ def kind_of(encoder: str) -> str:
 def transfer_tables(runs: Sequence[TransferRun]) -> list[TransferTable]:
     groups: dict[tuple[str, ...], list[TransferRun]] = {}
     for run in runs:
-        key = tuple(str(run.results.get(part, "")) for part in ("task", "dataset", "protocol", "fraction"))
+        key = tuple(str(run.results.get(part, "")) for part in ("task", "dataset", "protocol", "fraction", "title"))
         groups.setdefault(key, []).append(run)
     return [_table(key, members) for key, members in groups.items()]
 
@@ -113,7 +121,7 @@ def _table(key: tuple[str, ...], runs: list[TransferRun]) -> TransferTable:
         entries.append((baseline[0], "baseline", {m: {"mean": value} for m, value in baseline[1].items()}))
     comparisons = _comparisons(metrics, entries, int(runs[0].results.get("test_images") or 0))
     return TransferTable(
-        title=f"{key[0].replace('_', ' ').capitalize()} on {key[1]}",
+        title=f"{key[0].replace('_', ' ').capitalize()} on {key[4] or key[1]}",
         note=_note(runs[0].results),
         metrics=metrics,
         rows=[Row(name, kind, _cells(found, metrics, entries)) for name, kind, found in entries],
@@ -228,4 +236,6 @@ def _note(results: dict[str, Any]) -> str:
     normaliser = (results.get("metrics") or {}).get("nme", {}).get("normaliser")
     if normaliser:
         parts.append(f"NME: percent, {normaliser}")
+    if "mae" in (results.get("metrics") or {}):
+        parts.append("errors in the unit of the labels, CCC and Pearson from -1 to 1")
     return " · ".join(parts)

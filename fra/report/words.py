@@ -11,7 +11,7 @@ from fra.pretrain.health import COMMON_COLUMNS
 from fra.pretrain.method import Method
 from fra.pretrain.run import METHODS
 from fra.report.folders import PretrainRun
-from fra.report.tables import Comparison, TransferTable, metric_name
+from fra.report.tables import Comparison, TransferTable, is_percent, metric_name
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def paper_lead(pretrained: Sequence[PretrainRun], transfers: int) -> str:
 def comparison_sentence(comparison: Comparison) -> str:
     """`nme: 1.2 points better than random weights.`, with the seeds' noise, honest when it is worse."""
     size = f"{abs(comparison.difference):.1f} points"
+    if not is_percent(comparison.metric):
+        size = f"{abs(comparison.difference):.2f}"
     name = metric_name(comparison.metric)
     against = "random weights"
     if comparison.difference == 0:

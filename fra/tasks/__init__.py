@@ -3,7 +3,13 @@
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
+from fra.tasks.regression import Regression
 from fra.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"expression": Expression, "attributes": Attributes, "landmarks": Landmarks}
+TASKS: dict[str, type[Task]] = {
+    "expression": Expression,
+    "attributes": Attributes,
+    "landmarks": Landmarks,
+    "regression": Regression,
+}
 """`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""

@@ -5,11 +5,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from fra.tasks.metrics import attribute_accuracies, attribute_accuracy, balanced_attribute_accuracy
+from fra.tasks.metrics import (
+    YesOrNo,
+    attribute_accuracies,
+    attribute_accuracy,
+    balanced_attribute_accuracy,
+    yes_and_known,
+)
 from fra.tasks.task import Baseline, Task
 
 if TYPE_CHECKING:
@@ -22,7 +29,10 @@ NECK = (512, 256)
 
 @dataclass(frozen=True)
 class Attributes(Task):
-    """Targets are booleans (N, A), outputs logits (N, A); a logit of 0 or more says yes."""
+    """Targets are booleans (N, A), outputs logits (N, A); a logit of 0 or more says yes.
+
+    Where some answers are not known, targets are 1, 0 and NaN, which neither teaches nor counts.
+    """
 
     names: tuple[str, ...]
     """Names of the attributes in the dataset's order."""
@@ -45,23 +55,30 @@ class Attributes(Task):
             layers += [nn.Linear(width, next_width), nn.BatchNorm1d(next_width), nn.Dropout(0.2), nn.ReLU()]
         return nn.Sequential(*layers, last)
 
-    def criterion(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> Float[Tensor, ""]:
-        """Binary cross-entropy, mean over images and attributes (spec attributes.md, section 3)."""
-        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+    def criterion(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> Float[Tensor, ""]:
+        """Binary cross-entropy, mean over images and attributes (spec attributes.md, section 3) that are known."""
+        if targets.dtype == torch.bool:
+            return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+        yes, known = yes_and_known(targets)
+        wrong = F.binary_cross_entropy_with_logits(outputs, yes.to(outputs.dtype), reduction="none")
+        return (wrong * known).sum() / known.sum().clamp(min=1)
 
-    def metrics(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, float]:
+    def known(self, targets: YesOrNo) -> Bool[Tensor, "N"]:
+        return yes_and_known(targets)[1].any(1)
+
+    def metrics(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> dict[str, float]:
         return {
             "attribute_accuracy": attribute_accuracy(outputs, targets),
             "balanced_attribute_accuracy": balanced_attribute_accuracy(outputs, targets),
         }
 
-    def baseline(self, train_targets: Bool[Tensor, "M A"], test_targets: Bool[Tensor, "N A"]) -> Baseline:
-        majority = train_targets.float().mean(0) - 0.5
+    def baseline(self, train_targets: Bool[Tensor, "M A"] | Float[Tensor, "M A"], test_targets: YesOrNo) -> Baseline:
+        majority = train_targets.float().nanmean(0).nan_to_num() - 0.5
         return Baseline(
             "majority of each attribute", self.metrics(majority.expand(len(test_targets), -1), test_targets)
         )
 
-    def mirror(self, targets: Bool[Tensor, "N A"]) -> Bool[Tensor, "N A"]:
+    def mirror(self, targets: YesOrNo) -> YesOrNo:
         """None of CelebA's attributes has a side."""
         return targets
 
@@ -73,33 +90,36 @@ class Attributes(Task):
             "probabilities": dict(zip(self.names, chances, strict=True)),
         }
 
-    def columns(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, list[Any]]:
-        """Per attribute the truth (0 or 1) under its name and the logit's probability under `p_` + name."""
+    def columns(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> dict[str, list[Any]]:
+        """Per attribute the truth (0, 1 or nothing) under its name and the logit's probability under `p_` + name."""
         table: dict[str, list[Any]] = {}
         shares = outputs.double().sigmoid()
+        yes, known = yes_and_known(targets)
         for number, name in enumerate(self.names):
-            table[name] = targets[:, number].int().tolist()
+            pairs = zip(yes[:, number].int().tolist(), known[:, number].tolist(), strict=True)
+            table[name] = [answer if is_known else "" for answer, is_known in pairs]
             # Nine digits: a share that is just below one half must not be rounded up to it.
             table[f"p_{name}"] = [f"{p:.9g}" for p in shares[:, number].tolist()]
         return table
 
-    def details(self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> dict[str, Any]:
-        """`per_attribute`: accuracy and the share of images that have it, percent."""
-        right, share = attribute_accuracies(outputs, targets).tolist(), (100 * targets.double().mean(0)).tolist()
+    def details(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> dict[str, Any]:
+        """`per_attribute`: accuracy and the share of images that have it, percent, of those where it is known."""
+        right, share = attribute_accuracies(outputs, targets).tolist(), (100 * targets.double().nanmean(0)).tolist()
         return {
             "labels": list(self.names),
             "per_attribute": {
-                name: {"accuracy": right[number], "share": share[number]} for number, name in enumerate(self.names)
+                name: {"accuracy": accuracy, "share": has} if has == has else {"accuracy": None, "share": None}
+                for name, accuracy, has in zip(self.names, right, share, strict=True)
             },
         }
 
     def picture(
-        self, outputs: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"], images: Sequence[UInt8[Tensor, "3 S S"]]
+        self, outputs: Float[Tensor, "N A"], targets: YesOrNo, images: Sequence[UInt8[Tensor, "3 S S"]]
     ) -> "Figure":
         """Bars of accuracy per attribute, each with a mark at what the commoner answer alone would reach."""
         from matplotlib.figure import Figure
 
-        right, share = attribute_accuracies(outputs, targets), 100 * targets.double().mean(0)
+        right, share = attribute_accuracies(outputs, targets).nan_to_num(), 100 * targets.double().nanmean(0)
         order = right.argsort(descending=True).tolist()
         figure = Figure(figsize=(6.4, 1.2 + 0.22 * len(order)), layout="constrained")
         axes = figure.subplots()

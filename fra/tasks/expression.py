@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from fra.tasks.metrics import accuracy, confusion_matrix, mean_class_accuracy
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Expression(Task):
-    """Targets are class numbers (N), outputs logits (N, K)."""
+    """Targets are class numbers (N), -1 for an image whose class is not known; outputs logits (N, K)."""
 
     labels: tuple[str, ...]
     """Names of the classes in the dataset's own order, which differs between datasets."""
@@ -39,6 +39,9 @@ class Expression(Task):
     def criterion(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> Float[Tensor, ""]:
         """Cross-entropy without smoothing or class weights (spec expression.md, section 2)."""
         return F.cross_entropy(outputs, targets)
+
+    def known(self, targets: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
+        return targets >= 0
 
     def metrics(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> dict[str, float]:
         return {

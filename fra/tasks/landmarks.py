@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from fra.faces.geometry import flip_points
 from fra.tasks.landmark_pictures import draw_landmarks
 from fra.tasks.metrics import auc, failure_rate, nme
-from fra.tasks.point_tables import POINT_TABLES
+from fra.tasks.point_tables import POINT_TABLES, PointTable
 from fra.tasks.task import Baseline, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Normaliser = Literal["inter-ocular", "inter-pupil", "diag", "box"]
-"""Distance of outer eye corners, of pupils; diagonal of the face box, root of its area (spec alignment.md, 9)."""
+Normaliser = Literal["inter-ocular", "inter-pupil", "diag", "box", "pair"]
+"""Distance of outer eye corners, of pupils; diagonal of the face box, root of its area (spec alignment.md, 9).
+`pair`: of the two named points, for points of people's own."""
 EDGE = 1e-4
 """The star crop ends at the highest and the lowest landmark: rounding must not push these out."""
 
@@ -36,19 +37,38 @@ class Landmarks(Task):
     targets are (N, P + 1, 2): the last row is the box's width and height in the same unit, and never an output.
     """
 
-    points: Literal[19, 29, 68, 98]
-    """In the order of POINT_TABLES."""
+    points: int
+    """Their number; without `pair` one of POINT_TABLES, in its order."""
     normaliser: Normaliser = "inter-ocular"
     """What errors are divided by. "diag" and "box" need the face box."""
     thresholds: tuple[float, ...] = (10.0,)
     """Failure rates and areas are reported at each, in percent of the normaliser."""
     threshold_normaliser: Normaliser | None = None
     """What the errors of these are divided by, if by another length; then those by `normaliser` stand beside them."""
+    pair: tuple[int, ...] = ()
+    """Of points of people's own: the two whose distance is the normaliser `pair`."""
+    flip: tuple[int, ...] = ()
+    """Of points of people's own: for each the one whose place it takes in the mirrored image; empty if not known."""
+    names: tuple[str, ...] = ()
+    """Of points of people's own: what each is called."""
 
     name: ClassVar[str] = "landmarks"
     selects: ClassVar[str] = "nme"
     lower_is_better: ClassVar[bool] = True
     least_squares: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+
+    @property
+    def table(self) -> PointTable:
+        """What the points mean. Of people's own no edges are known, and the pair stands for the eyes."""
+        if not self.pair:
+            return POINT_TABLES[self.points]
+        left, right = self.pair
+        return PointTable(self.points, (), self.flip, eye_corners=(left, right), pupils=((left,), (right,)))
+
+    @property
+    def mirrors(self) -> bool:
+        return bool(self.table.flip)
 
     def head(self, channels: int) -> nn.Linear:
         return nn.Linear(channels, 2 * self.points)
@@ -83,11 +103,12 @@ class Landmarks(Task):
             return (self.normaliser,)
         return (self.threshold_normaliser, self.normaliser)
 
-    def normaliser_of(self, metric: str) -> Normaliser:
-        """The length that a metric's errors are divided by."""
-        if metric == "nme" or metric.endswith(f"_{self.normaliser}"):
-            return self.normaliser
-        return self.of_thresholds[0]
+    def normaliser_of(self, metric: str) -> str:
+        """The length that a metric's errors are divided by, a pair by the names of its points."""
+        name = self.normaliser
+        if metric != "nme" and not metric.endswith(f"_{self.normaliser}"):
+            name = self.of_thresholds[0]
+        return " to ".join(self.names[point] for point in self.pair) if name == "pair" else name
 
     def errors(
         self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"], normaliser: Normaliser | None = None
@@ -98,8 +119,8 @@ class Landmarks(Task):
 
     def length(self, targets: Float[Tensor, "N Q 2"], normaliser: Normaliser) -> Float[Tensor, "N"]:
         """A normaliser in units of the targets. Raises ValueError when it needs a face box that they do not have."""
-        table = POINT_TABLES[self.points]
-        if normaliser == "inter-ocular":
+        table = self.table
+        if normaliser in ("inter-ocular", "pair"):
             left, right = table.eye_corners
             return (targets[:, left] - targets[:, right]).norm(dim=-1)
         if normaliser == "inter-pupil":
@@ -116,7 +137,7 @@ class Landmarks(Task):
 
     def mirror(self, targets: Float[Tensor, "N Q 2"]) -> Float[Tensor, "N Q 2"]:
         """x changes its sign, and the left eye becomes the right one; a face box stays as large as it is."""
-        mirrored = flip_points(self.places(targets), 1, POINT_TABLES[self.points].flip)  # width - 1 - x is -x
+        mirrored = flip_points(self.places(targets), 1, self.table.flip)  # width - 1 - x is -x
         return torch.cat((mirrored, targets[:, self.points :]), 1)
 
     def answer(self, output: Float[Tensor, "P2"], *, width: int, height: int) -> dict[str, Any]:
@@ -146,7 +167,7 @@ class Landmarks(Task):
         """`nme_percentiles`: NME that 50, 90 and 95 % of the faces stay below; `normalisers`: every score by each."""
         levels = torch.tensor([0.5, 0.9, 0.95], dtype=outputs.dtype)
         values = self.errors(outputs, targets).quantile(levels).tolist()
-        known: list[Normaliser] = ["inter-ocular", "inter-pupil"]
+        known: list[Normaliser] = ["pair"] if self.pair else ["inter-ocular", "inter-pupil"]
         if targets.shape[1] > self.points:
             known += ["diag", "box"]
         return {

@@ -1,4 +1,4 @@
-"""What a task is judged by, in percent. N images, K classes, A attributes, P landmarks.
+"""What a task is judged by: shares and landmark errors in percent. N images, K classes, A attributes, P landmarks.
 
 Every number is computed over a whole test split at once, never averaged over batches or processes.
 """
@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+YesOrNo = Bool[Tensor, "N A"] | Float[Tensor, "N A"]
+"""Answers to yes-or-no questions: booleans, or where some are not known 1, 0 and NaN."""
 OUTER_EYE_CORNERS = (36, 45)  # of the 68, in iBUG's order, from 0 (spec alignment.md, 9)
 
 
@@ -42,24 +44,38 @@ def mean_class_accuracy(logits: Float[Tensor, "N K"], labels: Int[Tensor, "N"]) 
     return 100 * float((counts.diagonal()[present] / counts[present].sum(1)).mean())
 
 
-def attribute_accuracies(logits: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> Float[Tensor, "A"]:
-    """Per attribute: share of right decisions at probability 0.5 (a logit of exactly 0 says yes)."""
-    return 100 * ((logits >= 0) == targets).double().mean(0)
+def yes_and_known(targets: YesOrNo) -> tuple[Bool[Tensor, "N A"], Bool[Tensor, "N A"]]:
+    """Which answers are yes, and which are known at all."""
+    return (targets, torch.ones_like(targets)) if targets.dtype == torch.bool else (targets > 0.5, ~targets.isnan())
 
 
-def attribute_accuracy(logits: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> float:
-    """Share of right decisions over all image x attribute cells (spec attributes.md, section 3)."""
-    return float(attribute_accuracies(logits, targets).mean())
+def attribute_accuracies(logits: Float[Tensor, "N A"], targets: YesOrNo) -> Float[Tensor, "A"]:
+    """Per attribute: share of right decisions at probability 0.5 (a logit of exactly 0 says yes) among known answers.
+
+    NaN where no answer is known.
+    """
+    yes, known = yes_and_known(targets)
+    return 100 * ((((logits >= 0) == yes) & known).sum(0).double() / known.sum(0).double())
 
 
-def balanced_attribute_accuracy(logits: Float[Tensor, "N A"], targets: Bool[Tensor, "N A"]) -> float:
+def attribute_accuracy(logits: Float[Tensor, "N A"], targets: YesOrNo) -> float:
+    """Share of right decisions over all image x attribute cells (spec attributes.md, section 3).
+
+    Where answers are not known, the mean of the shares of the attributes.
+    """
+    shares = attribute_accuracies(logits, targets)
+    return float(shares[~shares.isnan()].mean())
+
+
+def balanced_attribute_accuracy(logits: Float[Tensor, "N A"], targets: YesOrNo) -> float:
     """Mean over attributes of the mean of "found when there" and "denied when not there".
 
     Answering always the same gives 50. An attribute that all or none of the images have counts with its one side.
     """
-    right = (logits >= 0) == targets
-    there = (right & targets).sum(0) / targets.sum(0)
-    absent = (right & ~targets).sum(0) / (~targets).sum(0)
+    yes, known = yes_and_known(targets)
+    no, right = ~yes & known, (logits >= 0) == yes
+    there = (right & yes).sum(0) / yes.sum(0)
+    absent = (right & no).sum(0) / no.sum(0)
     return 100 * float(torch.stack([there, absent]).nanmean(0).mean())
 
 
@@ -101,3 +117,30 @@ def inter_ocular_error(points: Float[Tensor, "N 68 2"], truth: Float[Tensor, "N 
     """`nme` by the distance of the outer eye corners."""
     left, right = OUTER_EYE_CORNERS
     return nme(points, truth, (truth[:, left] - truth[:, right]).norm(dim=-1))
+
+
+def mean_absolute_error(answers: Float[Tensor, "N"], truth: Float[Tensor, "N"]) -> float:
+    """In the numbers' own unit."""
+    return float((answers - truth).abs().mean())
+
+
+def concordance(answers: Float[Tensor, "N"], truth: Float[Tensor, "N"]) -> float:
+    """Lin's concordance correlation coefficient in [-1, 1]: falls with scatter, shift and wrong scale.
+
+    0 when answers or truths are all the same.
+    """
+    from torchmetrics.functional.regression import concordance_corrcoef
+
+    return float(concordance_corrcoef(answers, truth)) if _vary(answers, truth) else 0.0
+
+
+def pearson(answers: Float[Tensor, "N"], truth: Float[Tensor, "N"]) -> float:
+    """Correlation in [-1, 1]; 0 when answers or truths are all the same."""
+    from torchmetrics.functional.regression import pearson_corrcoef
+
+    return float(pearson_corrcoef(answers, truth)) if _vary(answers, truth) else 0.0
+
+
+def _vary(*series: Float[Tensor, "N"]) -> bool:
+    """Whether each differs by more than rounding does."""
+    return all(float(values.max() - values.min()) > 1e-6 * float(values.abs().max()) for values in series)

@@ -27,7 +27,8 @@ class PointTable:
     edges: tuple[Edge, ...]
     """A landmark may be on one, several or none of them."""
     flip: tuple[int, ...]
-    """For each landmark the one whose place it takes in the mirrored image (`fra.faces.geometry.flip_points`)."""
+    """For each landmark the one whose place it takes in the mirrored image (`fra.faces.geometry.flip_points`); empty
+    when that is not known."""
     eye_corners: tuple[int, int]
     """The outer corners, whose distance is called inter-ocular (spec alignment.md, section 9)."""
     pupils: tuple[tuple[int, ...], tuple[int, ...]]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Task(ABC):
     proportions: ClassVar[tuple[str, ...]] = ()
     """Metrics that are shares of decisions, and so get a confidence interval."""
     least_squares: ClassVar[bool] = False
-    """True when the criterion is a mean squared error, so that a linear head has a closed form."""
+    """True when a linear head is fitted by least squares, which has a closed form."""
+    moves: ClassVar[bool] = False
+    """True when targets are places in the image, which move with it when it is shifted and turned."""
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:
@@ -51,7 +54,7 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
-        """Named scores over a whole split, percent (contract's names)."""
+        """Named scores over a whole split, percent where they are shares (contract's names)."""
 
     @abstractmethod
     def baseline(self, train_targets: Tensor, test_targets: Tensor) -> Baseline:
@@ -60,6 +63,15 @@ class Task(ABC):
     @abstractmethod
     def mirror(self, targets: Tensor) -> Tensor:
         """Targets of the left-right mirrored images."""
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether `mirror` is known; otherwise no image is shown mirrored."""
+        return True
+
+    def known(self, targets: Tensor) -> Bool[Tensor, "N"]:
+        """Which of the images have a label at all; the others neither teach nor test."""
+        return torch.ones(len(targets), dtype=torch.bool)
 
     @abstractmethod
     def answer(self, output: Tensor, *, width: int, height: int) -> dict[str, Any]:

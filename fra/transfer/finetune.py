@@ -46,7 +46,7 @@ class FineTune(Learner):
 
     def __init__(self, recipe: FineTuneRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         """Raises ValueError for landmarks: they would have to move with the face when it is shifted and turned."""
-        if task.least_squares:
+        if task.moves:
             raise ValueError(
                 f"protocol finetune augments faces in ways that {task.name} cannot follow: use linear or star"
             )

@@ -1,7 +1,7 @@
 """The linear protocol: how much of a task a linear layer reads off a frozen encoder. N images, C channels.
 
 The encoder is never touched: its features, of training images also mirrored, are computed once. Heads with a closed
-form (landmarks) are solved by ridge regression, the others trained by SGD or AdamW.
+form (landmarks, numbers) are solved by ridge regression, the others trained by SGD or AdamW.
 """
 
 import math
@@ -58,7 +58,7 @@ class LinearRecipe(BalancedRecipe):
     def prepare(self, task: Task, targets: Tensor) -> Task:
         if self.hold_out and task.least_squares:
             raise ValueError(
-                f"{self.task} are solved in closed form, so there is no epoch to choose: leave hold_out out"
+                f"{self.task} is solved in closed form, so there is no epoch to choose: leave hold_out out"
             )
         return super().prepare(task, targets)
 
@@ -88,7 +88,7 @@ class Linear(Protocol):
         self.test = features(faces.splits["test"], "test")
         # A closed form has no epochs to choose from, and takes its penalty from the training images.
         self.val = features(faces.splits["val"][: 0 if task.least_squares else None], "val")
-        self.train = features(train, "train", recipe.mirror)
+        self.train = features(train, "train", recipe.mirror and task.mirrors)
         self.unreadable = (*self.train.unreadable, *self.val.unreadable)
 
     def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted:
@@ -100,7 +100,7 @@ class Linear(Protocol):
             views.append(self.train.mirrored[rows])
         standardise = Standardiser.of(torch.cat(views))
         targets = self.targets[self.train.images[rows]]
-        both = [targets, self.task.mirror(targets)][: len(views)]
+        both = [targets, *(self.task.mirror(targets) for _ in views[1:])]
         head = first_head(lambda: self.task.head(standardise.mean.numel()), seed=seed)
         data = TrainingViews(torch.stack([standardise(view) for view in views]), torch.stack(both))
         test = standardise(self.test.plain)
@@ -204,15 +204,34 @@ def solve_by_ridge(head: nn.Module, data: TrainingViews, *, seed: int) -> list[d
         :, :, : head.out_features
     ].double()  # beyond are lengths that errors are judged by
     folds = torch.randperm(data.count, generator=torch.Generator().manual_seed(seed)) % min(FOLDS, data.count)
-    rows = features.flatten(0, 1), targets.flatten(0, 1)
-    errors = cross_validated(*rows, folds.repeat(len(features)))
-    # From a single image nothing can be chosen: the strongest penalty answers with that image's landmarks.
-    chosen = int(errors.argmin()) if data.count > 1 else len(PENALTIES) - 1
-    weight, bias = ridge(*rows)[chosen]
+    folds = folds.repeat(len(features))
+    x, y = features.flatten(0, 1), targets.flatten(0, 1)
+    if not y.isnan().any():
+        weight, bias, log = _least_squares(x, y, folds)
+    else:  # each output has images of its own
+        parts = [_least_squares(x[known], y[known, place : place + 1], folds[known])
+                 for place, known in enumerate((~y.isnan()).T)]  # fmt: skip
+        weights, biases, logs = zip(*parts, strict=True)
+        weight, bias = torch.cat(weights, 1), torch.cat(biases)
+        log = [{"output": place, **row} for place, rows in enumerate(logs) for row in rows]
     with torch.no_grad():
         head.weight.copy_(weight.T * unit_variance)
         head.bias.copy_(bias)
-    return [
-        {"penalty": penalty, "loss": float(error) / len(rows[0]), "chosen": int(number == chosen)}
+    return log
+
+
+def _least_squares(
+    x: Float[Tensor, "N C"], y: Float[Tensor, "N T"], folds: Int[Tensor, "N"]
+) -> tuple[Float[Tensor, "C T"], Float[Tensor, "T"], list[dict[str, Any]]]:
+    """Weight and bias by the penalty that these folds choose, and the log; zeros where there is nothing to learn."""
+    if not len(x):
+        return x.new_zeros(x.shape[1], y.shape[1]), y.new_zeros(y.shape[1]), []
+    errors = cross_validated(x, y, folds)
+    # From a single image nothing can be chosen: the strongest penalty answers with that image's targets.
+    chosen = int(errors.argmin()) if len(folds.unique()) > 1 else len(PENALTIES) - 1
+    weight, bias = ridge(x, y)[chosen]
+    log = [
+        {"penalty": penalty, "loss": float(error) / len(x), "chosen": int(number == chosen)}
         for number, (penalty, error) in enumerate(zip(PENALTIES, errors, strict=True))
     ]
+    return weight, bias, log

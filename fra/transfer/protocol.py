@@ -31,7 +31,7 @@ class TransferRecipe(Settings):
     name: str
     """The recipe's name, as in its file name."""
     task: str
-    """A task that the dataset offers (`expression`, `attributes`, `landmarks`)."""
+    """A task that the dataset offers (`expression`, `attributes`, `landmarks`), or `any`: the only one."""
     dataset: str
     """A dataset in DATASETS."""
     protocol: str

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,12 +13,14 @@ import torch
 from torch import nn
 
 from fra.data.datasets import find_dataset
-from fra.data.labelled import LabelledFaces
+from fra.data.labelled import WARNING, LabelledFaces
+from fra.data.own import CutPhotos, of_crops
 from fra.files import claim_folder, one_writer, read_json, read_rows, write_json, write_rows, write_text
 from fra.models.encoder import Encoder
 from fra.recipe import plain, recipe_text
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
+from fra.tasks.regression import SCORES
 from fra.tasks.task import Task
 from fra.training.batch_norm import require_enough_images
 from fra.training.devices import begin, choose_precision, make_fabric
@@ -55,7 +58,7 @@ def transfer(
     recipe: TransferRecipe,
     *,
     encoder: str | Path | EncoderSource | NamedEncoder,
-    data: Path,
+    data: Path | CutPhotos,
     out: Path,
     fraction: float | None = None,
     seeds: int = 1,
@@ -64,7 +67,8 @@ def transfer(
 ) -> dict[str, Any]:
     """Evaluate an encoder on a recipe's task; returns the content of `results.json`, which is written to `out`.
 
-    `encoder` is anything `load_encoder` knows, or a network at hand; `data` is the dataset's official layout.
+    `encoder` is anything `load_encoder` knows, or a network at hand; `data` is the dataset's official layout, or
+    photos of people's own with their crops.
     `fraction` replaces the recipe's. Each of the `seeds`, from `first_seed` on, draws its own labels and head. A
     resumed run keeps those that are finished; others give the numbers they would have given. Of several processes only
     the first writes, and only it gets the results. Raises ValueError when anything does not fit together.
@@ -74,7 +78,8 @@ def transfer(
         recipe = replace(recipe, fraction=fraction)
     named = encoder if isinstance(encoder, NamedEncoder) else _load(encoder, runtime)
     network = named.network
-    faces, task = read_dataset(recipe, Path(data))
+    faces, task = read_dataset(recipe, data)
+    recipe = replace(recipe, task=faces.word(recipe.task))
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}: give at least 1")
     splits = {seed: split_labels(recipe, faces, seed) for seed in range(first_seed, first_seed + seeds)}
@@ -99,6 +104,8 @@ def transfer(
     fabric, precision = _prepare(recipe, out, runtime)
     first = fabric.is_global_zero
     runtime = replace(runtime, quiet=runtime.quiet or not first)
+    if first:
+        _say_notes(faces, quiet=runtime.quiet)
     settings = {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe)}
 
     def claim() -> list[int]:
@@ -147,6 +154,8 @@ def transfer(
             "recipe": recipe.name,
             "unreadable": _count_unreadable(out),
             "val_images": len(splits[first_seed][1]),
+            **({"title": faces.title} if faces.title else {}),
+            **({"notes": list(faces.notes)} if faces.notes else {}),
         },
         notes={
             "encoder": named.source,
@@ -211,14 +220,17 @@ def _on_first(fabric: "Fabric", work: Callable[[], Any]) -> Any:
     return found
 
 
-def read_dataset(recipe: TransferRecipe, folder: Path) -> tuple[LabelledFaces, Task]:
+def read_dataset(recipe: TransferRecipe, data: Path | CutPhotos) -> tuple[LabelledFaces, Task]:
     """The dataset and task of a recipe. Raises ValueError when one is unknown, or a split is empty."""
     dataset = find_dataset(recipe.dataset)
+    folder = data.folder if isinstance(data, CutPhotos) else Path(data)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give the dataset's folder as --data")
     faces = dataset(folder, crop=recipe.crop)
-    if recipe.task not in faces.tasks:
-        raise ValueError(f"{faces.name} has no task '{recipe.task}': it has {', '.join(faces.tasks)}")
+    if isinstance(data, CutPhotos):
+        faces = of_crops(faces, data.crops)
+    recipe = replace(recipe, task=faces.word(recipe.task))
+    faces = faces.labelled(recipe.task)
     for split in ("train", "test"):
         if not len(faces.splits[split]):
             raise ValueError(f"{folder} has no {split} images: is the download complete?")
@@ -239,6 +251,15 @@ def _check_settings(out: Path, settings: dict[str, Any]) -> None:
             raise ValueError(f"{out} was started with a different {', '.join(changed)}: choose another --out")
     else:
         write_json(file, settings, indent=1)
+
+
+def _say_notes(faces: LabelledFaces, *, quiet: bool) -> None:
+    """What the labels were taken for; what is doubtful also when nothing else is said."""
+    for note in faces.notes:
+        if note.startswith(WARNING):
+            print(f"fra: {printable(note)}", file=sys.stderr)
+        elif not quiet:
+            print(printable(note))
 
 
 def _count_unreadable(out: Path) -> int:
@@ -275,11 +296,13 @@ def print_results(results: dict[str, Any], out: Path) -> None:
 
     averaged = any("averaged" in values for values in results["metrics"].values())
     table = Table(
-        title=f"{results['task']} on {results['dataset']}: {results['encoder']}, {results['protocol']}",
+        title=f"{results['task']} on {results.get('title') or results['dataset']}: {results['encoder']}, "
+        f"{results['protocol']}",
         caption=f"{counted(results['train_images'], 'training image')}, "
         f"{counted(results['test_images'], 'test image')}",
     )
-    columns = ["", "percent", *(["averaged network"] if averaged else []), "95 % interval", results["baseline"]["name"]]
+    unit = "value" if SCORES.keys() & results["metrics"].keys() else "percent"
+    columns = ["", unit, *(["averaged network"] if averaged else []), "95 % interval", results["baseline"]["name"]]
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     for name, values in results["metrics"].items():

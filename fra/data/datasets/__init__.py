@@ -1,6 +1,21 @@
 """The datasets that `fra transfer` reads: one file each, one row here."""
 
-from fra.data.datasets import affectnet, aflw, celeba, cofw, fairface, ferplus, lfwa, rafdb, synthetic, w300, wflw
+from fra.data.datasets import (
+    affectnet,
+    aflw,
+    celeba,
+    cofw,
+    fairface,
+    ferplus,
+    folder,
+    lfwa,
+    points,
+    rafdb,
+    synthetic,
+    table,
+    w300,
+    wflw,
+)
 from fra.data.labelled import Dataset
 from fra.system.printable import did_you_mean
 
@@ -17,6 +32,9 @@ DATASETS: dict[str, Dataset] = {
     "cofw": cofw.DATASET,
     "aflw": aflw.DATASET,
     "fairface": fairface.DATASET,
+    "folder": folder.DATASET,
+    "table": table.DATASET,
+    "points": points.DATASET,
 }
 """Name in a recipe → reader of the folder given as --data, and what is known of the download."""
 

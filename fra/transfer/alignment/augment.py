@@ -39,6 +39,7 @@ def vary_landmarks(
 ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B P 2"]]:
     """Mirror, then shift, turn and scale; then cover, blur, change gamma, mix with noise, turn grey, in this order.
 
+    Points whose `table` does not say how they change places are not mirrored.
     Of each image the middle is what is learned, without `margin` pixels on every side, which are there to come in.
     With a margin nothing else is ever shown; without one, or with less than REACH asks for, what comes in is black.
     Points are x, y in [-1, 1] from edge to edge of the middle, in and out, and may lie outside; images come out as RGB
@@ -46,7 +47,10 @@ def vary_landmarks(
     """
     side = images.shape[-1] - 2 * margin
     matrix, mirrored = _similarity(len(images), side, reach=images.shape[-1] / side if margin else math.inf)
-    points = torch.where(mirrored[:, None, None].to(points.device), flip_points(points, 1, table.flip), points)
+    if table.flip:
+        points = torch.where(mirrored[:, None, None].to(points.device), flip_points(points, 1, table.flip), points)
+    else:  # which point is which in the mirrored face is not known
+        mirrored = torch.zeros_like(mirrored)
     turn, shift = matrix[:, :, :2].to(points), matrix[:, :, 2].to(points)
     points = points @ turn.mT + shift[:, None]
     faces = _warp(images, matrix, mirrored, side)

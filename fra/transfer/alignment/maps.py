@@ -52,6 +52,8 @@ def edge_maps(points: Float[Tensor, "B P 2"], table: PointTable, size: int) -> F
 
     A canvas pixel holds how much of it the line covers, taken as one less the distance of its centre from the line.
     """
+    if not table.edges:
+        return points.new_zeros(len(points), 0, size, size, dtype=torch.float32)
     pixels = canvas_pixels(points.float(), size)
     lines = (smooth_line(pixels[:, list(edge.points)], closed=edge.closed) for edge in table.edges)
     return torch.stack([_drawn(line, size) for line in lines], 1)

@@ -15,7 +15,7 @@ from fra.models.encoder import HOURGLASS, Encoder
 from fra.models.hourglass import WIDTH, CoordinateConvolution, Hourglass, Residual
 from fra.recipe import Count, NotNegative, Positive, Settings
 from fra.tasks.landmarks import Landmarks
-from fra.tasks.point_tables import POINT_TABLES, PointTable
+from fra.tasks.point_tables import PointTable
 from fra.tasks.task import Task
 from fra.transfer.alignment.maps import edges_of
 from fra.transfer.alignment.star_loss import Distance, Form, soft_argmax
@@ -58,6 +58,13 @@ class Maps(NamedTuple):
     """Heatmaps before points and edges limit them."""
 
 
+class NoEdges(nn.Module):
+    """Edge maps of points between which no edges are known."""
+
+    def forward(self, features: Float[Tensor, "B D n n"]) -> Float[Tensor, "B 0 n n"]:
+        return features[:, :0]
+
+
 class Attention(nn.Module):
     """Heatmaps that only count near their landmark and on its edges (AAM; Huang et al., ADNet, ICCV 2021, Sec. 3.3)."""
 
@@ -65,7 +72,9 @@ class Attention(nn.Module):
         super().__init__()
         self.heat = nn.Sequential(nn.Conv2d(channels, table.count, 1), nn.InstanceNorm2d(table.count), nn.ReLU())
         self.point = nn.Sequential(nn.Conv2d(channels, table.count, 1), nn.Sigmoid())
-        self.edge = nn.Sequential(nn.Conv2d(channels, len(table.edges), 1), nn.Sigmoid())
+        self.edge: nn.Module = NoEdges()
+        if table.edges:
+            self.edge = nn.Sequential(nn.Conv2d(channels, len(table.edges), 1), nn.Sigmoid())
         self.register_buffer("on_edges", edges_of(table.count, table.edges), persistent=False)
         self.on_edges: Float[Tensor, "P E"]
 
@@ -121,10 +130,11 @@ class Merge(nn.Module):
         super().__init__()
         self.features = nn.Conv2d(channels, channels, 1)
         self.heat, self.points = (nn.Conv2d(table.count, channels, 1) for _ in range(2))
-        self.edges = nn.Conv2d(len(table.edges), channels, 1)
+        self.edges = nn.Conv2d(len(table.edges), channels, 1) if table.edges else None
 
     def forward(self, features: Float[Tensor, "B D n n"], maps: Maps) -> Float[Tensor, "B D n n"]:
-        return self.features(features) + self.heat(maps.heat) + self.points(maps.points) + self.edges(maps.edges)
+        merged = self.features(features) + self.heat(maps.heat) + self.points(maps.points)
+        return merged if self.edges is None else merged + self.edges(maps.edges)
 
 
 class Hourglasses(AlignmentHead):
@@ -160,7 +170,7 @@ def alignment_head(config: AlignmentConfig, task: Task, encoder: Encoder) -> Ali
     """
     if not isinstance(task, Landmarks):
         raise ValueError(f"protocol star is for landmarks, not for {task.name}: use finetune")
-    table = POINT_TABLES[task.points]
+    table = task.table
     if encoder.config.name == HOURGLASS.name:
         assert encoder.channels == WIDTH
         return Hourglasses(WIDTH, table, stacks=config.stacks, consistent_grid=config.consistent_grid)

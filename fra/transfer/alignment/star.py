@@ -11,7 +11,6 @@ from fra.models.distributed import processes
 from fra.models.encoder import Encoder
 from fra.models.momentum_teacher import MomentumTeacher
 from fra.tasks.landmarks import Landmarks
-from fra.tasks.point_tables import POINT_TABLES
 from fra.tasks.task import Task
 from fra.training.trainable import Loss, Progress
 from fra.transfer.alignment.augment import REACH, vary_landmarks
@@ -52,7 +51,7 @@ class Star(Learner):
     def __init__(self, recipe: StarRecipe, task: Task, encoder: Encoder, head: nn.Module) -> None:
         super().__init__(recipe, task, encoder, head)
         assert isinstance(task, Landmarks)
-        self.table, self.config = POINT_TABLES[task.points], recipe.alignment
+        self.table, self.config = task.table, recipe.alignment
         self.average: MomentumTeacher[Network] = MomentumTeacher(Network(encoder, head), follow_buffers=True)
         self.images_per_step = 0
 
@@ -90,9 +89,9 @@ class Star(Learner):
                     consistent=self.config.consistent_grid,
                 ),
                 "points": adaptive_wing(maps.points, near),
-                "edges": adaptive_wing(maps.edges, along),
+                **({"edges": adaptive_wing(maps.edges, along)} if self.table.edges else {}),
             }
-            stage = terms["star"] + self.config.map_weight * (terms["points"] + terms["edges"])
+            stage = terms["star"] + self.config.map_weight * (terms["points"] + terms.get("edges", 0))
             total = total + stage / 2 ** (len(stages) - number)
         return Loss(total, terms)
 
