@@ -533,6 +533,12 @@ def test_what_is_wrong_is_one_line_and_status_two(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["folder", "table", "points"])
+def test_a_folder_without_any_of_it_is_one_clear_error(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{tmp_path} has no .*`fra data layout {name}` shows what is read"):
+        DATASETS[name](tmp_path)
+
+
 def test_the_first_five_missing_paths_are_named(
     drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,6 @@ from fra.data.own import (
     refuse_empty,
     shared_groups_note,
 )
-from fra.faces.image import endings
 from fra.recipe import Seed, Settings
 from fra.system.text import shown
 from fra.tasks.expression import Expression
@@ -81,7 +80,7 @@ def read(folder: Path) -> LabelledFaces:
         _pictures(folder, account), key=lambda one: (SPLITS.index(one.split or "train"), one.below, one.label)
     )
     if not found:
-        raise ValueError(f"{folder} has no images in folders of classes: expected files that end in {endings()}")
+        raise ValueError(f"{folder} has no folders of classes (`fra data layout folder` shows what is read)")
     labels, files = [one.label for one in found], [one.file for one in found]
     classes = _classes(said, labels, folder / DESCRIPTION)
     below = [one.below for one in found]
