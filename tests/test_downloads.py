@@ -22,7 +22,7 @@ from fra.faces.image import UnreadableImage
 from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 
-NAMES = tuple(name for name in DATASETS if name not in ("synthetic", "fairface"))
+NAMES = tuple(name for name, dataset in DATASETS.items() if name not in ("synthetic", "fairface") and not dataset.own)
 
 
 def pixels(seed: int, *, width: int = 48, height: int = 48, grey: bool = True) -> np.ndarray:

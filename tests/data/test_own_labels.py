@@ -517,7 +517,7 @@ WRONG: dict[str, tuple[str, Spoil, str]] = {
     "a setting that there is not": (
         "points.linear",
         _points_with(lambda _: None, "normalizer: [a, b]\n"),
-        "PointsLabels has no setting 'normalizer'; it has normaliser",
+        "no setting named 'normalizer'; did you mean 'normaliser'?",
     ),
 }
 
