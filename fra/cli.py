@@ -421,11 +421,15 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DETECTOR",
         help="labels of your own on photos: first cut the largest face of each, by retinaface or yunet, into OUT.crops",
     )
+    parser.add_argument(
+        "--no-control", action="store_true", help="do not repeat it with random weights to see what pre-training adds"
+    )
     add_flags(parser, "devices", "nodes")
 
 
 def _transfer(options: Arguments) -> None:
     from fra.recipe import recipe_text
+    from fra.transfer.control import transfer_with_control
     from fra.transfer.recipes import load_transfer_recipe
     from fra.transfer.run import transfer
     from fra.weights.source import EncoderSource
@@ -438,7 +442,8 @@ def _transfer(options: Arguments) -> None:
         if getattr(options, name) is None:
             raise ValueError(f"--{name} is missing: see `fra transfer --help`")
     out = _out_of(options, recipe.name, EncoderSource.parse(options.encoder).label)
-    transfer(
+    evaluate = transfer if options.no_control else transfer_with_control
+    evaluate(
         recipe,
         encoder=options.encoder,
         data=_cut(options, recipe.dataset, out) if options.crop_with else options.data,

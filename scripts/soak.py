@@ -100,11 +100,29 @@ def commands(drawn: Path) -> dict[str, Command]:
             ("pretrain", "smoke/resnet10_half.byol", "--faces", images, *small, *settings), ("encoder.safetensors",)
         ),
         "transfer linear": Command(
-            ("transfer", "smoke/synthetic_expression", "--encoder", "laptop", "--data", str(drawn), "--seeds", "2"),
+            (
+                "transfer",
+                "smoke/synthetic_expression",
+                "--encoder",
+                "laptop",
+                "--data",
+                str(drawn),
+                "--seeds",
+                "2",
+                "--no-control",
+            ),
             ("predictions.csv",),
         ),
         "transfer finetune": Command(
-            ("transfer", "smoke/synthetic_expression.finetune", "--encoder", "laptop", "--data", str(drawn)),
+            (
+                "transfer",
+                "smoke/synthetic_expression.finetune",
+                "--encoder",
+                "laptop",
+                "--data",
+                str(drawn),
+                "--no-control",
+            ),
             ("predictions.csv",),
         ),
         "predict": Command(("predict", images, "--task", "laptop_age", "--detector", "none"), ("predictions.json",)),

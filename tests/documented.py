@@ -37,6 +37,8 @@ def miniature(line: str) -> list[str]:
         words += TINY_PRETRAINING
     if words[0] == "transfer" and words[1].endswith(".star"):
         words += TINY_STAR
+    if words[0] == "transfer":
+        words.append("--no-control")
     if words[0] in ("crop", "transfer"):
         words += ["--workers", "1" if words[0] == "crop" else "0"]
     if words[0] in ("crop", "pretrain", "transfer", "predict", "report", "regions", "export"):

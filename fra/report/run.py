@@ -21,7 +21,8 @@ from fra.regions import heatmaps as measure
 from fra.report import charts, words
 from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
 from fra.report.scores import scores
-from fra.report.tables import TransferTable, is_percent, lower_is_better, metric_name, transfer_tables
+from fra.report.tables import TransferTable, transfer_tables
+from fra.transfer.compare import comparison_sentence, is_percent, lower_is_better, metric_name
 
 ROWS = 6
 """Faces with heatmaps that the page shows; all of them stay in the run's regions.png."""
@@ -106,7 +107,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
             if run.sheet or not run.score
         ],
         "tables": [{"table": table, "chart": _dots(table)} for table in tables],
-        "comparison": words.comparison_sentence,
+        "comparison": comparison_sentence,
         "samples": [
             {"name": run.name, "source": embed_file(file)} for run in runs.transfer for file in run.pictures[:2]
         ],

@@ -1,29 +1,13 @@
 """Transfer results side by side: one table per task, dataset, protocol and share of labels; one row per encoder."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 from fra.report.folders import TransferRun
 from fra.system.printable import counted
-from fra.tasks.regression import SCORES
+from fra.transfer.compare import Comparison, compare, lower_is_better, real
 from fra.weights.source import EncoderSource
-
-NAMES = {
-    "accuracy": "accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "attribute_accuracy": "attribute accuracy",
-    "balanced_attribute_accuracy": "balanced attribute accuracy",
-    "nme": "landmark error (NME)",
-    "failure_rate": "failure rate",
-    "auc": "area under the error curve",
-    "mae": "mean absolute error",
-    "ccc": "concordance (CCC)",
-    "pearson": "correlation (Pearson)",
-}
-LOWER_IS_BETTER = {"nme", "failure_rate", "mae"}
-SHARES_OF_DECISIONS = {"accuracy", "attribute_accuracy"}
 
 
 @dataclass(frozen=True)
@@ -42,32 +26,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Ours against random weights in one metric."""
-
-    metric: str
-    encoder: str
-    difference: float
-    """In the metric's unit, positive when ours is better whatever the metric's direction."""
-    noise: float | None
-    """Standard deviation of the difference, None when it is not known."""
-    noise_of: str
-    """Where the noise comes from: `the seeds`, or with a single seed `N test faces` (shares of decisions only)."""
-    baseline_beaten: bool | None
-
-    @property
-    def direction(self) -> str:
-        return "better" if self.difference > 0 else "worse"
-
-    @property
-    def verdict(self) -> str:
-        """`better`, `worse` or `even`: a difference below two of its own standard deviations is none."""
-        if self.difference == 0 or (self.noise is not None and abs(self.difference) < 2 * self.noise):
-            return "even"
-        return self.direction
-
-
-@dataclass(frozen=True)
 class TransferTable:
     title: str
     note: str
@@ -78,22 +36,6 @@ class TransferTable:
     """Of the first metric: one list of per-seed values for each encoder."""
     missing: str | None
     """A plain sentence when there is nothing to compare with."""
-
-
-def metric_name(metric: str) -> str:
-    base, _, rest = metric.partition("@")
-    name = NAMES.get(base, base.replace("_", " "))
-    threshold, _, normaliser = rest.partition("_")  # auc@7_diag
-    by = f", {normaliser}" if normaliser else ""
-    return f"{name} at {threshold} %{by}" if threshold else name
-
-
-def lower_is_better(metric: str) -> bool:
-    return metric.partition("@")[0] in LOWER_IS_BETTER
-
-
-def is_percent(metric: str) -> bool:
-    return metric not in SCORES
 
 
 def kind_of(encoder: str) -> str:
@@ -116,6 +58,9 @@ def _table(key: tuple[str, ...], runs: list[TransferRun]) -> TransferTable:
     metrics = list(dict.fromkeys(name for run in runs for name in _metrics(run)))
     labels = _labels(runs)
     entries = [(labels[i], kind_of(_encoder(run)), _metrics(run)) for i, run in enumerate(runs)]
+    control = next((run.results["control"]["metrics"] for run in runs if "control" in run.results), None)
+    if control and all(kind != "random" for _, kind, _ in entries):
+        entries.append(("random weights", "random", control))
     baseline = next((b for run in runs if (b := _baseline(run))), None)
     if baseline:
         entries.append((baseline[0], "baseline", {m: {"mean": value} for m, value in baseline[1].items()}))
@@ -159,11 +104,7 @@ def _labels(runs: list[TransferRun]) -> list[str]:
 def _metrics(run: TransferRun) -> dict[str, Any]:
     """The metrics that hold a number (a key such as `normaliser` may stand among them)."""
     found = run.results.get("metrics") or {}
-    return {name: value for name, value in found.items() if isinstance(value, dict) and _real(value.get("mean"))}
-
-
-def _real(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return {name: value for name, value in found.items() if isinstance(value, dict) and real(value.get("mean"))}
 
 
 def _baseline(run: TransferRun) -> tuple[str, dict[str, float]] | None:
@@ -187,37 +128,19 @@ def _cells(
         best = (min if lower_is_better(metric) else max)(means)
         values, mean = found[metric].get("values") or [], float(found[metric]["mean"])
         std = found[metric].get("std") if len(values) != 1 else None
-        cells.append(Cell(mean, float(std) if _real(std) else None, best=len(means) > 1 and mean == best))
+        cells.append(Cell(mean, float(std) if real(std) else None, best=len(means) > 1 and mean == best))
     return cells
 
 
 def _comparisons(metrics: list[str], entries: list[tuple[str, str, dict[str, Any]]], faces: int) -> list[Comparison]:
     random = next((found for _, kind, found in entries if kind == "random"), None)
     baseline = next((found for _, kind, found in entries if kind == "baseline"), {})
-    result = []
-    for name, kind, found in entries:
-        for metric in metrics:
-            if kind != "ours" or random is None or metric not in found or metric not in random:
-                continue
-            sign = -1 if lower_is_better(metric) else 1
-            ours, theirs = found[metric], random[metric]
-            beaten = sign * (ours["mean"] - baseline[metric]["mean"]) > 0 if metric in baseline else None
-            difference = sign * (ours["mean"] - theirs["mean"])
-            noise, source = _noise(metric, ours, theirs, faces)
-            result.append(Comparison(metric, name, difference, noise, source, beaten))
-    return result
-
-
-def _noise(metric: str, ours: dict[str, Any], theirs: dict[str, Any], faces: int) -> tuple[float | None, str]:
-    """Noise of the difference of two means: over seeds, or with one seed binomial over the test faces."""
-    both = (ours, theirs)
-    counts = [len(entry.get("values") or []) for entry in both]
-    if min(counts) > 1 and all(_real(entry.get("std")) for entry in both):
-        return math.sqrt(sum(entry["std"] ** 2 / count for entry, count in zip(both, counts, strict=True))), "the seeds"
-    if metric in SHARES_OF_DECISIONS and faces:
-        means = [min(max(entry["mean"], 0.0), 100.0) for entry in both]
-        return math.sqrt(sum(mean * (100 - mean) / faces for mean in means)), f"{counted(faces, 'test face')}"
-    return None, ""
+    return [
+        compare(metric, name, found[metric], random[metric], faces=faces, baseline=baseline.get(metric, {}).get("mean"))
+        for name, kind, found in entries
+        for metric in metrics
+        if kind == "ours" and random is not None and metric in found and metric in random
+    ]
 
 
 def _note(results: dict[str, Any]) -> str:
@@ -225,7 +148,7 @@ def _note(results: dict[str, Any]) -> str:
     if results.get("train_images"):
         parts.append(f"{counted(results['train_images'], 'labelled training face')}")
     fraction = results.get("fraction")
-    if _real(fraction) and fraction != 1:
+    if real(fraction) and fraction != 1:
         parts[-1:] = [f"{parts[-1] if parts else 'labels'} ({100 * fraction:g} % of the labels)"]
     if results.get("test_images"):
         parts.append(f"{counted(results['test_images'], 'test face')}")

@@ -11,7 +11,7 @@ from fra.pretrain.health import COMMON_COLUMNS
 from fra.pretrain.method import Method
 from fra.pretrain.run import METHODS
 from fra.report.folders import PretrainRun
-from fra.report.tables import Comparison, TransferTable, is_percent, metric_name
+from fra.report.tables import TransferTable
 
 
 @dataclass(frozen=True)
@@ -105,26 +105,6 @@ def paper_lead(pretrained: Sequence[PretrainRun], transfers: int) -> str:
     seconds = sum(run.summary.get("seconds") or 0 for run in pretrained)
     trained = f"{plural(len(pretrained), 'encoder')}, pre-trained for {duration(seconds)}"
     return f"{trained}, evaluated in {plural(transfers, 'run')}. Published numbers are in italics, ours in bold."
-
-
-def comparison_sentence(comparison: Comparison) -> str:
-    """`nme: 1.2 points better than random weights.`, with the seeds' noise, honest when it is worse."""
-    size = f"{abs(comparison.difference):.1f} points"
-    if not is_percent(comparison.metric):
-        size = f"{abs(comparison.difference):.2f}"
-    name = metric_name(comparison.metric)
-    against = "random weights"
-    if comparison.difference == 0:
-        text = f"{name}: the same as {against}"
-    elif comparison.verdict == "even":
-        text = f"{name}: no clear difference from {against} ({size} {comparison.direction},"
-        text += f" within the noise of {comparison.noise_of})"
-    else:
-        text = f"{name}: {size} {comparison.verdict} than {against}"
-        text += " (one seed only, so the noise is not known)" if comparison.noise is None else ""
-    if comparison.baseline_beaten is False:
-        text += ", and no better than a trivial baseline that ignores the face"
-    return text[0].upper() + text[1:] + "."
 
 
 def transfer_verdict(tables: Sequence[TransferTable]) -> str | None:

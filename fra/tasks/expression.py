@@ -52,7 +52,9 @@ class Expression(Task):
     def baseline(self, train_targets: Int[Tensor, "M"], test_targets: Int[Tensor, "N"]) -> Baseline:
         majority = int(torch.bincount(train_targets, minlength=len(self.labels)).argmax())
         always = F.one_hot(torch.full_like(test_targets, majority), len(self.labels)).float()
-        return Baseline(f"majority class ({self.labels[majority]})", self.metrics(always, test_targets))
+        return Baseline(
+            f"always {self.labels[majority]} (most frequent in training)", self.metrics(always, test_targets)
+        )
 
     def mirror(self, targets: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         return targets

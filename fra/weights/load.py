@@ -178,12 +178,16 @@ def _timm_encoder(name: str) -> Encoder:
 
 
 def _random_encoder(source: EncoderSource) -> Encoder:
-    """Always the same random weights for the same network, whatever was drawn before."""
     config = RANDOM
     if source.network is not None:
         config = HOURGLASS if source.network == HOURGLASS.name else EncoderConfig(name=source.network)
     elif source.bundled or source.path:
         config = load_encoder(source.bundled or source.path or "", quiet=True).config
+    return random_weights(config)
+
+
+def random_weights(config: EncoderConfig) -> Encoder:
+    """Random weights, always the same for the same network, in training mode."""
     seed = int.from_bytes(hashlib.blake2b(config.name.encode(), digest_size=7).digest(), "big")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -33,7 +33,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "regions": ("regions", "laptop", "--faces", "FACES", *SMALL),
     "data synthetic": ("data", "synthetic", "--count", "10", "--size", "32", "--workers", "1", "--quiet"),
     "pretrain": ("pretrain", "smoke/resnet10_half.byol", *SMALL, *ONE_EPOCH, "--faces", "FACES", "--workers", "1"),
-    "transfer": ("transfer", "smoke/synthetic_expression", "--encoder", "laptop", "--data", "DATA", *SMALL),
+    "transfer": (
+        "transfer",
+        "smoke/synthetic_expression",
+        "--encoder",
+        "laptop",
+        "--data",
+        "DATA",
+        "--no-control",
+        *SMALL,
+    ),
     "export": ("export", "laptop", "--format", "timm", "--quiet"),
 }
 

@@ -59,7 +59,15 @@ def test_pretrain(killer: Killer, drawn_faces: Path, tmp_path: Path) -> None:
 
 
 def test_transfer(killer: Killer, few_faces: Path, trained: Path, tmp_path: Path) -> None:
-    words = ["transfer", "laptop/synthetic_expression", "--encoder", str(trained), "--data", str(few_faces)]
+    words = [
+        "transfer",
+        "laptop/synthetic_expression",
+        "--encoder",
+        str(trained),
+        "--data",
+        str(few_faces),
+        "--no-control",
+    ]
     words += ["--device", "cpu", "--precision", "32", "--protocol", "finetune", "--seeds", "2"]
     words += ["--set", "min_steps=0", "--set", "epochs=2", "--set", "warmup_epochs=0"]
     whole, killed = try_both(killer, words, tmp_path, seed=3)

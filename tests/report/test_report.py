@@ -25,6 +25,7 @@ from fra.regions import heatmaps as measure
 from fra.report import charts, tables, words
 from fra.report.folders import PretrainRun, read_runs
 from fra.report.run import write_report
+from fra.transfer import compare
 
 FRA = "resnet18.fra_drawn_3ep"
 
@@ -274,7 +275,7 @@ def test_heatmaps_that_say_nothing_are_not_praised(tmp_path):
     assert said in text_of(write_report([run], tmp_path / "out").read_text())
 
 
-def comparison(ours: list[float], theirs: list[float], metric: str, tmp_path: Path) -> tables.Comparison:
+def comparison(ours: list[float], theirs: list[float], metric: str, tmp_path: Path) -> compare.Comparison:
     runs = [
         transfer_run(tmp_path / "ours", FRA, {metric: ours}),
         transfer_run(tmp_path / "random", "random:resnet18", {metric: theirs}),
@@ -288,7 +289,7 @@ def test_a_difference_is_none_when_the_seeds_scatter_as_much(tmp_path):
     assert found.difference == pytest.approx(2.0)
     assert found.noise == pytest.approx(math.sqrt(8 / 3))
     assert found.verdict == "even"
-    assert "no clear difference" in words.comparison_sentence(found)
+    assert "no clear difference" in compare.comparison_sentence(found)
 
 
 def test_lower_is_better_for_errors(tmp_path):
@@ -306,7 +307,7 @@ def test_with_one_seed_the_noise_of_accuracy_comes_from_the_test_faces(tmp_path)
 def test_with_one_seed_the_noise_of_an_error_is_not_known_and_this_is_said(tmp_path):
     found = comparison([5.0], [8.0], "nme", tmp_path)
     assert found.noise is None
-    assert "the noise is not known" in words.comparison_sentence(found)
+    assert "the noise is not known" in compare.comparison_sentence(found)
 
 
 def test_runs_of_other_fractions_stand_in_other_tables(tmp_path):

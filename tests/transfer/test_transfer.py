@@ -361,7 +361,7 @@ def test_mirrored_landmarks_change_sides_and_come_back() -> None:
 def test_baselines_learn_from_the_training_labels_alone() -> None:
     train, test = torch.tensor([1, 1, 0]), torch.tensor([0, 0, 0, 1])
     baseline = Expression(("a", "b")).baseline(train, test)
-    assert baseline.name == "majority class (b)"
+    assert baseline.name == "always b (most frequent in training)"
     assert baseline.metrics["accuracy"] == 25
     # Attribute 0 is mostly there and attribute 1 mostly not: 3 of 4 answers are right.
     train = torch.tensor([[True, False], [True, False], [False, True]])
@@ -454,7 +454,7 @@ def test_the_table_at_the_end_shows_the_baseline(
 ) -> None:
     judge(replace(RECIPE, fraction=0.5), planted, tmp_path / "run", quiet=False)
     shown = capsys.readouterr().out
-    assert "majority class" in shown
+    assert "most frequent in training" in shown
     assert "33.33" in shown
     assert "15 training images: batch size 8 instead of 256, so that an epoch has 2 steps" in shown
 

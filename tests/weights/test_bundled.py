@@ -175,7 +175,7 @@ def test_the_card_of_a_task_says_from_what_it_learned_and_each_groups_result(age
         "--task tiny_age",
         "from `laptop`, protocol finetune",
         "| Black | 6 |",
-        "majority class (20-29): 100.00",
+        "always 20-29 (most frequent in training): 100.00",
         "not facts about a person",
     ):
         assert words in text
