@@ -131,7 +131,7 @@ def test_the_commands_take_the_name(tiny, run, tmp_path, capsys, monkeypatch):
     assert fra.load_task_model(tmp_path / "task") is not None
     capsys.readouterr()
     assert cli.main(["recipes"]) == 0
-    listed = capsys.readouterr().out.split("bundled pretrained weights")[1]
+    listed = capsys.readouterr().out.split("bundled encoders")[1]
     assert re.search(r"^  laptop +fra, \w+, last_stride \d.*, FairFace$", listed, re.MULTILINE)
 
 
