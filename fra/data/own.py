@@ -142,12 +142,9 @@ def refuse_empty(words: Sequence[str], *, where: str) -> None:
             raise ValueError(f"{where} has no {split} images: both train and test are needed")
 
 
-def refuse_classes(labels: Sequence[str | None], words: Sequence[str], *, where: str) -> None:
-    """ValueError for a single class, one without training or test images, and what cannot be classes.
-
-    None is a label that is not known.
-    """
-    count = Counter(label for label in labels if label is not None)
+def refuse_no_classes(labels: Sequence[str], *, where: str) -> None:
+    """ValueError for a single class, and for so many that they can be none. An empty label is not known."""
+    count = Counter(filter(None, labels))
     if len(count) == 1:
         raise ValueError(f"{where} has only one class, '{shown(next(iter(count)))}': at least two are needed")
     if len(count) > MOST_CLASSES or count.total() < 2 * len(count):
@@ -156,14 +153,19 @@ def refuse_classes(labels: Sequence[str | None], words: Sequence[str], *, where:
             f"{counted(count.total(), 'image')}, the first is '{shown(next(iter(count), ''))}': are these names or "
             "paths instead of classes?"
         )
+
+
+def refuse_absent_classes(labels: Sequence[str], words: Sequence[str], *, where: str) -> None:
+    """ValueError for a class without training or test images."""
+    classes = sorted(set(labels) - {""})
     there = {split: {label for label, word in zip(labels, words, strict=True) if word == split} for split in SPLITS}
     for split in ("train", "test"):
-        never = [label for label in sorted(count) if label not in there[split]]
+        never = [label for label in classes if label not in there[split]]
         if never:
             named = ", ".join(f"'{shown(label)}'" for label in never[:NAMED]) + (", ..." if len(never) > NAMED else "")
             raise ValueError(
-                f"{where}: no {split} image of {counted(len(never), 'class', 'classes')} of {len(count):,} ({named}): "
-                "add some, or remove the class"
+                f"{where}: no {split} image of {counted(len(never), 'class', 'classes')} of {len(classes):,} "
+                f"({named}): add some, or remove the class"
             )
 
 

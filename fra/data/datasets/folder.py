@@ -31,8 +31,9 @@ from fra.data.own import (
     drawn_note,
     groups_by_pattern,
     read_description,
-    refuse_classes,
+    refuse_absent_classes,
     refuse_empty,
+    refuse_no_classes,
     shared_groups_note,
 )
 from fra.recipe import Seed, Settings
@@ -83,6 +84,7 @@ def read(folder: Path) -> LabelledFaces:
         raise ValueError(f"{folder} has no folders of classes (`fra data layout folder` shows what is read)")
     labels, files = [one.label for one in found], [one.file for one in found]
     classes = _classes(said, labels, folder / DESCRIPTION)
+    refuse_no_classes(labels, where=str(folder))
     below = [one.below for one in found]
     groups = groups_by_pattern(below, said.group, where=str(folder / DESCRIPTION)) if said.group else below
     words, notes = [one.split for one in found], []
@@ -92,7 +94,7 @@ def read(folder: Path) -> LabelledFaces:
     elif said.group:
         notes += shared_groups_note(groups, words, "group")
     refuse_empty(words, where=str(folder))
-    refuse_classes(labels, words, where=str(folder))
+    refuse_absent_classes(labels, words, where=str(folder))
     notes += [f"passed over: {part}" for part in account.parts()]
     return LabelledFaces(
         name="folder",

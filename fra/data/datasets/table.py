@@ -41,8 +41,9 @@ from fra.data.own import (
     draw_split,
     drawn_note,
     read_description,
-    refuse_classes,
+    refuse_absent_classes,
     refuse_empty,
+    refuse_no_classes,
     refuse_repeated,
     shared_groups_note,
 )
@@ -159,6 +160,8 @@ def _labels(table: Table, said: TableLabels) -> list[Label]:
         if not any(words):
             raise ValueError(f"{table.path}: the column '{shown(name)}' is empty in every row")
         classes = tuple(kind) if not isinstance(kind, str) else tuple(sorted({*words} - {""}, key=_in_order))
+        if not isinstance(kind, str) or kind == "class":
+            refuse_no_classes(words, where=f"{table.path}, column '{shown(name)}'")
         labels.append(Label(name, kind if isinstance(kind, str) else "class", words, classes))
     return labels
 
@@ -263,8 +266,7 @@ def _class_numbers(table: Table, label: Label, words: Sequence[str]) -> Tensor:
             f"{table.at(strange)} of {table.path} has '{shown(label.words[strange])}' for '{shown(label.name)}': "
             f"{DESCRIPTION} lists {shown(label.classes)}"
         )
-    where = f"{table.path}, column '{shown(label.name)}'"
-    refuse_classes([word or None for word in label.words], words, where=where)
+    refuse_absent_classes(label.words, words, where=f"{table.path}, column '{shown(label.name)}'")
     return torch.tensor([place[word] if word else -1 for word in label.words])
 
 
