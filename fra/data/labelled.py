@@ -129,10 +129,16 @@ class LabelledFaces:
         return [file for file in named if os.path.splitext(file)[0].lower().endswith("_mirror")]
 
     def fingerprint(self, task: str) -> str:
-        """A hash of file names, splits and the task's targets: the same data, the same hash."""
+        """A hash of file names, splits and the task's targets: the same data, the same hash.
+
+        Of people's own labels also of the files' sizes, because their pictures may change while names stay.
+        """
         digest = hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape"))
         for tensor in (*self.splits.values(), self.targets[task]):
             digest.update(tensor.contiguous().numpy().tobytes())
+        for file in self.files if self.title else ():
+            with suppress(OSError):
+                digest.update(f"{os.stat(self.root / file).st_size}/".encode())
         return digest.hexdigest()[:16]
 
 

@@ -326,6 +326,14 @@ def test_runs_of_all_three_are_predicted_with_and_reported(drawn: Path, tmp_path
     assert load_task_model(runs["age"]).task.names == ("age",)
 
 
+def test_other_pictures_under_the_same_names_are_other_data(drawn: Path, tmp_path: Path) -> None:
+    mine = own.write_folder(drawn, tmp_path / "mine")
+    before = folder.read(mine).fingerprint("class")
+    assert folder.read(mine).fingerprint("class") == before
+    write_image(next((mine / "train/glad").iterdir()), torch.zeros(3, 9, 9, dtype=torch.uint8))
+    assert folder.read(mine).fingerprint("class") != before
+
+
 def test_numbers_are_fine_tuned(drawn: Path, tmp_path: Path) -> None:
     listed = own.write_table(own.with_images(drawn, tmp_path / "listed"), own.table_rows(drawn))
     short = ["--set", "epochs=2", "--set", "min_steps=0", "--set", "batch_size=16"]
