@@ -254,6 +254,16 @@ def _out_of(options: Arguments, *names: object) -> Path:
     return out
 
 
+def _warn_of_photos(options: Arguments) -> None:
+    """Say so when what is given as face crops are photos; it is no error, because nobody knows what others need."""
+    if options.quiet:
+        return
+    from fra.crop.whole import photos_among
+
+    if told := photos_among(options.faces):
+        print(f"fra: {told}", file=sys.stderr)
+
+
 _count, _share = number(int, Range(1)), number(float, Range(0, 1, above=True))
 
 
@@ -367,6 +377,7 @@ def _pretrain(options: Arguments) -> None:
     start = None
     if options.start:
         start = start_from(options.start, with_heads=options.from_heads, quiet=options.quiet)
+    _warn_of_photos(options)
     if options.plan:
         plan(recipe, options.faces, start=start, runtime=Runtime.of(options))
         return
@@ -509,6 +520,7 @@ def _regions(options: Arguments) -> None:
         return
     from fra.regions.run import draw_regions
 
+    _warn_of_photos(options)
     draw_regions(
         options.model,
         options.faces,

@@ -221,6 +221,28 @@ def test_without_out_a_numbered_folder_is_taken(
     assert (tmp_path / "runs/regions.laptop/regions.png").exists()
 
 
+def test_photos_given_as_face_crops_are_told(
+    drawn_faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    face = Image.open(min(drawn_faces.iterdir())).resize((60, 60))
+    for number in range(4):
+        picture = Image.new("RGB", (400, 300), "gray")
+        picture.paste(face, (50 + 40 * number, 80))
+        picture.save(photos / f"{number}.png")
+    words = ["regions", "laptop", "--faces", str(photos), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert "4 of 4 pictures looked at show a small face or none" in told[0]
+    assert f"`fra crop '{photos}'`" in told[0]
+    assert cli.main([*words, "--resume", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["regions", "laptop", "--faces", str(drawn_faces), "--out", str(tmp_path / "crops")]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_what_reads_the_output_may_end() -> None:
     """`fra recipes | head -1` ends as other programs do, without a word."""
     words = [sys.executable, "-m", "fra.cli", "recipes"]

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
 from fra.faces.geometry import transform_points
 from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
-from fra.predict.predictor import Predictor, Seen, in_short, looks_like_a_crop, mark
+from fra.predict.predictor import Predictor, Seen, in_short, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.system.printable import counted
@@ -142,7 +143,7 @@ def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:
 def _sentence(photo: UInt8[Tensor, "3 H W"], faces: int, several: bool) -> str:
     said = ["The file contains several images; only the first is shown."] if several else []
     if faces == 0:
-        crop = looks_like_a_crop(photo)
+        crop = sized_like_a_crop(*photo.shape[1:])
         hint = " If this is already a face crop, start `fra app` with --detector none." if crop else ""
         said.append(f"No face was found.{hint}")
     else:

@@ -55,10 +55,11 @@ class Encoder(nn.Module):
     Normalisation happens inside, so it cannot be forgotten. `backbone` keeps timm's (torchvision's) key names.
     """
 
-    def __init__(self, config: EncoderConfig, *, pretrained: bool = False) -> None:
+    def __init__(self, config: EncoderConfig, *, pretrained: bool = False, backbone: Any = None) -> None:
+        """`backbone` is a network that `config` describes; without it one is built."""
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config, pretrained=pretrained)
+        self.backbone = build_backbone(config, pretrained=pretrained) if backbone is None else backbone
         self.channels: int = self.backbone.num_features
         self.image_size = config.image_size
         self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import fra
 from fra.crop.cut import UNREADABLE, Photo
 from fra.crop.detectors import NO_FACE, Face, make_detector, reduced_photos, why_no_face
 from fra.crop.photos import PhotoList
+from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import Framing, Whole, framing_of
 from fra.data.listing import Account, closing_line, image_names
 from fra.faces.geometry import invert_matrix, transform_points
@@ -35,7 +36,6 @@ from fra.weights.load import encoder_fingerprint
 PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
 FACES_AT_ONCE = 64
 SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
-LARGEST_CROP, FLATTEST_CROP = 320, 0.75  # ours: datasets give crops of 48 to 256 pixels, square or like 178 x 218
 AGAIN = "remove it and analyse all photos again with --resume"
 JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
 
@@ -66,9 +66,14 @@ class Predictor:
     """A detector and tasks, ready for photos."""
 
     def __init__(
-        self, tasks: Sequence[str | Path], *, detector: str = "retinaface", min_score: float = 0.6, device: str = "auto"
+        self,
+        tasks: Sequence[str | Path] | Mapping[str, TaskModel],
+        *,
+        detector: str = "retinaface",
+        min_score: float = 0.6,
+        device: str = "auto",
     ) -> None:
-        """`tasks` are run folders of `fra transfer`, `detector` is a name in DETECTORS.
+        """`tasks` are run folders of `fra transfer`, or task models by name; `detector` is a name in DETECTORS.
 
         With the detector `none` a photo is one face, cropped as the tasks' training images were. Otherwise faces are
         cropped as `fra.data.framing` says for the dataset of each task. Raises ValueError for unusable tasks.
@@ -77,7 +82,11 @@ class Predictor:
             raise ValueError(f"min-score is {min_score}: it must be above 0 and at most 1")
         self.detector = make_detector(detector, min_score=min_score)
         self.device = choose_device(device)
-        self.models = {name: load_task_model(path) for name, path in name_tasks(tasks).items()}
+        self.models = (
+            dict(tasks)
+            if isinstance(tasks, Mapping)
+            else {name: load_task_model(path) for name, path in name_tasks(tasks).items()}
+        )
         groups: dict[Any, Group] = {}
         for name, model in self.models.items():
             framing = Whole() if detector == "none" else framing_of(model.dataset, model.crop)
@@ -398,7 +407,7 @@ class Summary:
             self.without += 1
             self.reduced += "no_face" in entry
             self.rows.append((shown, "", NO_FACE, *[""] * len(self.tasks)))
-            if _sized_like_a_crop(entry["height"], entry["width"]):
+            if sized_like_a_crop(entry["height"], entry["width"]):
                 self.cropped.append(shown)
         for number, face in enumerate(faces, 1):
             cells = [in_short(face["answers"][task]) for task in self.tasks]
@@ -439,16 +448,6 @@ class Summary:
             else "add --out DIR to keep predictions.json and annotated pictures"
         )
         console.print(escape(where))
-
-
-def looks_like_a_crop(image: UInt8[Tensor, "3 H W"]) -> bool:
-    """Small, and square or nearly so."""
-    return _sized_like_a_crop(*image.shape[1:])
-
-
-def _sized_like_a_crop(height: int, width: int) -> bool:
-    short, long = sorted((height, width))
-    return long <= LARGEST_CROP and short >= FLATTEST_CROP * long
 
 
 def in_short(answer: Answer) -> str:

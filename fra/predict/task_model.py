@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from fra.crop.whole import warn_of_photos
+from fra.faces.given import Pictures, picture_of, several
 from fra.faces.image import to_input
 from fra.files import reading
 from fra.models.encoder import Encoder
@@ -19,11 +20,6 @@ from fra.transfer.linear import Standardiser
 from fra.weights.bundled import TASK, no_such, shipped_file, shipped_names
 from fra.weights.load import encoder_fingerprint
 from fra.weights.rebuild import below, encoder_config, fill
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    OneImage = UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"] | Image
 
 TRAIN_AGAIN = "restore it from a backup, or write it again with `fra transfer ... --resume`"
 AT_ONCE = 64  # images through the encoder
@@ -65,38 +61,35 @@ class TaskModel(nn.Module):
         """The head's outputs from `features`."""
         return self.head(self.standardise(features))
 
-    @overload
-    def predict(self, image: "OneImage") -> dict[str, Any]: ...
+    def predict(self, image: Pictures, *, detect: bool = False, min_score: float = 0.6) -> Any:
+        """The task's answer for one face crop; of several a list. Points are in pixels of the given image.
 
-    @overload
-    def predict(self, image: "Sequence[OneImage]") -> list[dict[str, Any]]: ...
-
-    @torch.inference_mode()
-    def predict(self, image: Any) -> Any:
-        """The task's answer for one face crop: a PIL image, or a tensor of bytes or of floats in [0, 1].
-
-        A sequence of these, of any sizes, or a tensor of several gives a list. Points are in pixels of the given image.
+        With `detect` the images are whole photos: each is answered by a list of its faces, the surest first, with `box`
+        and `score`; faces are cut as the task's training images were. Raises ValueError for what is no picture.
         """
-        if isinstance(image, Tensor) and image.ndim == 4:
-            image = list(image)
-        if isinstance(image, Tensor) or not isinstance(image, Sequence):
-            return self.predict([image])[0]
+        pictures = several(image)
+        every = [image] if pictures is None else pictures
+        answers: list[Any] = self._of_crops(every) if not detect else [self._of_photo(one, min_score) for one in every]
+        return answers[0] if pictures is None else answers
+
+    def _of_crops(self, pictures: Sequence[Any]) -> list[dict[str, Any]]:
         answers = []
-        for start in range(0, len(image), AT_ONCE):
-            crops = [_as_bytes(one) for one in image[start : start + AT_ONCE]]
+        for start in range(0, len(pictures), AT_ONCE):
+            crops = [picture_of(one) for one in pictures[start : start + AT_ONCE]]
+            warn_of_photos(crops, remedy="give detect=True, or the crops of `fra.crop_faces(photo)`")
             inputs = [to_input(crop, self.image_size, fit="whole") for crop in crops]
-            outputs = self(torch.stack(inputs) / 255)
+            with torch.inference_mode():
+                outputs = self(torch.stack(inputs).to(next(self.parameters()).device) / 255).cpu()
             for crop, output in zip(crops, outputs, strict=True):
                 answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
         return answers
 
+    def _of_photo(self, photo: Any, min_score: float) -> list[dict[str, Any]]:
+        from fra.predict.predictor import Predictor  # which is made of task models
 
-def _as_bytes(image: "OneImage") -> UInt8[Tensor, "3 H W"]:
-    if not isinstance(image, Tensor):
-        image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    if image.is_floating_point():
-        image = (image * 255).round().to(torch.uint8)
-    return image
+        predictor = Predictor({"": self}, min_score=min_score, device=next(self.parameters()).device.type)
+        (seen,) = predictor([picture_of(photo)])
+        return [{"box": one.face.box.tolist(), "score": one.face.score, **one.answers[""]} for one in seen]
 
 
 def load_task_model(run: str | Path) -> TaskModel:

@@ -18,6 +18,7 @@ from fra import cli
 from fra.crop import detectors
 from fra.crop.detectors import Face
 from fra.crop.photos import PhotoList
+from fra.crop.whole import sized_like_a_crop
 from fra.data.datasets import DATASETS, w300
 from fra.data.framing import CROPS, FRAMINGS, Aligned, Whole, framing_of
 from fra.drawing.drawn_face import draw_face
@@ -26,7 +27,7 @@ from fra.faces.image import read_image, write_image
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.predict import predictor as predict
 from fra.predict.annotate import Mark, annotate
-from fra.predict.predictor import Predictor, Seen, looks_like_a_crop, mark, name_tasks, usable, words
+from fra.predict.predictor import Predictor, Seen, mark, name_tasks, usable, words
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
@@ -377,8 +378,8 @@ def test_a_run_is_only_gone_on_with_for_the_same_question(
 
 
 def test_a_crop_is_told_from_a_photo() -> None:
-    assert all(looks_like_a_crop(grey(*size)) for size in ((48, 48), (178, 218), (256, 256)))
-    assert not any(looks_like_a_crop(grey(*size)) for size in ((800, 800), (320, 200), (1, 300)))
+    assert all(sized_like_a_crop(*size) for size in ((48, 48), (178, 218), (256, 256)))
+    assert not any(sized_like_a_crop(*size) for size in ((800, 800), (320, 200), (1, 300)))
 
 
 def test_photos_from_several_places_are_named_from_where_they_meet(tmp_path: Path) -> None:
