@@ -358,7 +358,8 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _pretrain(options: Arguments) -> None:
-    from fra.pretrain.run import LabelledSets, load_pretrain_recipe, plan, pretrain
+    from fra.pretrain.run import LabelledSets, faces_of, load_pretrain_recipe, plan, pretrain
+    from fra.pretrain.small_pools import adapted
     from fra.pretrain.start import start_from
     from fra.recipe import recipe_text
 
@@ -378,8 +379,18 @@ def _pretrain(options: Arguments) -> None:
     if options.start:
         start = start_from(options.start, with_heads=options.from_heads, quiet=options.quiet)
     _warn_of_photos(options)
+    runtime = Runtime.of(options)
+    recipe, told = adapted(
+        recipe,
+        len(faces_of(recipe, options.faces)),
+        name=options.recipe,
+        given=[override.partition("=")[0] for override in options.set],
+        processes=runtime.processes,
+    )
+    if not options.quiet:
+        print("".join(f"{line}\n" for line in told), end="", flush=True)
     if options.plan:
-        plan(recipe, options.faces, start=start, runtime=Runtime.of(options))
+        plan(recipe, options.faces, start=start, runtime=runtime)
         return
     pretrain(
         recipe,
@@ -389,7 +400,7 @@ def _pretrain(options: Arguments) -> None:
         monitored=LabelledSets(labelled=options.labelled, pairs=options.pairs),
         checkpoint_minutes=options.checkpoint_minutes,
         compiled=options.compile,
-        runtime=Runtime.of(options),
+        runtime=runtime,
     )
 
 

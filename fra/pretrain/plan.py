@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fra.pretrain.method import Method
-from fra.system.printable import counted
+from fra.system.printable import counted, duration
 from fra.training.trainable import Progress, backward
 
 # What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.
@@ -49,8 +49,7 @@ class Plan:
         return REACHED / seconds
 
     def lines(self) -> list[str]:
-        hours = self.seconds / 3600
-        length = f"{hours:.1f} hours" if hours >= 1 else f"{self.seconds / 60:.1f} minutes"
+        gpus = {name: self.pairs / self.gpu_pairs_per_second(name) for name in GPUS}
         trained, encoder = self.parameters / 1e6, self.encoder_parameters / 1e6
         return [
             f"weights        {trained:.2f} M trained, of which encoder {encoder:.2f} M",
@@ -58,16 +57,12 @@ class Plan:
             f"memory         about {self.memory_bytes / 2**30:.1f} GiB per process (weights in four copies, "
             "activations)",
             f"steps          {self.steps:,} ({counted(self.pairs, 'pair')})",
-            f"time           about {length} at {self.pairs_per_second:.1f} pairs per second, measured here just now",
-            "               on small batches, without loading; several devices divide it",
-            "on one GPU     "
-            + ", ".join(f"{name}: {self._hours(self.gpu_pairs_per_second(name)):.3g} hours" for name in GPUS),
+            f"time           about {duration(self.seconds)} at {self.pairs_per_second:.1f} pairs per second, measured",
+            "               here just now on small batches, without loading; several devices divide it",
+            "on one GPU     " + ", ".join(f"{name}: {duration(seconds)}" for name, seconds in gpus.items()),
             f"               modelled, not measured: {REACHED:.0%} of peak arithmetic and memory bandwidth,",
             f"               activations moved {PASSES} times in 16 bits, loading never the limit",
         ]
-
-    def _hours(self, pairs_per_second: float) -> float:
-        return self.pairs / pairs_per_second / 3600
 
 
 def make_plan(

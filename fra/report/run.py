@@ -22,6 +22,7 @@ from fra.report import charts, words
 from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
 from fra.report.scores import scores
 from fra.report.tables import TransferTable, transfer_tables
+from fra.system.printable import duration
 from fra.transfer.compare import comparison_sentence, is_percent, lower_is_better, metric_name
 
 ROWS = 6
@@ -64,7 +65,7 @@ def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | No
     claim_file(target)
     found = read_runs([Path(run) for run in runs])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(duration=words.duration, count=words.count, plural=words.plural, metric=metric_name)
+    environment.filters.update(duration=duration, count=words.count, plural=words.plural, metric=metric_name)
     environment.tests["lower_is_better"] = lower_is_better
     template = environment.from_string((Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8"))
     page = template.render(**_content(found, title))
@@ -182,7 +183,7 @@ def _facts(run: PretrainRun) -> list[tuple[str, str]]:
         ("faces", words.count(known["faces"]) if known.get("faces") else ""),
         ("epochs", words.count(known["epochs"]) if known.get("epochs") else ""),
         ("steps", words.count(known["steps"]) if known.get("steps") else ""),
-        ("time", words.duration(known["seconds"]) if known.get("seconds") else ""),
+        ("time", duration(known["seconds"]) if known.get("seconds") else ""),
         ("speed", f"{words.count(rate) if rate >= 10 else f'{rate:.1f}'} pairs/s" if rate else ""),
         ("parameters", words.count(known["parameters"]) if known.get("parameters") else ""),
         ("per pair", _work(known.get("multiply_adds_per_pair"))),

@@ -12,6 +12,7 @@ from fra.pretrain.method import Method
 from fra.pretrain.run import METHODS
 from fra.report.folders import PretrainRun
 from fra.report.tables import TransferTable
+from fra.system.printable import duration
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,6 @@ class Finding:
 
     column: HealthColumn
     judgement: Judgement
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    whole = round(seconds)
-    for large, small, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {large}" + (f" {rest} {small}" if rest else "")
-    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
 
 
 def count(number: float) -> str:

@@ -31,6 +31,16 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    whole = round(seconds)
+    for large, small, size, part in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {large}" + (f" {rest} {small}" if rest else "")
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
 def did_you_mean(name: str, names: Iterable[str], *, most: int = 3) -> str:
     """`; did you mean 'a', 'b' or 'c'?` after a name that is like some of `names`, otherwise nothing.
 

@@ -25,6 +25,7 @@ from fra.regions import heatmaps as measure
 from fra.report import charts, tables, words
 from fra.report.folders import PretrainRun, read_runs
 from fra.report.run import write_report
+from fra.system.printable import duration
 from fra.transfer import compare
 
 FRA = "resnet18.fra_drawn_3ep"
@@ -322,7 +323,7 @@ def test_runs_of_other_fractions_stand_in_other_tables(tmp_path):
 
 
 def test_times_and_counts_read_as_people_say_them():
-    assert [words.duration(s) for s in (4.25, 42, 212.4, 7200, 18_720, 183_600)] == [
+    assert [duration(s) for s in (4.25, 42, 212.4, 7200, 18_720, 183_600)] == [
         "4.2 s", "42 s", "3 min 32 s", "2 h", "5 h 12 min", "2 d 3 h",
     ]  # fmt: skip
     assert [words.count(n) for n in (8, 12345, 23.5e6, 1.2e9)] == ["8", "12,345", "23.5 million", "1.2 billion"]
