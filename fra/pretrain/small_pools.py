@@ -40,8 +40,8 @@ def adapted(
     if faces < FEW and not smoke:
         few = f"{counted(faces, 'face')} {'is' if faces == 1 else 'are'} few"
         told.append(
-            f"{few}: with 50 or 600, features came out below random weights; use a bundled encoder as it is, start from "
-            "one (--from laptop), or give some thousand faces"
+            f"{few}: with 50 or 600, features came out below random weights; use a bundled encoder, start from one "
+            "(--from laptop), or give some thousand faces"
         )
     return recipe, told
 
