@@ -192,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_transfer,
         _add_regions,
         _add_predict,
+        _add_embed,
         _add_data,
         _add_reproduce,
         _add_report,
@@ -568,6 +569,57 @@ def _predict(options: Arguments) -> None:
         min_score=options.min_score,
         runtime=Runtime.of(options),
     )
+
+
+def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "embed",
+        "write the features of all faces in photos, and find faces that look alike",
+        _embed,
+        common="out detector device threads",
+    )
+    parser.epilog = "Features show which faces look alike in a picture. They are not made to identify people."
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder tree, or a .txt list of photos")
+    encoder = parser.add_argument(
+        "--encoder",
+        default="laptop",
+        metavar="WHAT",
+        help="a bundled encoder (`fra recipes`), a run folder, a checkpoint or timm:NAME=FILE (default: laptop)",
+    )
+    _completed(encoder, _weights(ENCODER))
+    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
+    parser.add_argument(
+        "--neighbours", type=Path, metavar="PHOTO", help="list and show the faces nearest to each face in this photo"
+    )
+    parser.add_argument(
+        "--clusters", action="store_true", help="group faces that look alike (HDBSCAN; needs scikit-learn)"
+    )
+    parser.add_argument(
+        "--min-faces", type=number(int, Range(2)), default=5, metavar="N", help="faces in the smallest cluster"
+    )
+    parser.add_argument(
+        "--duplicates-above",
+        type=_share,
+        default=0.998,
+        metavar="COSINE",
+        help="list a face as a near-duplicate from this cosine on (default: 0.998)",
+    )
+
+
+def _embed(options: Arguments) -> None:
+    from fra.embed.run import EmbedSettings, embed
+
+    settings = EmbedSettings(
+        detector=options.detector,
+        min_score=options.min_score,
+        neighbours=options.neighbours,
+        clusters=options.clusters,
+        min_faces=options.min_faces,
+        duplicates_above=options.duplicates_above,
+    )
+    out = _out_of(options, "features", options.photos.resolve().stem)
+    embed(options.photos, out, options.encoder, settings, runtime=Runtime.of(options))
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

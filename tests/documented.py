@@ -41,7 +41,7 @@ def miniature(line: str) -> list[str]:
         words.append("--no-control")
     if words[0] in ("crop", "transfer"):
         words += ["--workers", "1" if words[0] == "crop" else "0"]
-    if words[0] in ("crop", "pretrain", "transfer", "predict", "report", "regions", "export"):
+    if words[0] in ("crop", "pretrain", "transfer", "predict", "embed", "report", "regions", "export"):
         words.append("--quiet")
     return words
 

@@ -55,6 +55,10 @@ class PhotoList:
         for first in range(start, len(self.files), length):
             yield [self._photo(file) for file in self.files[first : first + length]]
 
+    def name(self, number: int) -> str:
+        """What the photo of this number is called in tables: its path below the folder."""
+        return self._name(self.files[number])
+
     def _photo(self, file: Path) -> Photo:
         name, stem = self._name(file), self._stem(file)
         long = len(os.fsencode(os.path.basename(stem))) > LONGEST_NAME
