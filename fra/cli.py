@@ -693,6 +693,7 @@ def _add_reproduce(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--seeds", type=_count, metavar="N", help="seeds per task (default: the scale's)")
     parser.add_argument("--plan", action="store_true", help="dry run: list the runs and estimate their time and memory")
+    parser.add_argument("--resume", action="store_true", help="accepted and not needed: it always resumes")
     parser.add_argument("--no-wait", action="store_true", help="exit once only other processes' runs remain")
 
 
@@ -717,13 +718,17 @@ def _reproduce(options: Arguments) -> None:
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "report", "write one HTML report about runs", _report)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE_OR_DIR")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE_OR_DIR", help="the page (default: report.html, numbered when taken)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
 
 
 def _report(options: Arguments) -> None:
     from fra.report.run import write_report
 
-    page = write_report(options.runs, options.out)
+    usual = Path("report.html") if options.overwrite else numbered(Path("report"), ending=".html")
+    page = write_report(options.runs, options.out or usual, overwrite=options.overwrite)
     if not options.quiet:
         print(f"wrote {printable(page)}")
 
@@ -791,6 +796,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         common="workers threads",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="accepted and not needed: it always resumes")
     parser.add_argument(
         "--photos", type=Path, default=None, metavar="DIR", help="a folder of photographs to use instead of drawn faces"
     )

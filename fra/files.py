@@ -179,12 +179,15 @@ def claim_folder(out: Path | str, *, command: str, resume: bool, shared: bool = 
         return continued
 
 
-def numbered(out: Path, *, latest: bool) -> Path:
-    """The first of `out`, `out-2`, `out-3` ... at which nothing is; or the `latest` at which something is, if any."""
-    place, number, last = out, 1, None
+def numbered(out: Path, *, latest: bool = False, ending: str = "") -> Path:
+    """The first of `out`, `out-2`, `out-3` ... at which nothing is; or the `latest` at which something is, if any.
+
+    `ending` follows the number.
+    """
+    place, number, last = out.with_name(out.name + ending), 1, None
     while os.path.lexists(place):
         number += 1
-        last, place = place, out.with_name(f"{out.name}-{number}")
+        last, place = place, out.with_name(f"{out.name}-{number}{ending}")
     return last if latest and last else place
 
 

@@ -23,6 +23,12 @@ from fra.pretrain.columns import HealthColumn, Judgement, Outcome, Table, from_t
 from fra.pretrain.method import Method
 from fra.pretrain.region_health import look_at, region_health
 from fra.system.text import lines_of, shown
+from fra.weights.bundled import read_manifest
+
+REFERENCE = "laptop"
+"""The bundled encoder beside which a run's health is shown: FRA, 24,000 faces, 15 epochs."""
+LOW_RANK = 0.5
+"""The share of its effective rank below which that of a run is called low (ours)."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +121,20 @@ def _judge_spread(values: np.ndarray, table: Table) -> Judgement:
     return Judgement(observed, "good")
 
 
+def bundled_rank(table: Table) -> tuple[float, str]:
+    """The effective rank at which a bundled encoder ended."""
+    return float(read_manifest(REFERENCE).training["effective_rank"]), f"bundled {REFERENCE}"
+
+
 def _judge_rank(values: np.ndarray, table: Table) -> Judgement:
     first, last, observed = values[0], values[-1], from_to(values, ".1f")
+    reference, name = bundled_rank(table)
     if last < 1.2 or (last < 3 and last < 0.3 * values.max()):
         return Judgement(f"{observed}; almost one direction is left", "bad")
     if last < 3 or last < 0.5 * first:
         return Judgement(f"{observed}; few directions carry the features", "watch")
+    if last < LOW_RANK * reference:
+        return Judgement(f"{observed}; low beside the {name}, which ended at {reference:.1f}", "watch")
     return Judgement(observed, "good")
 
 
@@ -146,6 +160,7 @@ COMMON_COLUMNS = (
         good="stays high; 1 is a collapse",
         judge=_judge_rank,
         outcome=COLLAPSE,
+        reference=bundled_rank,
     ),
     HealthColumn(
         "teacher_gap",

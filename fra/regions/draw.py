@@ -19,6 +19,9 @@ from fra.regions import heatmaps as measure
 TILE = 160
 """Side of a face in the pictures, in pixels: small crops are enlarged, so that a heatmap can be read."""
 
+LEADING = 2
+"""Heatmaps that a timeline shows: those with the most structure at its end."""
+
 HEADER = 30
 """Height of the header above the first row of faces, in pixels (follows from TILE; a test holds the two together)."""
 
@@ -106,7 +109,7 @@ def first_rows(sheet: UInt8[Tensor, "3 H W"], rows: int, most: int) -> UInt8[Ten
 
 
 def timeline_frames(
-    snapshots: Snapshots, *, top: int = 2, faces: int = 6, frames: int = 40, tile: int = 112
+    snapshots: Snapshots, *, top: int = LEADING, faces: int = 6, frames: int = 40, tile: int = 112
 ) -> list[tuple[int, UInt8[Tensor, "3 H W"]]]:
     """(epoch, picture) for up to `frames` epochs, first and last included.
 

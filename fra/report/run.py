@@ -1,6 +1,7 @@
 """fra report: run folders of any kind to one page that needs no network and tells what happened."""
 
 import base64
+import html
 import io
 import math
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, Transfer
 from fra.report.scores import scores
 from fra.report.tables import TransferTable, transfer_tables
 from fra.system.printable import duration
+from fra.system.text import command
 from fra.transfer.compare import comparison_sentence, is_percent, lower_is_better, metric_name
 
 ROWS = 6
@@ -44,6 +46,11 @@ class Chart:
     seen: str = ""
     state: str = ""
 
+    @property
+    def described(self) -> str:
+        """The picture with its text alternative."""
+        return described(self.svg, " ".join(filter(None, [f"{self.title}.", self.seen or self.note])))
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -52,16 +59,20 @@ class Frame:
 
 
 @one_writer
-def write_report(runs: Sequence[Path | str], out: Path | str, *, title: str | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path | str], out: Path | str, *, title: str | None = None, overwrite: bool = True
+) -> Path:
     """Write `report.html` from run folders (crop, pretrain, transfer, regions; in any mix) and return its path.
 
     `out` is a folder, or the .html file itself. The page holds everything it shows: no other file, no address. The same
     folders give the same bytes. Raises ValueError when a folder does not exist or none of them holds a run, or `out` is
-    a file that is no report.
+    a file that is no report, or one while `overwrite` is False.
     """
     from jinja2 import Environment, StrictUndefined
 
     target = _target(Path(out))
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target} is there already: add --overwrite, or choose another --out")
     claim_file(target)
     found = read_runs([Path(run) for run in runs])
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -98,6 +109,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
     return {
         "title": title or _title(runs),
         "lead": lead.strip(),
+        "verdict": _verdict(runs, tables),
         "paper": [{"page": page, "figure": embed_file(page.figure)} for page in runs.paper],
         "crop": [{"run": run, "sheet": embed_file(run.sheet)} for run in runs.crop],
         "pretrain": pretrained,
@@ -116,6 +128,19 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         "unknown": runs.unknown,
         "missing": _missing(runs),
     }
+
+
+def _verdict(runs: Runs, tables: Sequence[TransferTable]) -> dict[str, str] | None:
+    """The answer to whether an encoder is better than random weights; how to measure it where nobody has."""
+    if runs.paper or not (runs.pretrain or tables):
+        return None
+    judged = {comparison.verdict for table in tables for comparison in table.comparisons[:1]}
+    if not judged:
+        run = runs.pretrain[0].name if runs.pretrain else "RUN"
+        told = command("fra", "transfer", "laptop/rafdb.linear", "--encoder", run, "--data", "DIR")
+        return {"text": "Not measured.", "command": told.strip("`")}
+    answer = {("better",): "Yes.", ("worse",): "No.", ("even",): "Not clearly."}.get(tuple(judged), "On some tasks.")
+    return {"text": answer, "command": ""}
 
 
 def _sheets(runs: Runs) -> bool:
@@ -166,11 +191,20 @@ def _pretrain(run: PretrainRun, *, with_heatmaps: bool) -> dict[str, Any]:
         "health": _health(run),
         "warnings": run.warnings,
         "frames": frames,
+        "leading": _leading(run),
         "strip": strip,
         "sheet": sheet,
         "shares": _shares([] if usage is None else usage[-1].tolist()),
         "pictures": [embed_file(file) for file in run.pictures[:3]],
     }
+
+
+def _leading(run: PretrainRun) -> str:
+    """The heatmaps that the timeline shows, in words."""
+    if run.snapshots is None:
+        return ""
+    numbers = [str(region + 1) for region in measure.ranking(run.snapshots.heatmaps[-1])[0, : draw.LEADING].tolist()]
+    return f"the heatmaps of {'region' if len(numbers) == 1 else 'regions'} {' and '.join(numbers)}"
 
 
 def _facts(run: PretrainRun) -> list[tuple[str, str]]:
@@ -283,6 +317,11 @@ def _shares(values: Sequence[float]) -> list[tuple[int, float, str]]:
     ]
 
 
+def described(svg: str, text: str) -> str:
+    """A chart with what it shows in words, for people who do not see it."""
+    return svg.replace('role="img"', f'role="img" aria-label="{html.escape(text)}"', 1)
+
+
 def _dots(table: TransferTable) -> str | None:
     """A dot per seed, when there is more than one encoder to compare."""
     if len(table.values) < 2:
@@ -292,7 +331,9 @@ def _dots(table: TransferTable) -> str | None:
     metric = table.metrics[0]
     direction = "lower" if lower_is_better(metric) else "higher"
     unit = ", %" if is_percent(metric) else ""
-    return charts.dot_chart(rows, x_label=f"{metric_name(metric)}{unit} ({direction} is better)")
+    means = ", ".join(f"{name} {sum(values) / len(values):.2f}" for name, values in table.values.items())
+    chart = charts.dot_chart(rows, x_label=f"{metric_name(metric)}{unit} ({direction} is better)")
+    return described(chart, f"{table.title}: mean {metric_name(metric)} of {means}")
 
 
 def embed_file(path: Path | None) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fra.cli import main
 from fra.crop.cut import COLUMNS
 from fra.crop.journal import Journal
 from fra.drawing.drawn_face import draw_face
@@ -439,3 +440,62 @@ def test_one_earlier_warning_is_one(tmp_path):
     rows = [{"epoch": e, "feature_std": 0.05, "warning": "Features are collapsing."} for e in range(5)]
     write_rows(run / "health.csv", rows)
     assert "1 earlier warning is in health.csv" in text_of(write_report([run], tmp_path / "out").read_text())
+
+
+def test_the_verdict_comes_first_and_says_how_to_measure_what_is_not(story: list[Path], tmp_path: Path) -> None:
+    measured = text_of(write_report(story, tmp_path / "all").read_text())
+    assert "Better than random weights? On some tasks." in measured
+    (run,) = (folder for folder in story if (folder / "health.csv").exists())
+    page = write_report([run], tmp_path / "alone").read_text()
+    shown = text_of(page)
+    assert "Better than random weights? Not measured." in shown
+    assert f"fra transfer laptop/rafdb.linear --encoder {run.name} --data DIR" in shown
+    assert page.index("Better than random") < page.index("<section")
+
+
+def test_warnings_stand_above_pictures_and_curves_are_folded(story: list[Path], tmp_path: Path) -> None:
+    page = write_report(story, tmp_path / "out").read_text()
+    if 'class="warnings"' in page:
+        assert page.index('class="warnings"') < page.index("<img")
+    assert "<details><summary>Curves of loss" in page
+
+
+def test_every_chart_has_its_text(story: list[Path], tmp_path: Path) -> None:
+    page = write_report(story, tmp_path / "out").read_text()
+    charts = re.findall(r"<svg [^>]*>", page)
+    assert len(charts) >= 3
+    assert all(re.search(r'aria-label="[^"]{10,}"', chart) for chart in charts)
+
+
+def test_shares_of_regions_are_told_once_for_each_picture_of_regions(story: list[Path], tmp_path: Path) -> None:
+    page = write_report(story, tmp_path / "out").read_text()
+    health = page[page.index('id="health"') :]
+    assert 'class="legend"' not in health
+
+
+def test_an_earlier_report_is_replaced_only_when_asked(
+    story: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [str(folder) for folder in story]
+    for name in ("report.html", "report-2.html"):
+        assert main(["report", *runs]) == 0
+        assert capsys.readouterr().out == f"wrote {name}\n"
+    before = Path("report.html").read_bytes()
+    Path("report.html").write_bytes(before + b" ")
+    assert main(["report", *runs, "--out", "report.html"]) == 2
+    assert "report.html is there already: add --overwrite" in capsys.readouterr().err
+    assert main(["report", *runs, "--out", "report.html", "--overwrite"]) == 0
+    assert Path("report.html").read_bytes() == before
+
+
+def test_a_low_rank_is_told_beside_a_bundled_encoder() -> None:
+    from fra.pretrain.health import COMMON_COLUMNS, bundled_rank
+
+    rank = next(column for column in COMMON_COLUMNS if column.name == "effective_rank")
+    reference, name = bundled_rank({})
+    assert name == "bundled laptop"
+    low = rank.judge(np.array([4.0, 0.4 * reference]), {})
+    assert low.state == "watch"
+    assert f"which ended at {reference:.1f}" in low.observed
+    assert rank.judge(np.array([4.0, 0.6 * reference]), {}).state == "good"
