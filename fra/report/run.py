@@ -139,7 +139,8 @@ def _verdict(runs: Runs, tables: Sequence[TransferTable]) -> dict[str, str] | No
         run = runs.pretrain[0].name if runs.pretrain else "RUN"
         told = command("fra", "transfer", "laptop/rafdb.linear", "--encoder", run, "--data", "DIR")
         return {"text": "Not measured.", "command": told.strip("`")}
-    answer = {("better",): "Yes.", ("worse",): "No.", ("even",): "Not clearly."}.get(tuple(judged), "On some tasks.")
+    answers = {"better": "Yes.", "worse": "No.", "even": "Not clearly."}
+    answer = answers[judged.pop()] if len(judged) == 1 else "On some tasks."
     return {"text": answer, "command": ""}
 
 
