@@ -87,6 +87,12 @@ def test_predict(killer: Killer, drawn_faces: Path, trained: Path, tmp_path: Pat
     assert all((killed / answer["picture"]).is_file() for answer in answers)
 
 
+def test_embed(killer: Killer, drawn_faces: Path, trained: Path, tmp_path: Path) -> None:
+    words = ["embed", str(drawn_faces), "--encoder", str(trained), "--detector", "none", "--device", "cpu"]
+    whole, killed = try_both(killer, words, tmp_path, seed=5)
+    assert contents(whole) == contents(killed)
+
+
 def test_a_kill_in_the_first_epoch_does_not_double_it(drawn_faces: Path, tmp_path: Path) -> None:
     """Killed when epoch 0 was measured, before and after its checkpoint, and with half a line behind it."""
     whole = run(drawn_faces, tmp_path / "whole", "schedule.epochs=1", "max_faces=16", "health_faces=8")

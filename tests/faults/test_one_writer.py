@@ -51,6 +51,7 @@ FOLDERS = {
     "regions": ["regions", "RUN", "--faces", "FACES", "--device", "cpu"],
     "score": ["regions", "RUN", "--score", "DRAWN", "--device", "cpu"],
     "predict": ["predict", "FACES", "--task", "TASK", "--detector", "none", "--device", "cpu"],
+    "embed": ["embed", "FACES", "--detector", "none", "--device", "cpu"],
     "export": ["export", "RUN", "--format", "official"],
     "demo": ["demo"],
 }

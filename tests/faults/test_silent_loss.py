@@ -54,6 +54,10 @@ def commands(pretrained: Path) -> dict[str, Command]:
             *("predict", str(photos), "--out", str(out), "--detector", "none", *device),
             *("--task", str(pretrained / "task")),
         ],
+        "embed": lambda photos, out: [
+            *("embed", str(photos), "--out", str(out), "--detector", "none", *device),
+            *("--encoder", str(pretrained / "encoder.safetensors")),
+        ],
         "regions": lambda photos, out: [
             *("regions", str(pretrained / "fra"), "--faces", str(photos), "--out", str(out), *device)
         ],
@@ -65,7 +69,8 @@ def commands(pretrained: Path) -> dict[str, Command]:
     }
 
 
-COMMANDS = ("crop", "predict", "regions", "pretrain")
+OF_PHOTOS = ("crop", "predict", "embed")
+COMMANDS = (*OF_PHOTOS, "regions", "pretrain")
 
 
 def photos_in(folder: Path, *, count: int = 10) -> Path:
@@ -89,7 +94,7 @@ def test_every_command_closes_with_all_that_was_given(
     (photos / "bad.jpg").write_text("no picture")
     (photos / "circle").symlink_to(photos)
     assert cli.main(commands[name](photos, tmp_path / "out")) == 0
-    noun = "photo" if name in ("crop", "predict") else "face"
+    noun = "photo" if name in OF_PHOTOS else "face"
     printed = " ".join(capsys.readouterr().out.split())
     assert f"11 {noun}s: 10 used, 1 skipped (unreadable" in printed
     assert "ignored: 1 .gif, 1 .mp4, 1 without ending (only files that end in " in printed
@@ -100,10 +105,11 @@ def test_the_account_is_kept_in_the_files_that_commands_write(commands: dict[str
     photos = photos_in(tmp_path / "photos", count=8)
     for other in ("a.gif", "b.gif"):
         (photos / other).touch()
-    for name, file in (("predict", "predictions.json"), ("regions", "regions.json"), ("pretrain", "summary.json")):
+    files = dict(predict="predictions.json", embed="embed.json", regions="regions.json", pretrain="summary.json")
+    for name, file in files.items():
         assert cli.main([*commands[name](photos, tmp_path / name), "--quiet"]) == 0
         content = json.loads((tmp_path / name / file).read_text())
-        assert content["not_photos" if name == "predict" else "not_faces"]["ignored"] == {".gif": 2}
+        assert content["not_photos" if name in ("predict", "embed") else "not_faces"]["ignored"] == {".gif": 2}
     assert cli.main([*commands["crop"](photos, tmp_path / "crop"), "--quiet"]) == 0
     assert "ignored:\n      .gif: 2" in (tmp_path / "crop/crop.yaml").read_text()
 
@@ -204,7 +210,7 @@ def test_when_nothing_can_be_read_the_status_is_2_and_nothing_is_written(
     (tmp_path / "heic/clip.mp4").touch()
     for given, expected in (
         ("win.txt", f"the first is {tmp_path}/photos\\a.jpg (No such file or directory); this is a Windows path"),
-        ("bad", f"none of the 3 {'photo' if name in ('crop', 'predict') else 'image'}s in {tmp_path}/bad can be read"),
+        ("bad", f"none of the 3 {'photo' if name in OF_PHOTOS else 'image'}s in {tmp_path}/bad can be read"),
         ("bad/0.jpg", f"cannot read the image {tmp_path}/bad/0.jpg: not an image"),
         ("heic", "ignored: 1 .mp4"),
         ("absent", "no such file or folder"),
