@@ -69,7 +69,7 @@ def near_duplicates(faces: Faces, least: float) -> Iterator[Pair]:
                 break
             cosines = block @ others.T
             if start == first:
-                cosines[np.triu_indices(len(block))] = -1  # itself, and later ones
+                cosines[~np.tri(len(block), k=-1, dtype=bool)] = -1  # itself, and later ones
             most = cosines.argmax(1)
             value = cosines[np.arange(len(block)), most]
             better = value > cosine

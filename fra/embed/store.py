@@ -24,8 +24,8 @@ from fra.system.printable import printable
 
 FEATURES, PHOTOS, POSITION = ".features.raw", ".photos.jsonl", ".position.json"
 AGAIN = "remove all three files .features.raw, .photos.jsonl and .position.json, and compute all again with --resume"
-ROWS = 4096
-"""Faces that are copied at once."""
+ROWS = 2048
+"""Faces that are copied, or compared with as many others, at once."""
 
 Line = dict[str, Any]
 """A photo: `boxes` and `scores` of its faces; `unreadable`, or its `size` where it has none."""
