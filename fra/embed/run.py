@@ -64,8 +64,9 @@ class EmbedSettings(Settings):
     min_faces: Annotated[int, Range(2)] = 5
     """The smallest cluster (scikit-learn's default)."""
     duplicates_above: Annotated[float, Range(0, 1, above=True)] = 0.998
-    """Cosine from which a face is a near-duplicate of an earlier one (ours: with `laptop`, 93 of 100 faces of FairFace
-    that were halved or compressed again at quality 40 reach it, and two different ones of 1,000 reach .993)."""
+    """Cosine from which a face is a near-duplicate of an earlier one (ours: with `laptop`, nine of ten faces of
+    FairFace that were halved or compressed again at quality 40 reach it; of 1,000 different ones no pair exceeds
+    .993)."""
 
 
 @dataclass
