@@ -14,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.paired import Row, Work, compare
 from benchmarks.peers import LightlyBYOL, LightlySwAV, pil_views
 from fra.crop.detectors import RetinaFace
-from fra.data.unlabelled import FolderPool
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import image_from_bytes, jpeg_bytes
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.models.mask_decoder import DecoderConfig
+from fra.pools.unlabelled import FolderPool
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig

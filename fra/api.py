@@ -16,12 +16,12 @@ from torch import Tensor
 
 from fra.crop.cut import Alignment, CropSettings, cut_face
 from fra.crop.detectors import Detector, Face, make_detector
-from fra.data.listing import image_files
 from fra.faces import MARGIN
 from fra.faces.given import Picture, Pictures, images_of, picture_of
 from fra.faces.image import UnreadableImage, to_input
 from fra.models.encoder import Encoder
 from fra.models.region_head import RegionModel, RegionOutput
+from fra.pools.listing import image_files
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.system.printable import counted
 from fra.weights import load

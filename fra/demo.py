@@ -11,8 +11,8 @@ import yaml
 from fra.crop.cut import CropSettings
 from fra.crop.run import crop
 from fra.data.datasets.synthetic import write as write_drawn_faces
-from fra.data.listing import image_files
 from fra.files import claim_folder, one_writer, read_text, reading
+from fra.pools.listing import image_files
 from fra.pretrain.run import load_pretrain_recipe, pretrain
 from fra.regions.run import draw_regions
 from fra.report.run import write_report

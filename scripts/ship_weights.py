@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from fra import __version__
 from fra.data.datasets import find_dataset
-from fra.data.unlabelled import FirstImages, Pool, open_pool
 from fra.drawing.drawn_face import draw_face
 from fra.files import read_rows
 from fra.models.encoder import Encoder
+from fra.pools.unlabelled import FirstImages, Pool, open_pool
 from fra.predict.task_model import load_task_model
 from fra.pretrain.loader import face_batch
 from fra.pretrain.run import PretrainRecipe, load_pretrain_recipe, shown, watched_faces

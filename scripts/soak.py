@@ -308,8 +308,8 @@ def readers(folder: Path, drawn: Path) -> dict[str, tuple[Path, Callable[[], obj
     from PIL import Image
 
     from fra.data.datasets import find_dataset
-    from fra.data.unlabelled import open_pool
     from fra.faces.image import read_image
+    from fra.pools.unlabelled import open_pool
     from fra.pretrain.run import load_pretrain_recipe
     from fra.weights.load import load_encoder
 

@@ -23,7 +23,7 @@ LONGEST = (
     "reproduce/test_reproduce.py",
     "faults/test_privacy.py",
     "test_guides.py",
-    "data/test_shards.py",
+    "pools/test_shards.py",
     "faults/test_kills.py",
     "transfer/alignment/test_alignment.py",
     "faults/test_page.py",

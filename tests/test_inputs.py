@@ -8,11 +8,11 @@ from torch.testing import assert_close
 
 from fra.data.framing import Whole
 from fra.data.labelled import LabelledFaces
-from fra.data.unlabelled import open_pool
 from fra.faces.image import read_image, to_input, write_image
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHead, RegionHeadConfig, RegionModel
+from fra.pools.unlabelled import open_pool
 from fra.pretrain import health
 from fra.pretrain.loader import face_batch
 from fra.regions import run as regions

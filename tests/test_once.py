@@ -14,10 +14,10 @@ from fra.crop import detectors
 from fra.crop.cut import CropSettings
 from fra.crop.photos import PhotoList
 from fra.crop.run import crop
-from fra.data.unlabelled import FolderPool
 from fra.drawing.drawn_face import draw_face
 from fra.faces import image as reading
 from fra.faces.image import read_image, write_image
+from fra.pools.unlabelled import FolderPool
 from fra.predict.predictor import predict
 from fra.pretrain import views
 from fra.pretrain.loader import EpochBatches, FaceLoader

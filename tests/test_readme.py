@@ -47,3 +47,13 @@ def test_the_tree_is_true() -> None:
     assert [name for name in named if not (README.parent / "fra" / name).exists()] == []
     rooms = [path.name for path in (README.parent / "fra").iterdir() if path.is_dir() and path.name != "__pycache__"]
     assert sorted(rooms) == sorted(name for name in named if not name.endswith(".py"))
+
+
+def test_no_room_holds_more_than_15_percent_of_the_lines() -> None:
+    lines: dict[str, int] = {}
+    package = README.parent / "fra"
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0]
+        lines[room] = lines.get(room, 0) + len(file.read_text(encoding="utf-8").splitlines())
+    largest = max(lines, key=lambda room: lines[room])
+    assert lines[largest] <= 0.15 * sum(lines.values()), largest

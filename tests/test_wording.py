@@ -11,7 +11,7 @@ from fra.crop.run import CropSummary
 from fra.data.check import SHOWN as SHOWN_FILES
 from fra.data.check import Fault, label_faults, print_verdict
 from fra.data.labelled import LabelledFaces
-from fra.data.listing import Account, closing_line
+from fra.pools.listing import Account, closing_line
 from fra.predict.predictor import Summary
 from fra.pretrain.plan import Plan
 from fra.pretrain.run import length, load_pretrain_recipe

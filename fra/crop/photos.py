@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fra.crop.cut import Photo
-from fra.data.listing import Account, first_readable, image_files, image_folder
 from fra.faces.image import read_image
+from fra.pools.listing import Account, first_readable, image_files, image_folder
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and a temporary name is longer than the final one
 

@@ -24,11 +24,11 @@ from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
 from fra.crop.workers import crop_in_order
-from fra.data.listing import Account, closing_line
-from fra.data.shards import Shards
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
+from fra.pools.listing import Account, closing_line
+from fra.pools.shards import Shards
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
 from fra.system.processes import available_cores

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from fra.crop.cut import COLUMNS, POINT_COLUMNS, Made, Row
-from fra.data.shards import load_index
 from fra.files import reading
+from fra.pools.shards import load_index
 from fra.system.printable import counted
 
 FOLDER = "shards"

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fra.crop.detectors import Detector, make_detector
-from fra.data.listing import image_folder, image_names, named
 from fra.faces.image import UnreadableImage, read_image
+from fra.pools.listing import image_folder, image_names, named
 from fra.system.printable import counted
 from fra.system.text import command
 

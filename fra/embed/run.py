@@ -22,12 +22,12 @@ from fra.crop.cut import UNREADABLE, CropSettings
 from fra.crop.detectors import NO_FACE, Detector, make_detector, reduced_photos, why_no_face
 from fra.crop.photos import PhotoList
 from fra.crop.whole import sized_like_a_crop
-from fra.data.listing import Account, closing_line
 from fra.embed import alike, show
 from fra.embed.store import POSITION, Faces, Journal, Line, read_faces, write_npz, write_parquet
 from fra.faces.image import UnreadableImage, read_image
 from fra.files import claim_folder, one_writer, read_json, reading, write_json
 from fra.models.encoder import Encoder
+from fra.pools.listing import Account, closing_line
 from fra.recipe import Count, Range, Settings
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable

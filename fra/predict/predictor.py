@@ -22,10 +22,10 @@ from fra.crop.detectors import NO_FACE, Face, make_detector, reduced_photos, why
 from fra.crop.photos import PhotoList
 from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import Framing, Whole, framing_of
-from fra.data.listing import Account, closing_line, image_names
 from fra.faces.geometry import invert_matrix, transform_points
 from fra.faces.image import UnreadableImage, write_image
 from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, sealed, unsealed
+from fra.pools.listing import Account, closing_line, image_names
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.runtime import Runtime

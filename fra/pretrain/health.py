@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fra.data.listing import image_files
 from fra.faces.image import read_image, to_input
 from fra.models.encoder import Encoder, in_batches
 from fra.models.region_head import RegionOutput
 from fra.models.similarity import cosines, effective_rank, unit
+from fra.pools.listing import image_files
 from fra.pretrain.columns import HealthColumn, Judgement, Outcome, Table, from_to, should_rise
 from fra.pretrain.method import Method
 from fra.pretrain.region_health import look_at, region_health

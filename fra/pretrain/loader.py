@@ -24,8 +24,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from fra.data.unlabelled import Pool
 from fra.faces.image import to_input
+from fra.pools.unlabelled import Pool
 from fra.pretrain.views import ViewMaker, random_bits
 from fra.system.printable import counted
 from fra.system.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers

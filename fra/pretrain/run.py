@@ -15,8 +15,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fra import __version__
-from fra.data.listing import closing_line
-from fra.data.unlabelled import FirstImages, Pool, open_pool
 from fra.faces.image import write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import (
@@ -33,6 +31,8 @@ from fra.files import (
     write_text,
 )
 from fra.models.encoder import Encoder, EncoderConfig
+from fra.pools.listing import closing_line
+from fra.pools.unlabelled import FirstImages, Pool, open_pool
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import COMMON_COLUMNS, HealthMonitor, read_labelled, read_pairs

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fra.data.listing import Account, closing_line
-from fra.data.unlabelled import Pool, open_pool
 from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder, one_writer, write_json
 from fra.models.region_head import RegionModel
+from fra.pools.listing import Account, closing_line
+from fra.pools.unlabelled import Pool, open_pool
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.runtime import Runtime

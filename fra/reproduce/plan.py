@@ -10,8 +10,8 @@ from torch import Tensor
 from fra.data.datasets import find_dataset
 from fra.data.datasets.synthetic import SPLITS
 from fra.data.read import KEPT_BYTES
-from fra.data.unlabelled import open_pool
 from fra.models.encoder import Encoder
+from fra.pools.unlabelled import open_pool
 from fra.pretrain.method import Method
 from fra.pretrain.plan import PASSES, REACHED, Plan, make_plan
 from fra.pretrain.run import PretrainRecipe, build_method

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fra.data.unlabelled import open_pool
 from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
+from fra.pools.unlabelled import open_pool
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
 from fra.reproduce.runs import Place, Pretraining, Run, Transfer, costed

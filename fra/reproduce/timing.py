@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fra.data.unlabelled import Pool
+from fra.pools.unlabelled import Pool
 from fra.pretrain.loader import Batch, EpochBatches, FaceLoader, default_workers
 from fra.pretrain.run import PretrainRecipe, build_method
 from fra.pretrain.views import ViewMaker

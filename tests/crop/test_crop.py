@@ -29,9 +29,9 @@ from fra.crop.cut import CropSettings, choose_faces
 from fra.crop.detectors import Face, make_detector
 from fra.crop.photos import PhotoList
 from fra.crop.run import crop
-from fra.data.listing import image_files
 from fra.faces.image import read_image
 from fra.files import temporary_prefix
+from fra.pools.listing import image_files
 from fra.runtime import Runtime
 from fra.system.processes import available_cores
 

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 from fra.data.check import check
 from fra.data.datasets import DATASETS, celeba, fairface, rafdb, synthetic, w300, wflw
 from fra.data.labelled import Dataset, LabelledFaces
-from fra.data.listing import image_files
 from fra.drawing.drawn_face import ATTRIBUTES, EXPRESSIONS, draw_face
 from fra.faces.points import place_out_of
+from fra.pools.listing import image_files
 from fra.runtime import Runtime
 
 COUNT, SIZE = 20, 64

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import resize
 
-from fra.data.listing import Account, image_files
 from fra.faces import decode, pictures
 from fra.faces.image import UnreadableImage, read_image, to_input, write_image
+from fra.pools.listing import Account, image_files
 
 RED = (200, 30, 40)
 

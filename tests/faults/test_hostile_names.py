@@ -22,11 +22,11 @@ from fra import cli
 from fra.crop.cut import CropSettings
 from fra.crop.journal import read_journal
 from fra.crop.run import crop
-from fra.data.listing import Account
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import UnreadableImage, write_image
 from fra.files import append_rows, read_rows, write_rows
 from fra.models.encoder import Encoder, EncoderConfig
+from fra.pools.listing import Account
 from fra.runtime import Runtime
 from fra.system.cells import guarded, read_cells, unguarded, write_cells
 from fra.system.printable import counted, printable

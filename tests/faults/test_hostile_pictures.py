@@ -20,13 +20,13 @@ from tiny_runs import run
 from fra.crop.cut import CropSettings
 from fra.crop.run import crop
 from fra.data.labelled import LabelledFaces
-from fra.data.listing import image_files
 from fra.data.read import Unreadable, read_images
-from fra.data.unlabelled import open_pool
 from fra.drawing.drawn_face import draw_face
 from fra.faces import decode
 from fra.faces.image import UnreadableImage, read_header, read_image, write_image
 from fra.faces.pictures import from_pillow
+from fra.pools.listing import image_files
+from fra.pools.unlabelled import open_pool
 from fra.runtime import Runtime
 from fra.tasks.expression import Expression
 from scripts.soak import deadline
@@ -277,7 +277,7 @@ def test_a_member_of_a_shard_is_bounded_too(tmp_path: Path, monkeypatch: pytest.
         tar.addfile(member, io.BytesIO(content))
     pool = open_pool(tmp_path / "a.tar")
     assert pool.image(0).shape == (3, 32, 48)
-    monkeypatch.setattr("fra.data.shards.MOST_BYTES", len(content) - 1)
+    monkeypatch.setattr("fra.pools.shards.MOST_BYTES", len(content) - 1)
     with pytest.raises(UnreadableImage, match="the limit is 600"):
         pool.image(0)
 

@@ -19,11 +19,11 @@ from fra import cli
 from fra.crop.cut import CropSettings
 from fra.crop.detectors import make_detector, why_no_face
 from fra.crop.run import crop
-from fra.data.listing import Account, closing_line, image_files
-from fra.data.unlabelled import open_pool
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
 from fra.models.encoder import Encoder, EncoderConfig
+from fra.pools.listing import Account, closing_line, image_files
+from fra.pools.unlabelled import open_pool
 from fra.runtime import Runtime
 from fra.weights.load import encoder_metadata, save_weights
 
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_entered_is_counted_and_named(
             raise OSError(code, os.strerror(code), path)
         return scandir(path)
 
-    monkeypatch.setattr("fra.data.listing.os.scandir", refuse)
+    monkeypatch.setattr("fra.pools.listing.os.scandir", refuse)
     account = Account()
     assert image_files(photos, account=account) == [photos / "0.png"]
     assert account.closed_folders == [(str(photos / where), os.strerror(code))]

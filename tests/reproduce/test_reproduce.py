@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_paper import small_process
 
-from fra.data.unlabelled import FolderPool
 from fra.files import MARK, claim_folder
+from fra.pools.unlabelled import FolderPool
 from fra.reproduce import run as paper
 from fra.reproduce.runs import Place, Run
 from fra.reproduce.supplement.scales import SCALES, Scale

@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 
 from fra.data.labelled import Dataset, LabelledFaces, splits_of
-from fra.data.listing import Account, image_names
 from fra.data.own import (
     DESCRIPTION,
     SPLITS,
@@ -36,6 +35,7 @@ from fra.data.own import (
     refuse_no_classes,
     shared_groups_note,
 )
+from fra.pools.listing import Account, image_names
 from fra.recipe import Seed, Settings
 from fra.system.text import shown
 from fra.tasks.expression import Expression

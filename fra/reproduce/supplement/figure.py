@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from fra.data.unlabelled import Pool
 from fra.faces.image import to_input, write_image
+from fra.pools.unlabelled import Pool
 from fra.pretrain.loader import face_batch
 from fra.regions import draw
 from fra.regions.heatmaps import ranking

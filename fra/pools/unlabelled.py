@@ -14,10 +14,10 @@ import yaml
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.data.listing import Account, first_readable, image_names, listed_names, named
-from fra.data.shards import INDEX, Shards
 from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
+from fra.pools.listing import Account, first_readable, image_names, listed_names, named
+from fra.pools.shards import INDEX, Shards
 from fra.system.printable import counted
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second

@@ -27,10 +27,10 @@ from tiny_runs import run as pretrain_tiny
 from fra.crop import detectors, shards
 from fra.crop.cut import CropSettings
 from fra.crop.run import crop
-from fra.data import shards as reading
-from fra.data.listing import image_files
-from fra.data.shards import Shards, index_file, load_index
-from fra.data.unlabelled import FolderPool, Pool, ShardPool, open_pool
+from fra.pools import shards as reading
+from fra.pools.listing import image_files
+from fra.pools.shards import Shards, index_file, load_index
+from fra.pools.unlabelled import FolderPool, Pool, ShardPool, open_pool
 from fra.pretrain.loader import Batch, EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.runtime import Runtime
@@ -533,7 +533,7 @@ MEASURE = """
 import json, sys
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from fra.data.unlabelled import open_pool
+from fra.pools.unlabelled import open_pool
 from fra.pretrain.loader import EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from fra.data.unlabelled import FolderPool
+from fra.pools.unlabelled import FolderPool
 from fra.pretrain.loader import (
     Batch,
     EpochBatches,
@@ -208,7 +208,7 @@ def test_plain_faces_are_central_squares(tmp_path):
 
 SCRIPT = """
 import sys
-from fra.data.unlabelled import FolderPool
+from fra.pools.unlabelled import FolderPool
 from fra.pretrain.loader import EpochBatches, FaceLoader
 from fra.pretrain.views import ViewMaker, ViewsConfig
 if __name__ == "__main__":
