@@ -64,7 +64,7 @@ def photos_among(faces: Path) -> str:
 
 def warn_of_photos(images: Iterable[UInt8[Tensor, "3 H W"]], *, remedy: str) -> None:
     """Warn once of pictures that are larger than crops and are photos; small ones cost nothing."""
-    large = [image for image in images if not sized_like_a_crop(*image.shape[1:])]
+    large = [image for image in images if max(image.shape[1:]) > LARGEST_CROP]
     if large and is_a_photo(large[0]):
         height, width = large[0].shape[1:]
         warnings.warn(

@@ -74,7 +74,8 @@ while True:
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> dict[str, str]:
     """The environment of a person who starts for the first time and has switched nothing off."""
-    kept = {name: value for name, value in os.environ.items() if name not in (*SWITCHES, *TESTED)}
+    theirs = (*SWITCHES, *TESTED, "XDG_CACHE_HOME")
+    kept = {name: value for name, value in os.environ.items() if name not in theirs}
     proxies = [name for name in kept if name.lower().endswith("_proxy")]
     for name in proxies:  # they would be asked instead
         del kept[name]

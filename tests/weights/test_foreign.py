@@ -530,11 +530,11 @@ def test_export_then_import_is_equal_to_the_last_bit(run: Path, tmp_path: Path, 
     content = torch.load(path, weights_only=True)
     assert (content["epoch"], content["arch"]) == (1, "resnet10_half")
     assert set(content) == {"epoch", "arch", "state_dict", "best_acc1", "optimizer", "scaler", "fra"}
-    ours, theirs = fra.load_region_model(run), fra.load_region_model(path, quiet=True)
+    ours, theirs = load_region_model(run), load_region_model(path, quiet=True)
     assert ours.encoder.config == theirs.encoder.config
     assert torch.equal(ours.encoder(images), theirs.encoder(images))
     assert torch.equal(ours(images).heatmaps, theirs(images).heatmaps)
-    assert torch.equal(fra.load_encoder(run)(images), fra.load_encoder(path, quiet=True)(images))
+    assert torch.equal(load_encoder(run)(images), load_encoder(path, quiet=True)(images))
     parity = json.loads((out / "parity.json").read_text())
     assert parity["max_difference"] == {"features": 0.0, "heatmaps": 0.0}
     assert parity["sizes"]["heatmaps"] == [2, 8, 2, 2]
