@@ -62,7 +62,7 @@ def photos_among(faces: Path) -> str:
     return ""
 
 
-def warn_of_photos(images: Iterable[UInt8[Tensor, "3 H W"]], *, remedy: str) -> None:
+def warn_of_photos(images: Iterable[UInt8[Tensor, "3 _ _"]], *, remedy: str) -> None:
     """Warn once of pictures that are larger than crops and are photos; small ones cost nothing."""
     large = [image for image in images if max(image.shape[1:]) > LARGEST_CROP]
     if large and is_a_photo(large[0]):
