@@ -5,6 +5,7 @@ map, S pixels a side.
 """
 
 import functools
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fra.crop.cut import Alignment, CropSettings, cut_face
-from fra.crop.detectors import Detector, Face, make_detector
+from fra.crop.detectors import Face, shared_detector
 from fra.faces import MARGIN
 from fra.faces.given import Picture, Pictures, images_of, picture_of
 from fra.faces.image import UnreadableImage, to_input
@@ -72,20 +73,18 @@ class FaceEncoder(Encoder):
         Files that cannot be read are left out, with one warning at the end that counts them and names the first.
         """
         unreadable: list[UnreadableImage] = []
-        names: list[str] = []
-        inputs: list[Tensor] = []
-        for path in image_files(Path(folder)):
-            try:
-                inputs.append(self.transform(path))
-            except UnreadableImage as error:
-                unreadable.append(error)
-                continue
-            names.append(str(path))
-            if len(names) == AT_ONCE:
-                yield from zip(names, self(torch.stack(inputs)), strict=True)
-                names, inputs = [], []
-        if names:
-            yield from zip(names, self(torch.stack(inputs)), strict=True)
+
+        def readable() -> Iterator[tuple[str, Tensor]]:
+            for path in image_files(Path(folder)):
+                try:
+                    yield str(path), self.transform(path)
+                except UnreadableImage as error:
+                    unreadable.append(error)
+
+        inputs = readable()
+        while batch := list(itertools.islice(inputs, AT_ONCE)):
+            names, images = zip(*batch, strict=True)
+            yield from zip(names, self(torch.stack(images)), strict=True)
         if unreadable:
             left_out = counted(len(unreadable), "unreadable file")
             warnings.warn(f"left out {left_out}, the first: {unreadable[0]}", stacklevel=2)
@@ -113,7 +112,7 @@ def load_encoder(
     - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
     - `timm:NAME`, timm's pre-trained weights, which timm downloads;
     - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
-      timm name, with random weights).
+      timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
     Raises ValueError with a remedy for anything else. Unless `random` is given, no weight is ever random.
     """
     encoder = load.load_encoder(what, device=device, quiet=quiet)
@@ -132,7 +131,7 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
 
 def detect(photo: Picture, *, detector: str = "retinaface", min_score: float = 0.6) -> list[Face]:
     """The faces in a photo, the surest first: `box` (x1, y1, x2, y2), `five_points` and `score`, in its pixels."""
-    return _detector(detector, min_score).find_faces(picture_of(photo))
+    return shared_detector(detector, min_score).find_faces(picture_of(photo))
 
 
 def crop_faces(
@@ -145,11 +144,6 @@ def crop_faces(
     settings = CropSettings(detector=detector, size=size, margin=margin, align=align)
     image = picture_of(photo)
     return [cut_face(image, face, settings) for face in detect(image, detector=detector, min_score=settings.min_score)]
-
-
-@functools.cache
-def _detector(name: str, min_score: float) -> Detector:
-    return make_detector(name, min_score=min_score)
 
 
 def _transform(size: int, picture: Picture) -> Float[Tensor, "3 S S"]:

@@ -363,6 +363,7 @@ def _pretrain(options: Arguments) -> None:
     from fra.pretrain.small_pools import adapted
     from fra.pretrain.start import start_from
     from fra.recipe import recipe_text
+    from fra.training.peers import is_first
 
     overrides = options.set + ([f"seed={options.seed}"] if options.seed is not None else [])
     recipe = load_pretrain_recipe(options.recipe, overrides)
@@ -379,8 +380,10 @@ def _pretrain(options: Arguments) -> None:
     start = None
     if options.start:
         start = start_from(options.start, with_heads=options.from_heads, quiet=options.quiet)
-    _warn_of_photos(options)
     runtime = Runtime.of(options)
+    first = is_first()
+    if first:
+        _warn_of_photos(options)
     recipe, told = adapted(
         recipe,
         len(faces_of(recipe, options.faces)),
@@ -388,7 +391,7 @@ def _pretrain(options: Arguments) -> None:
         given=[override.partition("=")[0] for override in options.set],
         processes=runtime.processes,
     )
-    if not options.quiet:
+    if first and not options.quiet:
         print("".join(f"{line}\n" for line in told), end="", flush=True)
     if options.plan:
         plan(recipe, options.faces, start=start, runtime=runtime)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -109,6 +110,12 @@ def make_detector(name: str, *, min_score: float) -> Detector:
     if kind not in DETECTORS:
         raise ValueError(f"no detector named {kind!r}: choose one of {', '.join(DETECTORS)}")
     return DETECTORS[kind](min_score=min_score, model=model or None)
+
+
+@cache
+def shared_detector(name: str, min_score: float) -> Detector:
+    """`make_detector`, once per process: for what is called again and again."""
+    return make_detector(name, min_score=min_score)
 
 
 def reduce(image: UInt8[Tensor, "3 H W"]) -> tuple[UInt8[Tensor, "3 h w"], Float[Tensor, "2"]]:

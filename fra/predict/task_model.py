@@ -69,7 +69,7 @@ class TaskModel(nn.Module):
         """
         pictures = several(image)
         every = [image] if pictures is None else pictures
-        answers: list[Any] = self._of_crops(every) if not detect else [self._of_photo(one, min_score) for one in every]
+        answers: list[Any] = self._of_photos(every, min_score) if detect else self._of_crops(every)
         return answers[0] if pictures is None else answers
 
     def _of_crops(self, pictures: Sequence[Any]) -> list[dict[str, Any]]:
@@ -84,12 +84,15 @@ class TaskModel(nn.Module):
                 answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
         return answers
 
-    def _of_photo(self, photo: Any, min_score: float) -> list[dict[str, Any]]:
+    def _of_photos(self, photos: Sequence[Any], min_score: float) -> list[list[dict[str, Any]]]:
         from fra.predict.predictor import Predictor  # which is made of task models
 
         predictor = Predictor({"": self}, min_score=min_score, device=next(self.parameters()).device.type)
-        (seen,) = predictor([picture_of(photo)])
-        return [{"box": one.face.box.tolist(), "score": one.face.score, **one.answers[""]} for one in seen]
+        answers = []
+        for photo in photos:  # one in memory at a time
+            (seen,) = predictor([picture_of(photo)])
+            answers.append([{"box": one.face.box.tolist(), "score": one.face.score, **one.answers[""]} for one in seen])
+        return answers
 
 
 def load_task_model(run: str | Path) -> TaskModel:

@@ -58,6 +58,12 @@ def launch(fabric: "Fabric") -> None:
     _watch.meet(fabric, environment.main_address)
 
 
+def is_first() -> bool:
+    """Whether this process is the only one, or the first of those that train together, as its environment says."""
+    places = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in places)
+
+
 @contextmanager
 def with_peers() -> Iterator[None]:
     """The block, or decorated function, in which `launch` is called: a lost process ends it with Lost."""

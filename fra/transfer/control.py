@@ -12,14 +12,16 @@ from typing import Any
 
 from fra.data.own import CutPhotos
 from fra.files import claim_folder, one_writer, read_json, write_json
+from fra.models.encoder import Encoder
 from fra.recipe import hash_of
 from fra.runtime import Runtime
 from fra.system.lock import InUse
 from fra.system.printable import printable
+from fra.training.devices import begin
 from fra.transfer.compare import Comparison, compare, comparison_sentence
 from fra.transfer.protocol import TransferRecipe
-from fra.transfer.run import NamedEncoder, transfer
-from fra.weights.load import load_encoder, random_weights
+from fra.transfer.run import NamedEncoder, load_named, transfer
+from fra.weights.load import random_weights
 from fra.weights.source import EncoderSource
 
 FOLDER = "control"
@@ -44,12 +46,15 @@ def transfer_with_control(
     encoder that is random itself, nor with several processes. Raises what `transfer` raises.
     """
     given: dict[str, Any] = dict(data=data, fraction=fraction, seeds=seeds, first_seed=first_seed)
-    results = transfer(recipe, encoder=encoder, out=out, runtime=runtime, **given)
+    runtime = replace(runtime, device=begin(runtime))
     source = EncoderSource.parse(encoder)
+    named = load_named(source, runtime)
+    results = transfer(recipe, encoder=named, out=out, runtime=runtime, **given)
     if source.random or runtime.processes > 1:
         return results
     claim_folder(out, command="transfer", resume=True)
-    like = load_encoder(source, quiet=True).config
+    assert isinstance(named.network, Encoder)
+    like = named.network.config
     settings = read_json(out / "settings.json") | {"encoder": asdict(like), "seeds": results["seeds"]}
     kept = cache_folder() / f"{hash_of(settings)}.json"
     metrics = _kept(kept)

@@ -76,7 +76,7 @@ def transfer(
     runtime = replace(runtime, device=begin(runtime))
     if fraction is not None:
         recipe = replace(recipe, fraction=fraction)
-    named = encoder if isinstance(encoder, NamedEncoder) else _load(encoder, runtime)
+    named = encoder if isinstance(encoder, NamedEncoder) else load_named(encoder, runtime)
     network = named.network
     faces, task = read_dataset(recipe, data)
     recipe = replace(recipe, task=faces.word(recipe.task))
@@ -183,7 +183,8 @@ def split_labels(recipe: TransferRecipe, faces: LabelledFaces, seed: int) -> tup
     return hold_out(chosen, faces.targets[recipe.task][chosen], seed=seed)
 
 
-def _load(encoder: str | Path | EncoderSource, runtime: Runtime) -> NamedEncoder:
+def load_named(encoder: str | Path | EncoderSource, runtime: Runtime) -> NamedEncoder:
+    """The encoder, on the runtime's device, with its names."""
     source = EncoderSource.parse(encoder)
     return NamedEncoder(load_encoder(source, device=runtime.device, quiet=runtime.quiet), str(source), source.label)
 

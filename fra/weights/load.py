@@ -51,18 +51,7 @@ def encoder_metadata(encoder: Encoder) -> dict[str, Any]:
 def load_encoder(
     what: str | Path | EncoderSource, *, device: str | torch.device = "cpu", quiet: bool = False
 ) -> Encoder:
-    """The encoder `what` names, in eval mode.
-
-    `what` is one of
-    - a run folder of `fra pretrain`, or its `encoder.safetensors`;
-    - a foreign checkpoint: the released FRA, LEWEL, Bulat et al., SwAV, MoCo, torchvision and others
-      (docs/guides/foreign_weights.md); unless `quiet`, a line on stderr says what was read and what was skipped;
-    - `timm:NAME=FILE`, the local weights FILE of timm's network NAME;
-    - `timm:NAME`, timm's pre-trained weights, which timm downloads;
-    - `random` (the laptop recipes' network with random weights), or `random:WHAT` (the network of another run, file or
-      timm name, with random weights; `random:hourglass` is STAR's own network, for the star protocol).
-    Raises ValueError with a remedy for anything else. Unless `random` is given, no weight is ever random.
-    """
+    """The encoder that `what` names, in eval mode; what that may be says `fra.load_encoder`, with the same errors."""
     source = EncoderSource.parse(what)
     if source.random:
         encoder = _random_encoder(source)

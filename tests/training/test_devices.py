@@ -102,3 +102,19 @@ def test_processes_that_train_together_are_given_unrounded_numbers() -> None:
     """Frames and landmarks lose pixels in bf16, which is what Fabric would give them in."""
     places = torch.tensor([63.3])
     assert make_fabric(Runtime("cpu", "bf16", devices=2)).strategy.precision.convert_input([places])[0] is places
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [({}, True), ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True), ({"LOCAL_RANK": "1"}, False), ({"RANK": "4"}, False)],
+)
+def test_the_first_process_is_known_before_the_others_are_met(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fra.training.peers import is_first
+
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first() is first

@@ -115,7 +115,7 @@ def read(folder: Path) -> LabelledFaces:
         splits=splits_of(words),
         tasks=tasks,
         targets=targets,
-        title=f"{folder.resolve().name}",
+        title=folder.resolve().name,
         main=main,
         notes=(f"{table.path.name}: {_taken(labels)}", *notes, *doubts(folder, files, words)),
     )
