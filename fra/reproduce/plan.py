@@ -10,6 +10,7 @@ from torch import Tensor
 from fra.data.datasets import find_dataset
 from fra.data.datasets.synthetic import SPLITS
 from fra.data.read import KEPT_BYTES
+from fra.engine import state
 from fra.models.encoder import Encoder
 from fra.pools.unlabelled import open_pool
 from fra.pretrain.method import Method
@@ -19,7 +20,6 @@ from fra.recipe import recipe_hash
 from fra.reproduce.runs import Drawing, Place, Pretraining, Run, Timing, Transfer
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.timing import ROUNDS, STEPS
-from fra.system.lock import holder
 from fra.system.printable import counted
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
@@ -237,11 +237,11 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
         table.add_column(column, justify="left" if column in ("run", "state") else "right", overflow="fold")
     left: list[Estimate] = []
     for run in runs:
-        state, estimate = _state(run, place), planner.estimate(run)
-        if state != "finished":
+        standing, estimate = state(run, place), planner.estimate(run)
+        if standing != "finished":
             left.append(estimate)
         gpu = f"{estimate.gpu_hours:.3g}" if estimate.gpu_hours else ""
-        table.add_row(run.name, state, _time(estimate.seconds), _bytes(estimate.memory), _bytes(estimate.disk), gpu)
+        table.add_row(run.name, standing, _time(estimate.seconds), _bytes(estimate.memory), _bytes(estimate.disk), gpu)
     seconds, disk, gpu_hours = (sum(getattr(each, name) for each in left) for name in ("seconds", "disk", "gpu_hours"))
     memory = max((each.memory for each in left), default=0.0)
     table.add_section()
@@ -252,7 +252,7 @@ def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
         print(line)
     print("\nEach run as a command, to start it elsewhere (--devices N for more GPUs); its results are found and used:")
     for run in runs:
-        if _state(run, place) != "finished" and run.command(place):
+        if state(run, place) != "finished" and run.command(place):
             print(f"  {run.command(place)}")
 
 
@@ -266,15 +266,6 @@ def _assumptions(place: Place, scale: Scale) -> list[str]:
         f" moved {PASSES} times in 16 bits, one GPU; two take half the time and the same hours.{faces}",
         f"Missing datasets count as {'drawn' if scale.drawing else 'published'}.",
     ]
-
-
-def _state(run: Run, place: Place) -> str:
-    if run.finished(place):
-        return "finished"
-    who = holder(place.out / "claims", run.name)
-    if who:
-        return f"running on {who}"
-    return "started" if run.folder(place).exists() else "to do"
 
 
 def _time(seconds: float) -> str:

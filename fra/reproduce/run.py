@@ -1,33 +1,28 @@
 """`fra reproduce`: from the wanted tables to runs, from finished runs to tables."""
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fra.files import LOCK, claim_folder, one_writer, read_json, reading, write_json
+from fra import engine
+from fra.files import claim_folder, one_writer, read_json, reading, write_json
 from fra.pools.unlabelled import open_pool
 from fra.reproduce import NAMES
 from fra.reproduce.plan import print_plan
-from fra.reproduce.runs import Place, Pretraining, Run, Transfer, costed
+from fra.reproduce.runs import Place, Pretraining, Run, Transfer
 from fra.reproduce.supplement.figure import write_figure
 from fra.reproduce.supplement.scales import SCALES, Scale
 from fra.reproduce.supplement.tables import TABLES, Table, in_order
 from fra.reproduce.write import write_table
 from fra.runtime import Runtime
-from fra.system.lock import InUse, claim, holder
 from fra.system.printable import counted
-from fra.system.processes import Lost
-from fra.system.stopping import Stopped
 from fra.system.text import command
 from fra.training.devices import begin
 from fra.transfer.run import read_dataset
 
 FIGURE = "figure1"
-POLL = 5.0
-"""Seconds between two looks at runs that other processes have."""
 
 
 @one_writer
@@ -120,62 +115,17 @@ def _place(scale: Scale, out: Path, faces: Path | None, data: Path | None, *, ne
 
 
 def do_runs(runs: Sequence[Run], scale: Scale, place: Place, *, wait: bool = True) -> bool:
-    """Do what is missing and not done by somebody else, each run after what it needs; whether all is finished.
+    """`fra.engine.do_runs` in a folder claimed for `reproduce`; what is given is looked at once, before all but the
+    drawing of it."""
+    checked = False
 
-    `place.out` is a folder claimed for `reproduce`. Without `wait` it returns when what is left is done by others.
-    Raises ValueError for anything that is wrong with faces, data or a run.
-    """
-    checked, waiting = False, ""
-    while missing := [run for run in runs if not run.finished(place)]:
-        did = False
-        for run in missing:
-            if not all(need.finished(place) for need in run.needs):
-                continue
-            if not checked and run is not scale.drawing:
-                _check(runs, scale, place)
-                checked = True
-            did = _do_one(run, place, f"{len(runs) - len(missing)} of {counted(len(runs), 'run')} finished") or did
-        if did:
-            continue
-        held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
-        if not wait:
-            if not place.runtime.quiet:
-                print(f"left to other processes: {', '.join(held)}; the last one to finish writes the tables")
-            return False
-        if not place.runtime.quiet and waiting != (waiting := ", ".join(held)):
-            print(f"waiting for {waiting}", flush=True)
-        time.sleep(POLL)
-    return True
+    def check(run: engine.Run[Place]) -> None:
+        nonlocal checked
+        if not checked and run is not scale.drawing:
+            _check(runs, scale, place)
+            checked = True
 
-
-def _holder(run: Run, place: Place) -> str | None:
-    return holder(place.out / "claims", run.name) or holder(run.folder(place), LOCK)
-
-
-def _do_one(run: Run, place: Place, standing: str) -> bool:
-    """Whether the run could be had, and so is finished now."""
-    with claim(place.out / "claims", run.name) as mine:
-        if not mine:
-            return False
-        if run.finished(place):  # by somebody else, since we looked
-            return True
-        if holder(run.folder(place), LOCK):  # who has started it by hand
-            return False
-        if not place.runtime.quiet:
-            print(f"\n== {standing}; now {run.name}", flush=True)
-        try:
-            with costed(run, place):
-                run.work(place)
-        except InUse:
-            return False
-        except ValueError as error:
-            raise ValueError(f"{run.name}: {error}") from error
-        except Lost as error:
-            raise Lost(f"{run.name}: {error}") from error
-        except KeyboardInterrupt as error:
-            status = error.status if isinstance(error, Stopped) else 130
-            raise Stopped(f"stopped in {run.name}; the same command continues from there", status=status) from None
-    return True
+    return engine.do_runs(runs, place, before=check, wait=wait)
 
 
 def _check(runs: Sequence[Run], scale: Scale, place: Place) -> None:

@@ -1,52 +1,36 @@
 """The runs that tables are made of. Each has a folder of its own, named by what it is and the hash of its recipe."""
 
 import hashlib
-import platform
 import shlex
-import subprocess
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fra import __version__
+from fra import engine
 from fra.data.datasets.synthetic import write as write_drawn_faces
+from fra.engine import AGAIN
 from fra.files import read_json, reading, write_json
 from fra.pretrain.run import PretrainRecipe, faces_of, load_pretrain_recipe, pretrain
 from fra.recipe import recipe_hash
 from fra.reproduce.timing import time_per_step
-from fra.runtime import Runtime
 from fra.tasks.metrics import wilson
-from fra.training.devices import choose_device
 from fra.transfer.protocol import NetworkRecipe, TransferRecipe
 from fra.transfer.recipes import former_hash, load_transfer_recipe
 from fra.transfer.results import spread
 from fra.transfer.run import transfer
 
-AGAIN = "remove it: the same command makes it again"
 FOLDERS = {"affectnet7": "affectnet", "affectnet8": "affectnet"}
 """Below --data, where it is not the dataset's own name."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(engine.Place):
     """Where runs lie, what they are given, and how they compute."""
 
-    out: Path
     faces: Path
     data: Path
-    runtime: Runtime = Runtime()
-
-    @property
-    def runs(self) -> Path:
-        return self.out / "runs"
 
     def dataset(self, name: str) -> Path:
         """The dataset's folder: below --data, or --data itself where only one dataset was downloaded."""
@@ -77,32 +61,16 @@ class Source(ABC):
         """None while it is not there yet."""
 
 
-class Run(ABC):
-    """Abstract: work that is done once for all tables, in the folder `name` below `runs/`."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Folder; two runs with the same name are the same run."""
+class Run(engine.Run[Place]):
+    """Abstract: a run that a person can also start elsewhere."""
 
     @property
     def needs(self) -> tuple["Run", ...]:
-        """Runs that must be finished before."""
         return ()
-
-    @abstractmethod
-    def finished(self, place: Place) -> bool: ...
-
-    @abstractmethod
-    def work(self, place: Place) -> None:
-        """Begin, or go on from wherever a killed run was."""
 
     @abstractmethod
     def command(self, place: Place) -> str:
         """The same for a person who wants to start it elsewhere, on more devices; empty when there is none."""
-
-    def folder(self, place: Place) -> Path:
-        return place.runs / self.name
 
 
 @dataclass(frozen=True)
@@ -280,50 +248,6 @@ class Setting(Source):
         recipe = _transfer_recipe(self.recipe_name, 1.0)
         assert isinstance(recipe, NetworkRecipe)
         return Value(recipe.encoder_rate if metric == "backbone" else recipe.learning_rate)
-
-
-@contextmanager
-def costed(run: Run, place: Place) -> Iterator[None]:
-    """Leave `cost.json` in a run's folder when it ends well: seconds of this sitting, date, machine, version."""
-    started = time.monotonic()
-    yield
-    record = {"seconds": round(time.monotonic() - started, 1), "finished": f"{datetime.now(UTC):%Y-%m-%d}"}
-    write_json(run.folder(place) / "cost.json", record | about(place))
-
-
-def cost_of(run: Run, place: Place) -> dict[str, Any] | None:
-    """What `costed` left; None for a run that was made by hand."""
-    file = run.folder(place) / "cost.json"
-    if not file.exists():
-        return None
-    with reading(file, f"remove it: the table then leaves out the time of {run.name}"):
-        cost = read_json(file)
-        known = {name: cost[name] for name in ("seconds", "finished", "version", "machine")}
-    summary = run.folder(place) / "summary.json"
-    if summary.exists():  # of all sittings
-        with reading(summary, "the same run with --resume writes it again"):
-            known["seconds"] = max(known["seconds"], read_json(summary)["seconds"])
-    return known
-
-
-def about(place: Place) -> dict[str, str]:
-    """Version and machine, without names."""
-    if choose_device(place.runtime.device) == "cuda":
-        machine = torch.cuda.get_device_name()
-    else:
-        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    return {"version": f"fra {__version__}{_commit()}", "machine": f"{machine}, torch {torch.__version__}"}
-
-
-@cache
-def _commit() -> str:
-    """`, commit abc1234` when this is a checkout, `+` behind it for one with changes."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return f", commit {found.stdout.strip()}" if found.returncode == 0 else ""
 
 
 @cache

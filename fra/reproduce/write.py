@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from fra.engine import about, cost_of
 from fra.files import write_rows, write_text
-from fra.reproduce.runs import Place, Run, Value, about, cost_of
+from fra.reproduce.runs import Place, Run, Value
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.supplement.tables import Cell, Part, Row, Table
 from fra.system.printable import counted

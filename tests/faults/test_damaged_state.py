@@ -363,7 +363,8 @@ def test_what_was_changed_by_hand_may_be_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_what_reproduce_keeps_beside_its_runs(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fra.reproduce.runs import Drawing, Place, Timing, cost_of, costed
+    from fra.engine import cost_of, costed
+    from fra.reproduce.runs import Drawing, Place, Timing
 
     place, run = Place(tmp_path, tmp_path, tmp_path), Drawing(10)
     with costed(run, place):

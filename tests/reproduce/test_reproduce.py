@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_paper import small_process
 
+from fra import engine
 from fra.files import MARK, claim_folder
 from fra.pools.unlabelled import FolderPool
 from fra.reproduce import run as paper
@@ -58,7 +59,7 @@ def do(runs: list[Run], place: Place, *, wait: bool = True) -> bool:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(paper, "_check", lambda *rest: None)
-    monkeypatch.setattr(paper, "POLL", 0.1)
+    monkeypatch.setattr(engine, "POLL", 0.1)
     return Place(tmp_path, tmp_path, tmp_path, runtime=Runtime(quiet=True))
 
 
