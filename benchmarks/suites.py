@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.lightly_methods import LightlyBYOL, LightlySwAV, pil_views
 from benchmarks.paired import Row, Work, compare
-from benchmarks.peers import LightlyBYOL, LightlySwAV, pil_views
 from fra.crop.detectors import RetinaFace
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import image_from_bytes, jpeg_bytes
