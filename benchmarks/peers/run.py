@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import detection, landmarks
+from benchmarks.peers import cost, detection, expression, landmarks
 from benchmarks.peers.encoders import PEERS
 from benchmarks.peers.judge import EXAMS, LFW, sit, weigh
 
@@ -38,7 +38,25 @@ def detectors(names: list[str], *, work: Path, faces: Path) -> None:
         print(name, detection.measure(name, work=work, faces=faces), flush=True)
 
 
-COMMANDS = {"encoders": encoders, "landmarks": landmarks_of, "detectors": detectors}
+def expressions(names: list[str], *, work: Path, faces: Path) -> None:
+    """Ready models on RAF-DB's test faces."""
+    for name in names or expression.MODELS:
+        print(name, expression.measure(name, work=work, faces=faces), flush=True)
+
+
+def costs(names: list[str], *, work: Path, faces: Path) -> None:
+    """Faces per second and memory."""
+    for name, found in cost.measure(names or [*PEERS, *landmarks.MODELS], work=work).items():
+        print(f"{name}: {found['rate']:.0f} faces a second, {found['memory']:.0f} MiB")
+
+
+COMMANDS = {
+    "encoders": encoders,
+    "landmarks": landmarks_of,
+    "detectors": detectors,
+    "expressions": expressions,
+    "costs": costs,
+}
 
 
 def main() -> None:
