@@ -190,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_crop,
         _add_pretrain,
         _add_transfer,
+        _add_compare,
         _add_regions,
         _add_predict,
         _add_embed,
@@ -479,6 +480,66 @@ def _transfer(options: Arguments) -> None:
         first_seed=options.seed or 0,
         runtime=Runtime.of(options),
     )
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "compare",
+        "compare encoders by number of labels: does pre-training pay?",
+        _compare,
+        common="device precision workers threads",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a labelled dataset, your own included")
+    encoders = parser.add_argument(
+        "--encoders",
+        nargs="+",
+        required=True,
+        metavar="WHAT",
+        help="as for --encoder of `fra transfer`; `random` gets the network of the first other one",
+    )
+    _completed(encoders, _weights(ENCODER))
+    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="what the encoders are called, in order")
+    parser.add_argument(
+        "--labels", default="20,100,500,all", metavar="N,N,all", help="numbers of labels (default: 20,100,500,all)"
+    )
+    parser.add_argument(
+        "--protocols", default="linear", metavar="P,P", help="linear, finetune, eac, star (default: linear)"
+    )
+    parser.add_argument("--seeds", type=_count, default=3, metavar="N", help="draws of labels (default: 3)")
+    dataset = parser.add_argument(
+        "--dataset", metavar="NAME", help="what --data holds, such as rafdb, fairface_age or a recipe (default: found)"
+    )
+    _completed(dataset, _datasets)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipes' settings (repeatable)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="runs and results; resumed if it exists (default: runs/compare.DATA)"
+    )
+    parser.add_argument("--plan", action="store_true", help="dry run: list the runs and estimate their time")
+    parser.add_argument("--resume", action="store_true", help="accepted and not needed: it always resumes")
+    parser.add_argument("--no-wait", action="store_true", help="exit once only other processes' runs remain")
+
+
+def _compare(options: Arguments) -> None:
+    from fra.transfer.comparison.asked import Asked
+    from fra.transfer.comparison.run import compare, plan
+
+    asked = Asked(
+        encoders=tuple(options.encoders),
+        names=tuple(options.names),
+        labels=options.labels,
+        protocols=options.protocols,
+        seeds=options.seeds,
+        dataset=options.dataset,
+        overrides=tuple(options.set),
+    )
+    out = options.out or Path("runs") / f"compare.{options.data.resolve().name}"
+    if options.plan:
+        plan(options.data, asked, out, runtime=Runtime.of(options))
+        return
+    compare(options.data, asked, out, wait=not options.no_wait, runtime=Runtime.of(options))
 
 
 def _cut(options: Arguments, dataset: str, out: Path) -> "CutPhotos":

@@ -15,6 +15,7 @@ from fra.tasks.metrics import (
     attribute_accuracies,
     attribute_accuracy,
     balanced_attribute_accuracy,
+    mean_of_known,
     yes_and_known,
 )
 from fra.tasks.task import Baseline, Task
@@ -71,6 +72,11 @@ class Attributes(Task):
             "attribute_accuracy": attribute_accuracy(outputs, targets),
             "balanced_attribute_accuracy": balanced_attribute_accuracy(outputs, targets),
         }
+
+    def image_scores(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> Float[Tensor, "N"]:
+        """Percent of right decisions; where answers are not known, images count by those that they have."""
+        yes, known = yes_and_known(targets)
+        return mean_of_known(100 * ((outputs >= 0) == yes).double(), known)
 
     def baseline(self, train_targets: Bool[Tensor, "M A"] | Float[Tensor, "M A"], test_targets: YesOrNo) -> Baseline:
         majority = train_targets.float().nanmean(0).nan_to_num() - 0.5

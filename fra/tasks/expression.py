@@ -49,6 +49,10 @@ class Expression(Task):
             "mean_class_accuracy": mean_class_accuracy(outputs, targets),
         }
 
+    def image_scores(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """100 where the highest logit is the right class, else 0."""
+        return 100 * (outputs.argmax(1) == targets).double()
+
     def baseline(self, train_targets: Int[Tensor, "M"], test_targets: Int[Tensor, "N"]) -> Baseline:
         majority = int(torch.bincount(train_targets, minlength=len(self.labels)).argmax())
         always = F.one_hot(torch.full_like(test_targets, majority), len(self.labels)).float()

@@ -96,6 +96,9 @@ class Landmarks(Task):
                 scores[f"auc@{threshold:g}{word}"] = auc(errors, threshold)
         return scores
 
+    def image_scores(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> Float[Tensor, "N"]:
+        return self.errors(outputs, targets)
+
     @property
     def of_thresholds(self) -> tuple[Normaliser, ...]:
         """The lengths by which failure rates and areas are reported, those that need no word for it first."""

@@ -67,6 +67,15 @@ def attribute_accuracy(logits: Float[Tensor, "N A"], targets: YesOrNo) -> float:
     return float(shares[~shares.isnan()].mean())
 
 
+def mean_of_known(scores: Float[Tensor, "N A"], known: Bool[Tensor, "N A"]) -> Float[Tensor, "N"]:
+    """What each image adds to the mean over the A columns of their means over known cells; columns without any are
+    left out."""
+    counts = known.sum(0)
+    there = counts > 0
+    shares = (scores * known)[:, there] * len(known) / counts[there]
+    return shares.mean(1)
+
+
 def balanced_attribute_accuracy(logits: Float[Tensor, "N A"], targets: YesOrNo) -> float:
     """Mean over attributes of the mean of "found when there" and "denied when not there".
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from fra.tasks.metrics import concordance, mean_absolute_error, pearson
+from fra.tasks.metrics import concordance, mean_absolute_error, mean_of_known, pearson
 from fra.tasks.task import Baseline, Task
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ class Regression(Task):
                 pair = said[known, place], truth[known, place]
                 scores[name] = {score: measure(*pair) for score, measure in SCORES.items()}
         return scores
+
+    def image_scores(self, outputs: Float[Tensor, "N R"], targets: Float[Tensor, "N R"]) -> Float[Tensor, "N"]:
+        """Absolute errors in their own unit; an image without some numbers counts by those that it has."""
+        errors = (self.numbers(outputs) - self.numbers(targets)).abs()
+        return mean_of_known(errors.nan_to_num(), ~targets.isnan())
 
     def baseline(self, train_targets: Float[Tensor, "M R"], test_targets: Float[Tensor, "N R"]) -> Baseline:
         """The median, of all constant answers the one with the least absolute error."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
         """Named scores over a whole split, percent where they are shares (contract's names)."""
+
+    @abstractmethod
+    def image_scores(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, "N"]:
+        """What each image adds to the metric `selects`, which is their mean; for comparisons image by image."""
 
     @abstractmethod
     def baseline(self, train_targets: Tensor, test_targets: Tensor) -> Baseline:

@@ -1,6 +1,9 @@
 """Features of a frozen encoder, computed once. N images, C channels, B images at a time, S pixels a side."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -8,9 +11,12 @@ from torch import Tensor, nn
 
 from fra.data.labelled import LabelledFaces
 from fra.data.read import Unreadable, read_images, with_bar
+from fra.files import read_tensors, reading, write_tensors
 from fra.runtime import Runtime
 from fra.system.printable import counted
 from fra.training.devices import choose_device
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,51 @@ class Features:
     """Of the left-right mirrored images, when asked for."""
     unreadable: tuple[Unreadable, ...]
 
+    def unreadable_among(self, files: Collection[str]) -> tuple[Unreadable, ...]:
+        """Those of these files."""
+        return tuple(item for item in self.unreadable if item.file in files)
+
     def rows(self, images: Int[Tensor, "n"]) -> Int[Tensor, "m"]:
         """Where these images are in `plain`; unreadable ones are left out."""
         return torch.isin(self.images, images).nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What a frozen encoder says of the images of all splits: computed once, read by any number of linear heads."""
+
+    train: Features
+    val: Features
+    test: Features
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        tensors: dict[str, Tensor] = {}
+        notes = {}
+        for split in SPLITS:
+            found: Features = getattr(self, split)
+            tensors |= {f"{split}.images": found.images, f"{split}.plain": found.plain}
+            if found.mirrored is not None:
+                tensors[f"{split}.mirrored"] = found.mirrored
+            notes[split] = json.dumps([asdict(item) for item in found.unreadable])
+        write_tensors(path, tensors, notes)
+
+    @classmethod
+    def load(cls, path: Path) -> "FrozenFeatures":
+        """What `save` wrote. Raises DamagedFile."""
+        with reading(path, "remove it: the same command makes it again"):
+            tensors, notes = read_tensors(path)
+            return cls(
+                *(
+                    Features(
+                        tensors[f"{split}.images"],
+                        tensors[f"{split}.plain"],
+                        tensors.get(f"{split}.mirrored"),
+                        tuple(Unreadable(**item) for item in json.loads(notes[split])),
+                    )
+                    for split in SPLITS
+                )
+            )
 
 
 def compute_features(

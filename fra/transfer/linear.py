@@ -19,7 +19,7 @@ from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.optimizers import build_optimizer
 from fra.training.schedules import CosineFromZero
-from fra.transfer.features import Features, compute_features
+from fra.transfer.features import Features, FrozenFeatures, compute_features
 from fra.transfer.protocol import BalancedRecipe, Fitted, Protocol, batch_for, first_head
 
 if TYPE_CHECKING:
@@ -76,20 +76,18 @@ class Linear(Protocol):
         train: Int[Tensor, "n"],
         fabric: "Fabric",
         runtime: Runtime = Runtime(),
+        known: FrozenFeatures | None = None,
     ) -> None:
-        """`train` are all the training images that any seed will ask for."""
-        size, runtime = recipe.side(encoder), replace(runtime, device=fabric.device.type)
+        """`train` are all the training images that any seed will ask for; `known` are features of these and maybe of
+        others (`freeze`)."""
         self.recipe, self.task = recipe, task
         self.targets = faces.targets[recipe.task]
-
-        def features(images: Tensor, split: str, mirror: bool = False) -> Features:
-            return compute_features(encoder, faces, images, split=split, size=size, mirror=mirror, runtime=runtime)
-
-        self.test = features(faces.splits["test"], "test")
-        # A closed form has no epochs to choose from, and takes its penalty from the training images.
-        self.val = features(faces.splits["val"][: 0 if task.least_squares else None], "val")
-        self.train = features(train, "train", recipe.mirror and task.mirrors)
-        self.unreadable = (*self.train.unreadable, *self.val.unreadable)
+        runtime = replace(runtime, device=fabric.device.type)
+        frozen = known or freeze(recipe, task, faces, encoder, train=train, runtime=runtime)
+        self.train, self.val, self.test = frozen.train, frozen.val, frozen.test
+        files = {faces.files[image] for image in train.tolist()} if known else ()
+        of_train = self.train.unreadable_among(files) if known else self.train.unreadable
+        self.unreadable = (*of_train, *self.val.unreadable)
 
     def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted:
         rows = self.train.rows(train)
@@ -126,6 +124,27 @@ class Linear(Protocol):
         kept = {f"head.{name}": tensor.detach() for name, tensor in head.state_dict().items()}
         kept |= {"features.mean": standardise.mean, "features.scale": standardise.scale}
         return Fitted(outputs, best_outputs, kept, [{"seed": seed, **row} for row in log], len(rows))
+
+
+def freeze(
+    recipe: LinearRecipe,
+    task: Task,
+    faces: LabelledFaces,
+    encoder: nn.Module,
+    *,
+    train: Int[Tensor, "n"],
+    runtime: Runtime = Runtime(),
+) -> FrozenFeatures:
+    """The features that heads of this recipe may need: of these training images, and of the other splits."""
+
+    def features(images: Tensor, split: str, mirror: bool = False) -> Features:
+        size = recipe.side(encoder)
+        return compute_features(encoder, faces, images, split=split, size=size, mirror=mirror, runtime=runtime)
+
+    test = features(faces.splits["test"], "test")
+    # A closed form has no epochs to choose from, and takes its penalty from the training images.
+    val = features(faces.splits["val"][: 0 if task.least_squares else None], "val")
+    return FrozenFeatures(features(train, "train", recipe.mirror and task.mirrors), val, test)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from fra.training.batch_norm import require_enough_images
 from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import StarRecipe
+from fra.transfer.features import FrozenFeatures
 from fra.transfer.network import WholeNetwork
 from fra.transfer.protocol import Learner, NetworkRecipe, Protocol, TransferRecipe, batch_for, first_head
 from fra.transfer.recipes import PROTOCOLS, own_settings
@@ -50,6 +51,8 @@ class NamedEncoder:
     """Where `fra predict` will find it again: anything `load_encoder` knows."""
     label: str
     """What tables call it."""
+    frozen: FrozenFeatures | None = None
+    """What it says of this dataset, where that is known; the linear protocol then computes no features."""
 
 
 @with_peers()
@@ -58,7 +61,7 @@ def transfer(
     recipe: TransferRecipe,
     *,
     encoder: str | Path | EncoderSource | NamedEncoder,
-    data: Path | CutPhotos,
+    data: Path | CutPhotos | LabelledFaces,
     out: Path,
     fraction: float | None = None,
     seeds: int = 1,
@@ -67,8 +70,8 @@ def transfer(
 ) -> dict[str, Any]:
     """Evaluate an encoder on a recipe's task; returns the content of `results.json`, which is written to `out`.
 
-    `encoder` is anything `load_encoder` knows, or a network at hand; `data` is the dataset's official layout, or
-    photos of people's own with their crops.
+    `encoder` is anything `load_encoder` knows, or a network at hand; `data` is the dataset's official layout, photos of
+    people's own with their crops, or faces that were read before.
     `fraction` replaces the recipe's. Each of the `seeds`, from `first_seed` on, draws its own labels and head. A
     resumed run keeps those that are finished; others give the numbers they would have given. Of several processes only
     the first writes, and only it gets the results. Raises ValueError when anything does not fit together.
@@ -125,7 +128,8 @@ def transfer(
         every = torch.cat([torch.cat(parts) for parts in splits.values()]).unique()
         train = every[~torch.isin(every, faces.splits["val"])]
         build: Callable[..., Protocol] = partial(WholeNetwork, kind) if issubclass(kind, Learner) else kind
-        learn = build(recipe, task, faces, network, train=train, fabric=fabric, runtime=runtime)
+        known: dict[str, Any] = {} if issubclass(kind, Learner) else {"known": named.frozen}
+        learn = build(recipe, task, faces, network, train=train, fabric=fabric, runtime=runtime, **known)
         if learn.unreadable and first:
             write_rows(out / "unreadable.csv", [asdict(item) for item in learn.unreadable], checked=True)
         for seed in missing:
@@ -221,13 +225,16 @@ def _on_first(fabric: "Fabric", work: Callable[[], Any]) -> Any:
     return found
 
 
-def read_dataset(recipe: TransferRecipe, data: Path | CutPhotos) -> tuple[LabelledFaces, Task]:
+def read_dataset(recipe: TransferRecipe, data: Path | CutPhotos | LabelledFaces) -> tuple[LabelledFaces, Task]:
     """The dataset and task of a recipe. Raises ValueError when one is unknown, or a split is empty."""
-    dataset = find_dataset(recipe.dataset)
-    folder = data.folder if isinstance(data, CutPhotos) else Path(data)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the dataset's folder as --data")
-    faces = dataset(folder, crop=recipe.crop)
+    if isinstance(data, LabelledFaces):
+        faces, folder = data, data.root
+    else:
+        dataset = find_dataset(recipe.dataset)
+        folder = data.folder if isinstance(data, CutPhotos) else Path(data)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder: give the dataset's folder as --data")
+        faces = dataset(folder, crop=recipe.crop)
     if isinstance(data, CutPhotos):
         faces = of_crops(faces, data.crops)
     recipe = replace(recipe, task=faces.word(recipe.task))
