@@ -82,13 +82,14 @@ def do_runs(
     """
     waiting = ""
     while missing := [run for run in runs if not run.finished(place)]:
-        did = False
+        done = len(runs) - len(missing)
+        begun_with = done
         for run in missing:
             if not all(need.finished(place) for need in run.needs):
                 continue
             before(run)
-            did = _do_one(run, place, f"{len(runs) - len(missing)} of {counted(len(runs), 'run')} finished") or did
-        if did:
+            done += _do_one(run, place, f"{done} of {counted(len(runs), 'run')} finished")
+        if done > begun_with:
             continue
         held = [f"{run.name} ({who})" for run in missing if (who := _holder(run, place))]
         if not wait:

@@ -39,9 +39,11 @@ def miniature(line: str) -> list[str]:
         words += TINY_STAR
     if words[0] == "transfer":
         words.append("--no-control")
-    if words[0] in ("crop", "transfer"):
+    if words[0] == "compare":
+        words += ["--set", "epochs=3", "--seeds", "2"]
+    if words[0] in ("crop", "transfer", "compare"):
         words += ["--workers", "1" if words[0] == "crop" else "0"]
-    if words[0] in ("crop", "pretrain", "transfer", "predict", "embed", "report", "regions", "export"):
+    if words[0] in ("crop", "pretrain", "transfer", "predict", "embed", "compare", "report", "regions", "export"):
         words.append("--quiet")
     return words
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fra.faces.pictures import region_colours
+from fra.transfer.comparison.chart import Line as LabelLine
+from fra.transfer.comparison.chart import draw_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THIRD, HALF, WHOLE = (3.0, 1.75), (4.8, 2.1), (9.9, 2.0)
-"""Sizes in inches for a third, half and the whole of the page's width: text then has the same size in all."""
+THIRD, HALF, WHOLE, TALL = (3.0, 1.75), (4.8, 2.1), (9.9, 2.0), (4.8, 3.2)
+"""Sizes in inches for a third, half (also a tall one) and the whole of the page's width: text then has the same size
+in all."""
 
 BLUE, ORANGE, GREY = "#4e79a7", "#d9772b", "#8a8f98"
 
@@ -134,6 +137,13 @@ def dot_chart(rows: Sequence[Dots], *, x_label: str) -> str:
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.06)
         axes.set_xlabel(x_label, fontsize=8)
+        return _svg(figure)
+
+
+def label_chart(lines: Sequence[LabelLine], *, score: str, baseline: tuple[str, float]) -> str:
+    """Score against number of labels, a line per encoder, as `fra compare` draws it."""
+    with _canvas(*TALL) as (figure, axes):
+        draw_lines(axes, lines, score=score, baseline=baseline, ink=_INK)
         return _svg(figure)
 
 

@@ -63,6 +63,15 @@ class CropRun:
 
 
 @dataclass(frozen=True)
+class CompareRun:
+    """Encoders by number of labels."""
+
+    name: str
+    content: dict[str, Any]
+    """`compare.json`."""
+
+
+@dataclass(frozen=True)
 class PaperTable:
     """A table or figure of `fra reproduce`."""
 
@@ -80,6 +89,7 @@ class Runs:
     pretrain: list[PretrainRun] = field(default_factory=list)
     transfer: list[TransferRun] = field(default_factory=list)
     regions: list[RegionsRun] = field(default_factory=list)
+    compare: list[CompareRun] = field(default_factory=list)
     paper: list[PaperTable] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
@@ -101,7 +111,7 @@ def read_runs(folders: list[Path]) -> Runs:
             runs.unknown.append(folder.name)
         for run in inside:
             _add(runs, run)
-    if not (runs.crop or runs.pretrain or runs.transfer or runs.regions or runs.paper):
+    if not (runs.crop or runs.pretrain or runs.transfer or runs.regions or runs.compare or runs.paper):
         raise ValueError(f"no run found in {', '.join(str(f) for f in folders)}: give folders written by fra commands")
     return runs
 
@@ -116,6 +126,7 @@ def _kind(folder: Path) -> str | None:
         "pretrain": "health.csv",
         "regions": "heatmaps.npz",
         "crop": "crops.csv",
+        "compare": "compare.json",
     }
     if command in by_files:
         return command
@@ -136,6 +147,12 @@ def _add(runs: Runs, folder: Path) -> None:
             runs.transfer.append(TransferRun(name, results, _pictures(folder)))
         else:
             runs.unknown.append(f"{name} (an unfinished transfer run: no results.json)")
+    elif kind == "compare":
+        content = _json(folder / "compare.json")
+        if content:
+            runs.compare.append(CompareRun(name, content))
+        else:
+            runs.unknown.append(f"{name} (an unfinished comparison: no compare.json)")
     elif kind == "regions":
         sheet, gif = folder / "regions.png", folder / "timeline.gif"
         numbers, score = _json(folder / "regions.json"), _json(folder / "score.json")

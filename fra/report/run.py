@@ -20,12 +20,14 @@ from fra.pretrain.region_health import USAGE
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, words
-from fra.report.folders import LEFT_OUT, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
+from fra.report.comparisons import Comparison, comparison
+from fra.report.folders import LEFT_OUT, CompareRun, PretrainRun, RegionsRun, Runs, TransferRun, read_runs
 from fra.report.scores import scores
 from fra.report.tables import TransferTable, transfer_tables
 from fra.system.printable import duration
 from fra.system.text import command
 from fra.transfer.compare import comparison_sentence, is_percent, lower_is_better, metric_name
+from fra.transfer.comparison.write import title as comparison_title
 
 ROWS = 6
 """Faces with heatmaps that the page shows; all of them stay in the run's regions.png."""
@@ -111,6 +113,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         "lead": lead.strip(),
         "verdict": _verdict(runs, tables),
         "paper": [{"page": page, "figure": embed_file(page.figure)} for page in runs.paper],
+        "comparisons": [_comparison(run) for run in runs.compare],
         "crop": [{"run": run, "sheet": embed_file(run.sheet)} for run in runs.crop],
         "pretrain": pretrained,
         "scores": scores(runs.regions),
@@ -121,6 +124,7 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         ],
         "tables": [{"table": table, "chart": _dots(table)} for table in tables],
         "comparison": comparison_sentence,
+        "described": described,
         "samples": [
             {"name": run.name, "source": embed_file(file)} for run in runs.transfer for file in run.pictures[:2]
         ],
@@ -128,6 +132,11 @@ def _content(runs: Runs, title: str | None) -> dict[str, Any]:
         "unknown": runs.unknown,
         "missing": _missing(runs),
     }
+
+
+def _comparison(run: CompareRun) -> Comparison:
+    with reading(run.name + "/compare.json", LEFT_OUT):
+        return comparison(run.content)
 
 
 def _verdict(runs: Runs, tables: Sequence[TransferTable]) -> dict[str, str] | None:
@@ -158,6 +167,8 @@ def _title(runs: Runs) -> str:
         return f"{method} on {words.plural(summary['faces'], 'face')}" if summary.get("faces") else f"{method} on faces"
     if runs.transfer:
         return "Transfer results"
+    if runs.compare:
+        return comparison_title(runs.compare[0].content)
     return "Facial regions" if runs.regions else "Face crops"
 
 
@@ -168,7 +179,9 @@ def _samples_title(runs: Sequence[TransferRun]) -> str:
 
 def _missing(runs: Runs) -> list[str]:
     """What this report cannot tell, so that its reader does not look for it."""
-    sentences = []
+    sentences: list[str] = []
+    if runs.compare and not (runs.pretrain or runs.transfer or runs.regions):
+        return sentences
     if not runs.pretrain:
         sentences.append("No pre-training run was given, so there are no training curves and no health check.")
     if not _sheets(runs) and not any(run.snapshots for run in runs.pretrain):

@@ -27,6 +27,7 @@ PRELOADED = [
     "fra.crop.run",
     "fra.pretrain.run",
     "fra.transfer.run",
+    "fra.transfer.comparison.run",
     "fra.predict.predictor",
     "fra.regions.run",
     "fra.report.run",

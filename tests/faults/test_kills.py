@@ -8,7 +8,7 @@ import pytest
 from faults.killing import Killer, contents, leftovers, moments
 from tiny_runs import FRA_TINY, run, same_bits
 
-from fra.files import read_rows
+from fra.files import read_json, read_rows
 
 KILLS = 3
 SPEED = ("pairs_per_second", "waiting")
@@ -73,6 +73,20 @@ def test_transfer(killer: Killer, few_faces: Path, trained: Path, tmp_path: Path
     whole, killed = try_both(killer, words, tmp_path, seed=3)
     for name in ("results.json", "predictions.csv", "task.safetensors"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_compare(killer: Killer, few_faces: Path, tmp_path: Path) -> None:
+    words = ["compare", "--data", str(few_faces), "--dataset", "synthetic_expression", "--labels", "10,all"]
+    words += ["--encoders", "random:resnet10_quarter", "random:resnet10_half", "--seeds", "2", "--device", "cpu"]
+    words += ["--set", "image_size=32", "--set", "epochs=10", "--workers", "0"]
+    whole, killed = try_both(killer, words, tmp_path, seed=7)
+    found = [read_json(out / "compare.json") for out in (whole, killed)]
+    for content in found:
+        for row in [*content["scores"], *content["features"]]:
+            for cost in ("seconds", "memory", "gpu_memory"):
+                row.pop(cost)
+    assert found[0] == found[1]
+    assert (whole / "compare.png").read_bytes() == (killed / "compare.png").read_bytes()
 
 
 def test_predict(killer: Killer, drawn_faces: Path, trained: Path, tmp_path: Path) -> None:

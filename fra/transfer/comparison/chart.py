@@ -28,9 +28,19 @@ class Line:
     """Over seeds."""
 
 
-def draw_lines(axes: "Axes", lines: Sequence[Line], *, score: str, baseline: tuple[str, float] | None = None) -> None:
-    """Lines with bands of one standard deviation, on a logarithmic axis of labels; the baseline is a dotted level."""
-    ends: list[tuple[float, str, str]] = []
+def draw_lines(
+    axes: "Axes",
+    lines: Sequence[Line],
+    *,
+    score: str,
+    baseline: tuple[str, float] | None = None,
+    ink: str = "black",
+) -> None:
+    """Lines with bands of one standard deviation, on a logarithmic axis of labels; the baseline is a dotted level.
+
+    Names stand in `ink` at the lines' ends, each behind its line's marker.
+    """
+    ends: list[tuple[float, str, str, str]] = []
     for number, line in enumerate(lines):
         plain = line.name == RANDOM
         colour = GREY if plain else COLOURS[number % len(COLOURS)]
@@ -40,10 +50,10 @@ def draw_lines(axes: "Axes", lines: Sequence[Line], *, score: str, baseline: tup
         axes.plot(
             line.labels, line.means, style, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=4.5, lw=1.6
         )
-        ends.append((line.means[-1], line.name, colour))
+        ends.append((line.means[-1], line.name, colour, MARKERS[number % len(MARKERS)]))
     if baseline:
         axes.axhline(baseline[1], color=GREY, linewidth=0.9, linestyle=":")
-        ends.append((baseline[1], baseline[0], GREY))
+        ends.append((baseline[1], baseline[0], GREY, ""))
     labels = sorted({label for line in lines for label in line.labels})
     axes.set_xscale("log")
     axes.set_xticks(labels, [f"{label:,}" for label in labels])
@@ -53,10 +63,12 @@ def draw_lines(axes: "Axes", lines: Sequence[Line], *, score: str, baseline: tup
     axes.set_xlabel("labelled training faces")
     axes.set_title(score, loc="left", fontsize="medium")
     bottom, top = axes.get_ylim()
-    for place, (_, name, colour) in zip(apart([(v - bottom) / (top - bottom) for v, *_ in ends]), ends, strict=True):
+    places = apart([(value - bottom) / (top - bottom) for value, *_ in ends])
+    for place, (_, name, colour, marker) in zip(places, ends, strict=True):
+        axes.plot([1.03], [place], marker, color=colour, markersize=4.5, transform=axes.transAxes, clip_on=False)
         axes.annotate(
-            name, (1, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
-            color=colour, va="center", fontsize="medium", annotation_clip=False,
+            name, (1.03, place), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+            color=ink, va="center", fontsize="medium", annotation_clip=False,
         )  # fmt: skip
 
 

@@ -100,7 +100,11 @@ class Judged(engine.Run[Place]):
         )
         # What is doubtful about the faces is said once, by the command.
         faces = replace(place.question.faces, notes=())
-        transfer(self.recipe, encoder=named, data=faces, out=folder, seeds=self.seeds, runtime=runtime)
+        found = transfer(self.recipe, encoder=named, data=faces, out=folder, seeds=self.seeds, runtime=runtime)
+        if not place.runtime.quiet:
+            metric = place.question.task.selects
+            values = found["metrics"][metric]
+            print(f"{metric} {values['mean']:.2f} ± {values['std']:.2f}", flush=True)
 
     def results(self, place: Place) -> dict[str, Any]:
         """`results.json` of a finished run."""

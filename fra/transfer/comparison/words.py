@@ -91,7 +91,11 @@ def curve_sentence(
     reached = f"{curve.scores[0]:.1f}{unit} with {_count(labels[0])}"
     if len(labels) > 1:
         reached = f"from {reached} to {curve.scores[-1]:.1f}{unit} with {labels[-1]:,}"
-    ignoring = f"; ignoring the face ({baseline[0]}) gives {baseline[1]:.1f}{unit}" if baseline else ""
+    ignoring = (
+        f"; the trivial baseline ({baseline[0].replace(' (', ', ').rstrip(')')}) has {baseline[1]:.1f}{unit}"
+        if baseline
+        else ""
+    )
     verb = "goes" if len(labels) > 1 else "has"
     return f"{metric[0].upper()}{metric[1:]} of `{curve.name}` {verb} {reached}{ignoring}."
 
