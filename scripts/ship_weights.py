@@ -219,7 +219,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
         found = json.loads((folder / "results.json").read_text())
         metrics = {name: {key: value[key] for key in ("mean", "std")} for name, value in found["metrics"].items()}
         kept = {key: found[key] for key in ("task", "dataset", "protocol", "fraction", "train_images", "test_images")}
-        beside = {key: found[key] for key in ("baseline", "groups") if found.get(key)}
+        beside = {key: found[key] for key in ("baseline", "groups", "calibration") if found.get(key)}
         return [kept | {"seeds": len(found["seeds"]), "metrics": metrics} | beside]
     if (folder / "score.json").is_file():
         found = json.loads((folder / "score.json").read_text())

@@ -170,6 +170,8 @@ class Dataset:
     published: Published = field(default_factory=lambda: Published({}))
     crops: tuple[str, ...] = ()
     """Ways to cut its faces; the first is taken when none is asked for."""
+    terms: str = ""
+    """What its images and labels may be used for, where that is known; a model that learned from them inherits it."""
     own: bool = False
     """Not a published dataset, but a way to write down labels of one's own."""
 

@@ -113,7 +113,7 @@ class Predictor:
         features = next(iter(group.models.values())).features(crops).float()
         for name, model in group.models.items():
             for output, (_, matrix), (_, one) in zip(model.from_features(features).cpu(), cuts, faces, strict=True):
-                answer = model.task.answer(output, width=group.size, height=group.size)
+                answer = model.answer(output, width=group.size, height=group.size)
                 if "landmarks" in answer:
                     points = torch.tensor(answer["landmarks"])
                     answer["landmarks"] = transform_points(points, invert_matrix(matrix)).tolist()
@@ -158,13 +158,13 @@ def predict(
     found.account.refused += len(complaints)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
     question = _question(found, predictor, detector, min_score)
-    summary = Summary(list(predictor.models))
+    summary = Summary({name: model.provenance.sentence() for name, model in predictor.models.items()})
     if out is not None and claim_folder(out, command="predict", resume=runtime.resume):
         for entry in _answered(out, question):
             with reading(out / JOURNAL, AGAIN):
                 summary.add(entry)
     kept = summary.photos
-    with _record(out, question, found.account) as write:
+    with _record(out, question, {"provenance": dict(summary.tasks), "not_photos": found.account.record()}) as write:
         for photo, image, seen in _look(found, predictor, kept, runtime.quiet):
             if out is not None and isinstance(image, Tensor) and seen:
                 write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
@@ -291,6 +291,7 @@ def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: 
                 "image_size": model.image_size,
                 "framing": str(group.framing),
                 "weights": encoder_fingerprint(model),  # with those of the head
+                "temperature": model.temperature,
             }
             for group in predictor.groups
             for name, model in group.models.items()
@@ -345,7 +346,7 @@ def _content(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _record(out: Path | None, question: dict[str, Any], account: Account) -> Iterator[Callable[[Entry], None]]:
+def _record(out: Path | None, question: dict[str, Any], about: dict[str, Any]) -> Iterator[Callable[[Entry], None]]:
     """The journal, to which one line per photo is added, and from it in the end `predictions.json`.
 
     No number of photos fills the memory, and whatever ends the run, the photos before are answered.
@@ -363,7 +364,7 @@ def _record(out: Path | None, question: dict[str, Any], account: Account) -> Ite
             write(question)
         yield write
     kept = {name: value for name, value in question.items() if name != "photos"}
-    head = json.dumps({**kept, "not_photos": account.record()})
+    head = json.dumps({**kept, **about})
     with (
         open(out / JOURNAL, encoding="utf-8") as journal,
         atomic(out / "predictions.json") as temporary,
@@ -388,7 +389,8 @@ def _short(value: Any) -> Any:
 class Summary:
     """What the screen shows at the end: the first faces, and counts of all."""
 
-    def __init__(self, tasks: Sequence[str]) -> None:
+    def __init__(self, tasks: Mapping[str, str]) -> None:
+        """`tasks` by name, each with its provenance."""
         self.tasks = tasks
         self.photos = self.faces = self.without = self.reduced = 0
         self.cropped: list[str] = []
@@ -426,6 +428,8 @@ class Summary:
             table.add_row(*map(escape, row))
         console = Console()
         console.print(table)
+        for name, provenance in self.tasks.items():
+            console.print(escape(f"{printable(name)}: {provenance}"), soft_wrap=True)
         hidden = self.faces + self.without - len(self.rows)
         if hidden > 0:
             console.print(f"{counted(hidden, 'more row')} not shown")

@@ -1,6 +1,7 @@
 """A learned task as one network: images to answers. B images, C channels, T outputs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from fra.faces.given import Pictures, picture_of, several
 from fra.faces.image import to_input
 from fra.files import reading
 from fra.models.encoder import Encoder
+from fra.predict.provenance import Provenance
 from fra.tasks import TASKS
 from fra.tasks.task import Task
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
+from fra.transfer.calibration import tempered
 from fra.transfer.linear import Standardiser
-from fra.weights.bundled import TASK, no_such, shipped_file, shipped_names
+from fra.weights.bundled import TASK, no_such, read_manifest, shipped_file, shipped_names
 from fra.weights.load import encoder_fingerprint
 from fra.weights.rebuild import below, encoder_config, fill
 
@@ -38,11 +41,17 @@ class TaskModel(nn.Module):
         size: int,
         dataset: str = "",
         crop: str = "",
+        temperature: float | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
-        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out."""
+        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out.
+
+        By `temperature` outputs are divided before they are read as probabilities; None leaves them as they are.
+        """
         super().__init__()
         self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
-        self.dataset, self.crop = dataset, crop
+        self.dataset, self.crop, self.temperature = dataset, crop, temperature
+        self.provenance = provenance or Provenance(dataset, "unknown")
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
         """The head's outputs for face crops, RGB in [0, 1], of the size it was trained at."""
@@ -60,6 +69,10 @@ class TaskModel(nn.Module):
     def from_features(self, features: Float[Tensor, "B C *hw"]) -> Float[Tensor, "B T"]:
         """The head's outputs from `features`."""
         return self.head(self.standardise(features))
+
+    def answer(self, output: Float[Tensor, "T"], *, width: int, height: int) -> dict[str, Any]:
+        """What one output of `forward` says of an image of that size, its probabilities calibrated if they can be."""
+        return self.task.answer(tempered(output, self.temperature), width=width, height=height)
 
     def predict(self, image: Pictures, *, detect: bool = False, min_score: float = 0.6) -> Any:
         """The task's answer for one face crop; of several a list. Points are in pixels of the given image.
@@ -81,7 +94,7 @@ class TaskModel(nn.Module):
             with torch.inference_mode():
                 outputs = self(torch.stack(inputs).to(next(self.parameters()).device) / 255).cpu()
             for crop, output in zip(crops, outputs, strict=True):
-                answers.append(self.task.answer(output, width=crop.shape[2], height=crop.shape[1]))
+                answers.append(self.answer(output, width=crop.shape[2], height=crop.shape[1]))
         return answers
 
     def _of_photos(self, photos: Sequence[Any], min_score: float) -> list[list[dict[str, Any]]]:
@@ -103,7 +116,8 @@ def load_task_model(run: str | Path) -> TaskModel:
     """
     from fra.weights.load import load_encoder, read_weights
 
-    path = shipped_file(str(run), TASK) or (Path(run) / TASK if Path(run).is_dir() else Path(run))
+    bundled = shipped_file(str(run), TASK)
+    path = bundled or (Path(run) / TASK if Path(run).is_dir() else Path(run))
     if not path.exists():
         names = shipped_names(TASK)
         raise ValueError(
@@ -118,6 +132,8 @@ def load_task_model(run: str | Path) -> TaskModel:
         task = TASKS[notes["task"]](**settings)
         size, source, crop = int(notes["image_size"]), notes.get("encoder", ""), notes.get("crop", "")
         dataset, fingerprint = notes["dataset"], notes.get("encoder_hash", "")
+        learned = dict(notes.get("learned", {}))
+        temperature = None if learned.get("temperature") is None else float(learned["temperature"])
     standardise: Standardiser | nn.Identity = nn.Identity()
     if "encoder_config" in notes:
         encoder = Encoder(encoder_config(notes["encoder_config"], path))
@@ -133,4 +149,23 @@ def load_task_model(run: str | Path) -> TaskModel:
         if "alignment" in notes:
             head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
         head.load_state_dict(below("head.", tensors))
-    return TaskModel(task, encoder, standardise, head, size=size, dataset=dataset, crop=crop).eval()
+    known = Provenance.of(learned, source=dataset, encoder=source, calibrated=_calibrated(task, temperature))
+    if bundled:
+        manifest = read_manifest(str(run))
+        known = replace(known, licence=manifest.licence, not_for=manifest.intended_use)
+    return TaskModel(
+        task,
+        encoder,
+        standardise,
+        head,
+        size=size,
+        dataset=dataset,
+        crop=crop,
+        temperature=temperature,
+        provenance=known,
+    ).eval()
+
+
+def _calibrated(task: Task, temperature: float | None) -> bool | None:
+    """None for a task that states no probabilities."""
+    return temperature is not None if type(task).certainties is not Task.certainties else None

@@ -96,6 +96,14 @@ class Attributes(Task):
             "probabilities": dict(zip(self.names, chances, strict=True)),
         }
 
+    def certainties(
+        self, outputs: Float[Tensor, "N A"], targets: YesOrNo
+    ) -> tuple[Float[Tensor, "D"], Bool[Tensor, "D"]]:
+        """One decision per image and attribute that is known."""
+        yes, known = yes_and_known(targets)
+        stated = outputs.abs().sigmoid()
+        return stated[known], ((outputs >= 0) == yes)[known]
+
     def columns(self, outputs: Float[Tensor, "N A"], targets: YesOrNo) -> dict[str, list[Any]]:
         """Per attribute the truth (0, 1 or nothing) under its name and the logit's probability under `p_` + name."""
         table: dict[str, list[Any]] = {}

@@ -71,6 +71,13 @@ class Expression(Task):
             "probabilities": dict(zip(self.labels, shares, strict=True)),
         }
 
+    def certainties(
+        self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]
+    ) -> tuple[Float[Tensor, "N"], Bool[Tensor, "N"]]:
+        """One decision per image."""
+        stated, decided = outputs.softmax(1).max(1)
+        return stated, decided == targets
+
     def columns(self, outputs: Float[Tensor, "N K"], targets: Int[Tensor, "N"]) -> dict[str, list[Any]]:
         """True and predicted names, then the probability of each class."""
         shares = outputs.softmax(1)

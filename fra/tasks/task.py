@@ -81,6 +81,10 @@ class Task(ABC):
     def answer(self, output: Tensor, *, width: int, height: int) -> dict[str, Any]:
         """What one image's output says, for people and JSON; points are in pixels of an image of that size."""
 
+    def certainties(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Bool[Tensor, "D"]] | None:
+        """Of D decisions the probability that is stated for each, and whether it is right; None without such."""
+        return None
+
     @abstractmethod
     def columns(self, outputs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
         """Columns of `predictions.csv`, one value per image: enough to recompute every metric."""

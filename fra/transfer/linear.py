@@ -19,8 +19,10 @@ from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.optimizers import build_optimizer
 from fra.training.schedules import CosineFromZero
+from fra.transfer.calibration import FEWEST, fit_temperature
 from fra.transfer.features import Features, FrozenFeatures, compute_features
 from fra.transfer.protocol import BalancedRecipe, Fitted, Protocol, batch_for, first_head
+from fra.transfer.subsets import hold_out
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -89,7 +91,9 @@ class Linear(Protocol):
         of_train = self.train.unreadable_among(files) if known else self.train.unreadable
         self.unreadable = (*of_train, *self.val.unreadable)
 
-    def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted:
+    def fit(
+        self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path, calibrate: bool = False
+    ) -> Fitted:
         rows = self.train.rows(train)
         if not len(rows):
             raise ValueError("none of the sampled training images can be read: raise --fraction or repair the dataset")
@@ -102,28 +106,44 @@ class Linear(Protocol):
         head = first_head(lambda: self.task.head(standardise.mean.numel()), seed=seed)
         data = TrainingViews(torch.stack([standardise(view) for view in views]), torch.stack(both))
         test = standardise(self.test.plain)
-        best_outputs = None
+        best_outputs = temperature = None
+        held_out = 0
         if self.task.least_squares:
             log = solve_by_ridge(head, data, seed=seed)
         else:
             held = self.val if len(self.val.images) else self.train
             rows_of_val = held.rows(val)
-            log, best = train_head(
-                self.task,
-                head,
-                data,
-                standardise(held.plain[rows_of_val]) if len(rows_of_val) else None,
-                self.targets[held.images[rows_of_val]],
-                self.recipe,
-                seed=seed,
-            )
+            val_features = standardise(held.plain[rows_of_val]) if len(rows_of_val) else None
+            val_targets = self.targets[held.images[rows_of_val]]
+            log, best = train_head(self.task, head, data, val_features, val_targets, self.recipe, seed=seed)
             if best:
                 best_outputs = torch.func.functional_call(head, best, test).detach()
+            if val_features is not None:
+                with torch.no_grad():
+                    temperature = fit_temperature(self.task, head(val_features), val_targets)
+                held_out = len(val_targets)
+            elif calibrate:
+                temperature, held_out = self._calibrate_on_a_tenth(data, seed=seed)
         with torch.no_grad():
             outputs = head(test)
         kept = {f"head.{name}": tensor.detach() for name, tensor in head.state_dict().items()}
         kept |= {"features.mean": standardise.mean, "features.scale": standardise.scale}
-        return Fitted(outputs, best_outputs, kept, [{"seed": seed, **row} for row in log], len(rows))
+        log = [{"seed": seed, **row} for row in log]
+        return Fitted(outputs, best_outputs, kept, log, len(rows), temperature=temperature, held_out=held_out)
+
+    def _calibrate_on_a_tenth(self, data: "TrainingViews", *, seed: int) -> tuple[float | None, int]:
+        """The temperature of a second head, which learns from nine tenths of the faces, on the others; their number.
+
+        So that the head itself learns from all of them.
+        """
+        learns, held = hold_out(torch.arange(data.count), data.targets[0], seed=seed)
+        if len(held) < FEWEST:
+            return None, 0
+        head = first_head(lambda: self.task.head(data.features.shape[2]), seed=seed)
+        part = TrainingViews(data.features[:, learns], data.targets[:, learns])
+        train_head(self.task, head, part, None, data.targets[0, held], self.recipe, seed=seed)
+        with torch.no_grad():
+            return fit_temperature(self.task, head(data.features[0, held]), data.targets[0, held]), len(held)
 
 
 def freeze(

@@ -21,6 +21,7 @@ from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import build_optimizer
+from fra.transfer.calibration import fit_temperature
 from fra.transfer.protocol import (
     Fitted,
     LabelledBatch,
@@ -64,7 +65,9 @@ class WholeNetwork(Protocol):
         self.images = FaceImages(faces, splits, size=size, margin=margin, runtime=runtime)
         self.unreadable = self.images.unreadable
 
-    def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted | None:
+    def fit(
+        self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path, calibrate: bool = False
+    ) -> Fitted | None:
         """Begins, or goes on from the seed's last checkpoint."""
         train, val = self.images.usable(train), self.images.usable(val)
         if not len(train):
@@ -111,12 +114,13 @@ class WholeNetwork(Protocol):
             return None
         outputs, tensors = self._outputs(model, self.test), state_of(model)
         averaged = None if model.average is None else self._outputs(model.average, self.test)
-        best = None
+        best = temperature = None
         if len(val):
+            temperature = fit_temperature(self.task, self._outputs(model, val), self.targets[val])
             with reading(validation.weights, again(folder)):
                 load_state(model, read_tensors(validation.weights)[0])
             best = self._outputs(model, self.test)
-        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train), averaged)
+        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train), averaged, temperature, len(val))
 
     def _build(self, seed: int) -> Learner:
         """The network of a seed before training."""

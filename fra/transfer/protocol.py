@@ -241,6 +241,10 @@ class Fitted:
     train_images: int
     averaged_outputs: Tensor | None = None
     """The outputs of a running average of the network after the last epoch, if the protocol keeps one."""
+    temperature: float | None = None
+    """What makes the outputs' probabilities right on labelled faces that taught nothing, if there are such."""
+    held_out: int = 0
+    """The number of those faces."""
 
 
 class Protocol(ABC):
@@ -250,9 +254,12 @@ class Protocol(ABC):
     """Training and validation pictures that could not be used."""
 
     @abstractmethod
-    def fit(self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path) -> Fitted | None:
+    def fit(
+        self, train: Int[Tensor, "n"], *, val: Int[Tensor, "m"], seed: int, folder: Path, calibrate: bool = False
+    ) -> Fitted | None:
         """Learn from these training images (positions in the dataset) and answer for the test split.
 
-        `val` may be empty, and never teaches. `folder` is for what the seed needs to be resumed, and goes when it is
-        finished. None from all processes but the first.
+        `val` may be empty, and never teaches: it chooses the best epoch and the temperature. `folder` is for what the
+        seed needs to be resumed, and goes when it is finished. `calibrate` asks for a temperature even if that takes
+        more training. None from all processes but the first.
         """

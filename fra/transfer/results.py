@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fra.data.datasets import find_dataset
 from fra.data.labelled import LabelledFaces
 from fra.files import atomic, read_tensors, reading, shortened, write_json, write_rows, write_tensors
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.metrics import wilson
 from fra.tasks.task import Baseline, Task
+from fra.transfer.calibration import calibration
 from fra.transfer.protocol import Fitted
 from fra.transfer.subsets import subset_hash
 
@@ -36,6 +38,8 @@ class SeedResult:
     log: list[dict[str, Any]]
     subset: Tensor
     train_images: int
+    temperature: float | None = None
+    held_out: int = 0
 
 
 def seed_file(out: Path, seed: int) -> Path:
@@ -48,7 +52,7 @@ def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
     for name in OPTIONAL:
         if getattr(fitted, name) is not None:
             tensors[name] = getattr(fitted, name)
-    notes = {"log": json.dumps(fitted.log), "train_images": str(fitted.train_images)}
+    notes = {name: json.dumps(getattr(fitted, name)) for name in ("log", "train_images", "temperature", "held_out")}
     write_tensors(seed_file(out, seed), tensors, notes)
 
 
@@ -66,6 +70,8 @@ def load_seed(out: Path, seed: int) -> SeedResult:
             json.loads(notes["log"]),
             tensors.pop("subset"),
             int(notes["train_images"]),
+            json.loads(notes.get("temperature", "null")),  # not in runs from before there was one
+            int(notes.get("held_out", 0)),
         )
 
 
@@ -124,10 +130,17 @@ def summarise(
             for name in task.proportions
         },
         "subset_hash": [subset_hash([faces.files[image] for image in seed.subset.tolist()]) for seed in seeds],
+        **_calibration(task, seeds[0], targets),
         **task.details(every, targets.repeat(len(seeds), *[1] * (targets.ndim - 1))),
         **({"crop": {"name": faces.crop, "outside": task.outside(targets)}} if isinstance(task, Landmarks) else {}),
         **({"groups": by_group(task, faces, targets, seeds)} if faces.groups else {}),
     }
+
+
+def _calibration(task: Task, seed: SeedResult, targets: Tensor) -> dict[str, Any]:
+    """Of the seed whose weights `task.safetensors` holds, if it has a temperature."""
+    found = calibration(task, seed.outputs, targets, temperature=seed.temperature, held_out=seed.held_out)
+    return {} if found is None else {"calibration": found}
 
 
 def by_group(
@@ -175,7 +188,7 @@ def write_run(
     write_rows(out / "log.csv", [shortened(row) for seed in seeds for row in seed.log])
     write_rows(out / "predictions.csv", _predictions(task, faces, targets, seeds))
     labels = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}  # type: ignore[arg-type]
-    notes = notes | {"task": task.name, "settings": labels, "image_size": size}
+    notes = notes | {"task": task.name, "settings": labels, "image_size": size, "learned": learned_facts(results)}
     notes = {name: json.dumps(value) for name, value in notes.items()}
     write_tensors(out / "task.safetensors", seeds[0].tensors, notes)
     order = task.order(seeds[0].outputs, targets)
@@ -184,6 +197,22 @@ def write_run(
         task.picture(seeds[0].outputs[order], targets[order], images).savefig(temporary, dpi=120)
     write_json(out / "results.json", results, indent=1)
     return results
+
+
+def learned_facts(results: dict[str, Any]) -> dict[str, Any]:
+    """What `task.safetensors` says of how it was learned, for those who meet only its answers."""
+    metric = next(iter(results["metrics"]))
+    return {
+        "of": results["task"],
+        "from": results.get("title") or results["dataset"],
+        "terms": find_dataset(results["dataset"]).terms,
+        "images": results["train_images"],
+        "encoder": results["encoder"],
+        "metric": metric,
+        "score": results["metrics"][metric]["values"][0],
+        "test_images": results["test_images"],
+        "temperature": results.get("calibration", {}).get("temperature"),
+    }
 
 
 def _predictions(

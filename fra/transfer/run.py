@@ -135,7 +135,7 @@ def transfer(
         for seed in missing:
             labels, val = splits[seed]
             folder = seed_file(out, seed).with_suffix("")
-            fitted = learn.fit(labels, val=val, seed=seed, folder=folder)
+            fitted = learn.fit(labels, val=val, seed=seed, folder=folder, calibrate=seed == first_seed)
             if fitted is not None:
                 save_seed(out, seed, fitted, labels)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -150,7 +150,10 @@ def _measured(row: dict[str, Any]) -> str:
     if "baseline" not in row:
         return found
     name, metrics = row["baseline"]["name"], row["baseline"]["metrics"]
-    return f"{found}; {name}: {', '.join(f'{value:.2f}' for value in metrics.values())}"
+    found = f"{found}; {name}: {', '.join(f'{value:.2f}' for value in metrics.values())}"
+    if "calibration" in row:
+        found += f"; stated probabilities are off by {row['calibration']['error']:.1f} points on average"
+    return found
 
 
 def _number(value: Any, seeds: int) -> str:

@@ -459,6 +459,28 @@ def test_the_table_at_the_end_shows_the_baseline(
     assert "15 training images: batch size 8 instead of 256, so that an epoch has 2 steps" in shown
 
 
+def test_probabilities_are_calibrated_on_faces_that_taught_nothing(
+    planted: LabelledFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the validation split, or where there is none a tenth of the training faces, by a second head."""
+    recipe = replace(RECIPE, epochs=20)
+    assert "calibration" not in judge(recipe, planted, tmp_path / "few")
+    for module in ("calibration", "linear"):
+        monkeypatch.setattr(f"fra.transfer.{module}.FEWEST", 2)
+    run = tmp_path / "run"
+    results = judge(recipe, planted, run, seeds=2)
+    assert results["metrics"] == judge(recipe, planted, tmp_path / "again", seeds=2)["metrics"]
+    assert results["calibration"]["held_out_images"] == len(planted.splits["val"])
+    assert judge(recipe, planted, run, seeds=2, resume=True)["calibration"] == results["calibration"]
+    notes = read_weights(run / "task.safetensors")[1]
+    assert notes["learned"]["temperature"] == results["calibration"]["temperature"]
+    assert notes["learned"]["score"] == results["metrics"]["accuracy"]["values"][0]
+    monkeypatch.setitem(planted.splits, "val", torch.tensor([], dtype=torch.long))
+    alone = judge(recipe, planted, tmp_path / "alone")
+    assert alone["calibration"]["held_out_images"] == round(len(planted.splits["train"]) / 10)
+    assert alone["metrics"]["accuracy"]["values"][0] == results["metrics"]["accuracy"]["values"][0]
+
+
 def test_pictures_of_any_size_are_answered_together_as_one_by_one(planted: LabelledFaces, tmp_path: Path) -> None:
     model = TaskModel(
         Landmarks(68), MeanColour().eval(), Standardiser(torch.zeros(3), torch.ones(3)), nn.Linear(3, 136), size=8

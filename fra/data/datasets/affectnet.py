@@ -139,6 +139,7 @@ DATASET7, DATASET8 = (
     Dataset(
         partial(read, classes=classes),
         layout=__doc__ or "",
+        terms="non-commercial research only",
         published=Published({"train": TRAINING[:classes], "test": (500,) * classes}),
     )
     for classes in (7, 8)

@@ -123,6 +123,7 @@ def read_table(path: Path) -> tuple[dict[str, AnnotatedFaces], Bool[Tensor, "N"]
 DATASET = Dataset(
     read,
     layout=__doc__ or "",
+    terms="non-commercial research only",
     # As FaRL's logs have it (spec alignment.md, section 6).
     published=Published({"train": 20_000, "test": 4_386}, groups={"subset": {"frontal": 1_314}}),
     crops=("hrnet", "star", "rect", "square"),

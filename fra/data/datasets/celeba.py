@@ -100,6 +100,7 @@ def _rows(path: Path) -> list[list[str]]:
 DATASET = Dataset(
     read,
     layout=__doc__ or "",
+    terms="non-commercial research only",
     # The sum is the published 202,599; the parts are as quoted in the literature (spec attributes.md, section 1).
     published=Published({"train": 162_770, "val": 19_867, "test": 19_962}, size=(178, 218)),
 )

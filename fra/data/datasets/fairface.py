@@ -92,4 +92,4 @@ def split_by_folder(root: Path, places: Sequence[str]) -> dict[str, str]:
     return split | dict.fromkeys(folders[: -test - val], "train")
 
 
-DATASET = Dataset(read, layout=__doc__ or "")
+DATASET = Dataset(read, layout=__doc__ or "", terms="CC BY 4.0")

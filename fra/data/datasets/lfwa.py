@@ -88,6 +88,7 @@ def _variable(file: h5py.File, node: h5py.Dataset) -> np.ndarray:
 DATASET = Dataset(
     read,
     layout=__doc__ or "",
+    terms="non-commercial research only",
     # As quoted in the literature (spec attributes.md, section 2).
     published=Published({"train": 6_263, "test": 6_880}, size=(250, 250)),
 )

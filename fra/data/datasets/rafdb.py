@@ -44,6 +44,7 @@ def read(folder: Path) -> LabelledFaces:
 DATASET = Dataset(
     read,
     layout=__doc__ or "",
+    terms="non-commercial research only",
     published=Published(  # counted in the official list (spec expression.md, section 1)
         {"train": (1290, 281, 717, 4772, 1982, 705, 2524), "test": (329, 74, 160, 1185, 478, 162, 680)},
         size=(100, 100),

@@ -261,4 +261,4 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-DATASET = Dataset(read, layout=__doc__ or "")
+DATASET = Dataset(read, layout=__doc__ or "", terms="free to use")

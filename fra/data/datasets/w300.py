@@ -118,6 +118,7 @@ def read_pts(path: Path) -> Float[Tensor, "68 2"]:
 DATASET = Dataset(
     read,
     layout=__doc__ or "",
+    terms="research only",
     published=Published({"train": 3_148, "test": 689}, groups={"subset": {"common": 554, "challenging": 135}}),
     crops=CROPS[:3],
 )
