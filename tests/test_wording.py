@@ -133,7 +133,7 @@ def as_check(folder: Path) -> str:
 
 
 def as_predict(_: Path) -> str:
-    summary = Summary(["age"])
+    summary = Summary({"age": "trained on drawn faces"})
     answers = {"age": {"age": "3-9", "probabilities": {"3-9": 1.0}}}
     summary.add({"photo": "1.png", "faces": [{"score": 0.9, "answers": answers}]})
     summary.show(1.0, None, 1, Account(refused=1, repeated=1))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fra.crop.whole import sized_like_a_crop
@@ -16,17 +16,18 @@ from fra.faces.geometry import transform_points
 from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import POINT_COLOUR as DOT
 from fra.predict.annotate import annotate
-from fra.predict.predictor import Predictor, Seen, in_short, mark
+from fra.predict.predictor import Predictor, Seen, face_entry, in_short, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.system.printable import counted
+from fra.tasks.task import Task
 from fra.training.devices import choose_device
+from fra.weights.bundled import REGIONS, read_manifest, shipped_names
 from fra.weights.load import load_region_model
 
 DEFAULT_MODEL = "laptop_fine"  # of the weights that come with fra the one with the finest map
 MOST_PIXELS = 80_000_000  # ours: such a photo takes about 1 GB while it is looked at
 MOST_FACES = 24  # shown one by one; all have their box in the photo
-TOP = 3  # heatmaps, as in the paper's Figure 1
 SHOWN_SIDE, TILE = 1280, 192  # longer side of the photo and side of a face, in pixels of the page
 
 
@@ -38,18 +39,24 @@ class Said:
     short: str
     """A few words, as in the table of `fra predict`."""
     shares: list[tuple[str, float]]
-    """Class or attribute and its probability in [0, 1], the likeliest first; empty for landmarks."""
+    """Class or attribute and its probability in [0, 1], the likeliest first, or classes that are steps of a scale in
+    their order; empty for landmarks."""
 
 
 @dataclass(frozen=True)
 class FaceLook:
-    """One face. Tiles are pictures (3, TILE, TILE) with captions: the crop, `TOP` heatmaps, the owners of pixels."""
+    """One face, in pictures of TILE pixels a side."""
 
     colour: tuple[int, int, int]
     """Of its box in the photo, 0..255."""
     score: float
     """The detector's confidence in [0, 1]."""
-    tiles: list[tuple[str, UInt8[Tensor, "3 _ _"]]]
+    box: tuple[float, float, float, float]
+    """Left, top, width and height in shares of the photo's sides; no part of it is outside."""
+    crop: UInt8[Tensor, "3 _ _"]
+    views: UInt8[Tensor, "3 _ _"] | None
+    """Side by side, as `Look.captions` calls them: the strongest region per pixel, then every region's heatmap over
+    the crop; None without a region model."""
     said: list[Said]
 
 
@@ -60,6 +67,10 @@ class Look:
     sentence: str
     photo: UInt8[Tensor, "3 _ _"] | None = None
     faces: list[FaceLook] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    """Of the views of every face; the regions whose heatmaps have the most structure come first."""
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    """Of all faces what `predictions.json` holds of each."""
 
 
 class Looker:
@@ -83,6 +94,9 @@ class Looker:
         self.regions = None if model is None else load_region_model(model, device=self.device)
         self.predictor = Predictor(tasks, detector=detector, device=device)
         self.framing = Whole() if detector == "none" else CROPS
+        origins = {} if model is None else {f"regions, {model}": _origin(model)}
+        self.origins = origins | {name: task.provenance.sentence() for name, task in self.predictor.models.items()}
+        """Where the regions and every task's answers come from."""
 
     def __call__(self, content: bytes) -> Look:
         """Look at the bytes of one image file. Those that cannot be used give a sentence instead of an error."""
@@ -94,35 +108,56 @@ class Looker:
         marks = [replace(mark(one), title="", details=()) for one in seen]
         marked = annotate(photo, marks)
         marked = pictures.fit(marked, min(SHOWN_SIDE, max(marked.shape[1:])))
-        return Look(_sentence(photo, len(seen), several), marked, self._faces(photo, seen))
+        captions, faces = self._faces(photo, seen[:MOST_FACES], pictures.region_colours(len(seen)))
+        return Look(_sentence(photo, len(seen), several), marked, faces, captions, list(map(face_entry, seen)))
 
-    def _faces(self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen]) -> list[FaceLook]:
-        colours = pictures.region_colours(len(seen))
-        cuts = [self.framing.cut(photo, one.face.box, one.face.five_points, TILE) for one in seen[:MOST_FACES]]
-        regions = self._regions(photo, seen[:MOST_FACES], [crop for crop, _ in cuts])
+    def _faces(
+        self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen], colours: Sequence[tuple[int, int, int]]
+    ) -> tuple[list[str], list[FaceLook]]:
+        """The captions of the views, and each face."""
+        cuts = [self.framing.cut(photo, one.face.box, one.face.five_points, TILE) for one in seen]
+        captions, views = self._regions(photo, seen, [crop for crop, _ in cuts])
         looks = []
-        for one, colour, (crop, matrix), tiles in zip(seen, colours, cuts, regions, strict=False):
+        for one, colour, (crop, matrix), view in zip(seen, colours, cuts, views, strict=False):
             points = mark(one).points
             face = crop if points is None else pictures.draw_points(crop, transform_points(points, matrix), colour=DOT)
-            said = [Said(task, in_short(answer), _shares(answer)) for task, answer in one.answers.items()]
-            looks.append(FaceLook(colour, one.face.score, [("face", face), *tiles], said))
-        return looks
+            said = [
+                Said(task, in_short(answer), _shares(answer, self.predictor.models[task].task))
+                for task, answer in one.answers.items()
+            ]
+            looks.append(FaceLook(colour, one.face.score, _shares_of(one.face.box, photo), face, view, said))
+        return captions, looks
 
     def _regions(
         self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen], crops: Sequence[UInt8[Tensor, "3 S S"]]
-    ) -> list[list[tuple[str, UInt8[Tensor, "3 S S"]]]]:
-        """For each face its most structured heatmaps, the same regions for all, and the strongest region per pixel."""
+    ) -> tuple[list[str], Sequence[UInt8[Tensor, "3 _ _"] | None]]:
+        """Captions, the same for all faces, and the views of each."""
         if self.regions is None or not seen:
-            return [[] for _ in seen]
+            return [], [None] * len(seen)
         size = int(self.regions.encoder.image_size)
         small = [self.framing.cut(photo, one.face.box, one.face.five_points, size)[0] for one in seen]
         maps = self.regions(torch.stack(small).to(self.device) / 255).heatmaps.float().cpu()
-        leading = measure.ranking(maps)[0, :TOP].tolist()
-        return [
-            [(f"region {region + 1}", pictures.overlay(crop, own[region])) for region in leading]
-            + [("strongest region per pixel", draw.region_mosaic(crop, own))]
+        order = measure.ranking(maps)[0].tolist()
+        views = [
+            torch.cat([draw.region_mosaic(crop, own), *(pictures.overlay(crop, own[region]) for region in order)], 2)
             for crop, own in zip(crops, maps, strict=True)
         ]
+        return ["strongest region per pixel", *(f"region {region + 1}" for region in order)], views
+
+
+def _origin(model: str) -> str:
+    if model not in shipped_names(REGIONS):
+        return "pre-trained without labels; licence: that of its training faces"
+    card = read_manifest(model)
+    faces = counted(card.training_data["faces"], "face")
+    learned = f"pre-trained by {card.method.upper()} on {faces} of {card.training_data['name']} without labels"
+    return f"{learned}; licence: {card.licence}"
+
+
+def _shares_of(box: Float[Tensor, "4"], photo: UInt8[Tensor, "3 H W"]) -> tuple[float, float, float, float]:
+    size = torch.tensor([photo.shape[2], photo.shape[1]] * 2)
+    left, top, right, bottom = ((box + 0.5) / size).clamp(0, 1).tolist()
+    return left, top, right - left, bottom - top
 
 
 def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
@@ -135,9 +170,9 @@ def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
     return image_from_bytes(content, "the photo"), header.several
 
 
-def _shares(answer: dict[str, Any]) -> list[tuple[str, float]]:
-    likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda item: -item[1])
-    return [(name.replace("_", " "), share) for name, share in likeliest]
+def _shares(answer: dict[str, Any], task: Task) -> list[tuple[str, float]]:
+    shares = [(name.replace("_", " "), share) for name, share in answer.get("probabilities", {}).items()]
+    return shares if task.ordered else sorted(shares, key=lambda item: -item[1])
 
 
 def _sentence(photo: UInt8[Tensor, "3 H W"], faces: int, several: bool) -> str:

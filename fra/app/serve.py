@@ -9,7 +9,7 @@ import base64
 import hashlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def app(
             f"port {port} is in use or not permitted: choose another --port, or 0 for any free port"
         ) from error
     settings = uvicorn.Config(
-        web(looker),
+        web(looker, looker.origins),
         log_level="warning",
         lifespan="off",
         ws="none",
@@ -77,8 +77,10 @@ def app(
         server.run(sockets=[listening])
 
 
-def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
+def web(looker: Callable[[bytes], Look], origins: Mapping[str, str]) -> "ASGIApp":
     """The page as an ASGI application: `GET /` shows it, `POST /look` takes a photo as its body and answers in HTML.
+
+    `origins` says where regions and tasks come from.
 
     There is no other address, and both answer this machine's own names and pages only.
     """
@@ -88,11 +90,12 @@ def web(looker: Callable[[bytes], Look]) -> "ASGIApp":
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
 
+    shown = _template("page.html.j2").render(script=_file("page.js"), most_bytes=MOST_BYTES, origins=origins)
     room = Room()
     turn = asyncio.Lock()
 
     async def page(request: "Request") -> HTMLResponse:
-        return HTMLResponse(_page())
+        return HTMLResponse(shown)
 
     async def look(request: "Request") -> HTMLResponse:
         try:
@@ -253,15 +256,11 @@ def html(look: Look) -> str:
 
 
 @cache
-def _page() -> str:
-    return _template("page.html.j2").render(script=_file("page.js"), most_bytes=MOST_BYTES)
-
-
-@cache
 def _template(name: str) -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.filters["picture"] = lambda image: (
         f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(image)).decode()}"
     )

@@ -26,7 +26,8 @@ _HEAT = (
     (210, 232, 53), (252, 180, 54), (244, 102, 23), (200, 41, 4),
 )  # fmt: skip
 
-# Eight muted colours that stay apart in print and for most colour-blind readers; more regions continue in even hues.
+# Eight muted colours that stay apart in print and for most colour-blind readers; further ones have even hues in turn
+# light, muted and dark.
 _REGION_COLOURS = (
     (78, 121, 167), (242, 142, 43), (89, 161, 79), (225, 87, 89),
     (118, 183, 178), (237, 201, 72), (176, 122, 161), (156, 117, 95),
@@ -37,7 +38,8 @@ def region_colours(count: int) -> list[tuple[int, int, int]]:
     """The colour of each of `count` regions, 0..255, the same wherever a region is shown."""
     colours = list(_REGION_COLOURS[:count])
     for extra in range(count - len(colours)):
-        red, green, blue = colorsys.hsv_to_rgb((0.05 + extra * 0.618034) % 1.0, 0.45, 0.75)
+        saturation, value = ((0.8, 0.95), (0.4, 0.6), (0.95, 0.6))[extra % 3]  # neighbouring hues differ in these
+        red, green, blue = colorsys.hsv_to_rgb((0.05 + extra * 0.618034) % 1.0, saturation, value)
         colours.append((round(255 * red), round(255 * green), round(255 * blue)))
     return colours
 

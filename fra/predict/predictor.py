@@ -29,7 +29,7 @@ from fra.pools.listing import Account, closing_line, image_names
 from fra.predict.annotate import Mark, annotate
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.runtime import Runtime
-from fra.system.printable import counted, printable
+from fra.system.printable import counted, first_of, printable
 from fra.training.devices import begin, choose_device
 from fra.weights.load import encoder_fingerprint
 
@@ -146,7 +146,7 @@ def predict(
     """
     began = time.monotonic()
     sources, complaints = usable(photos)
-    for complaint in complaints:
+    for complaint in first_of(complaints, "more path that cannot be used", "more paths that cannot be used"):
         print(f"fra: {printable(complaint)}", file=sys.stderr)
     if not sources:
         raise ValueError("no photos: give photos, folders of them, or .txt lists")
@@ -171,8 +171,9 @@ def predict(
             entry = _short(_entry(photo, image, seen, pictures=out is not None))
             summary.add(entry)
             write(entry)
-    for name, reason in summary.unreadable:
-        print(f"fra: {UnreadableImage(found.root / name, reason)}", file=sys.stderr)
+    unreadable = [str(UnreadableImage(found.root / name, reason)) for name, reason in summary.unreadable]
+    for line in first_of(unreadable, "more unreadable photo"):
+        print(f"fra: {line}", file=sys.stderr)
     if not runtime.quiet:
         summary.show(time.monotonic() - began, out, kept, found.account)
 
@@ -265,16 +266,18 @@ def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], 
         entry["picture"] = _picture(photo)
     if not seen and (reason := why_no_face(*image.shape[1:])) != NO_FACE:
         entry["no_face"] = reason.removeprefix(f"{NO_FACE}: ")
-    entry["faces"] = [
-        {
-            "box": one.face.box.tolist(),
-            "score": one.face.score,
-            "five_points": None if one.face.five_points is None else one.face.five_points.tolist(),
-            "answers": one.answers,
-        }
-        for one in seen
-    ]
+    entry["faces"] = [face_entry(one) for one in seen]
     return entry
+
+
+def face_entry(one: Seen) -> dict[str, Any]:
+    """A face as `predictions.json` holds it."""
+    return {
+        "box": one.face.box.tolist(),
+        "score": one.face.score,
+        "five_points": None if one.face.five_points is None else one.face.five_points.tolist(),
+        "answers": one.answers,
+    }
 
 
 def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _JOINERS = "\u200c\u200d"  # part of words in several scripts and of emoji; they hide and turn nothing
@@ -29,6 +29,12 @@ def _shown(character: str) -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 photo`, `2 photos`, `24,000 photos`; `plural` where an s is not enough (`entry`, `entries`)."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def first_of(lines: Sequence[str], more: str, plural: str | None = None, *, shown: int = 10) -> list[str]:
+    """The first lines, and how many others there are: `and 250 more photos`, for `more` as `more photo`."""
+    rest = len(lines) - shown
+    return list(lines) if rest <= 0 else [*lines[:shown], f"and {counted(rest, more, plural)}"]
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,9 @@
 """Facial expression recognition, and other questions with one class per face. N images, K classes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -28,6 +30,13 @@ class Expression(Task):
     name: ClassVar[str] = "expression"
     selects: ClassVar[str] = "accuracy"
     proportions: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the first numbers in the labels rise, as those of age groups do."""
+        numbers = [re.search(r"\d+", label) for label in self.labels]
+        found = [int(number[0]) for number in numbers if number]
+        return len(found) == len(self.labels) and all(one < other for one, other in pairwise(found))
 
     def head(self, channels: int) -> nn.Linear:
         """Weights N(0, 0.01), bias 0 (released code)."""

@@ -73,6 +73,11 @@ class Task(ABC):
         """Whether `mirror` is known; otherwise no image is shown mirrored."""
         return True
 
+    @property
+    def ordered(self) -> bool:
+        """Whether its classes are steps of a scale, which are shown in their order."""
+        return False
+
     def known(self, targets: Tensor) -> Bool[Tensor, "N"]:
         """Which of the images have a label at all; the others neither teach nor test."""
         return torch.ones(len(targets), dtype=torch.bool)

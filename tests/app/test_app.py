@@ -1,5 +1,6 @@
 """`fra app`: what is seen in a photo, and the page that shows it on this machine and asks nothing of any other."""
 
+import csv
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ from fra.faces.image import write_image
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.region_head import RegionHead, RegionHeadConfig
+from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.weights.load import encoder_metadata, load_region_model, save_weights
 
@@ -109,6 +111,11 @@ def test_each_face_has_its_crop_its_regions_and_what_the_tasks_say(
     assert seen.photo is not None
     assert seen.photo.shape == (3, 270, 600)  # small photos are enlarged by a whole factor
     assert [face.score for face in seen.faces] == [0.9, 0.7]
+    box = told.faces[(200, 90)][0].box.tolist()
+    left, top, width, height = seen.faces[0].box
+    shares = [(value + 0.5) / size for value, size in zip(box, (200, 90, 200, 90), strict=True)]
+    assert [left, top, left + width, top + height] == pytest.approx(shares)
+    assert [entry["answers"]["feel"]["expression"] for entry in seen.answers] == ["glad", "glad"]
     for face in seen.faces:
         feel, looks, where = face.said
         assert (feel.task, feel.short) == ("feel", "glad 70 %")
@@ -122,23 +129,23 @@ def test_each_face_has_its_crop_its_regions_and_what_the_tasks_say(
         assert looks.short == "Smiling, Wearing Hat"
         assert (where.short, where.shares) == ("68 points", [])
         # (0.5, -0.5) in [-1, 1] lies at three quarters of the crop from the left, and one from the top
-        crop = face.tiles[0][1]
+        crop = face.crop
         assert crop[:, TILE // 4, 3 * TILE // 4].tolist() == list(look.DOT)
 
 
 def test_regions_are_the_models_and_the_most_structured_come_first(run: Path, photo: Path, told: type[Told]) -> None:
-    faces = Looker(str(run), detector="told", device="cpu")(photo.read_bytes()).faces
+    seen = Looker(str(run), detector="told", device="cpu")(photo.read_bytes())
     picture = pictures.from_pillow(Image.open(photo))
     boxes = [face.box for face in told.faces[(200, 90)]]
     small = torch.stack([CROPS.cut(picture, box, None, SIZE)[0] for box in boxes]) / 255
     maps = load_region_model(run)(small).heatmaps
-    order = maps.flatten(2).var(2).mean(0).argsort(descending=True).tolist()[:3]
-    for face, own in zip(faces, maps, strict=True):
-        captions = [caption for caption, _ in face.tiles]
-        assert captions == ["face", *(f"region {region + 1}" for region in order), "strongest region per pixel"]
-        for region, (_, tile) in zip(order, face.tiles[1:4], strict=True):
-            expected = pictures.overlay(face.tiles[0][1], own[region])
-            assert (tile.int() - expected.int()).abs().max() <= 2
+    order = maps.flatten(2).var(2).mean(0).argsort(descending=True).tolist()
+    assert seen.captions == ["strongest region per pixel", *(f"region {region + 1}" for region in order)]
+    for face, own in zip(seen.faces, maps, strict=True):
+        assert face.views is not None
+        for region, view in zip(order, face.views.split(TILE, 2)[1:], strict=True):
+            expected = pictures.overlay(face.crop, own[region])
+            assert (view.int() - expected.int()).abs().max() <= 2
         assert face.said == []
 
 
@@ -147,7 +154,15 @@ def test_without_a_detector_the_whole_picture_is_the_face(run: Path, tmp_path: P
     write_image(tmp_path / "crop.png", drawn)
     seen = Looker(str(run), detector="none", device="cpu")((tmp_path / "crop.png").read_bytes())
     assert seen.sentence == "1 face."
-    assert torch.equal(seen.faces[0].tiles[0][1], drawn)
+    assert torch.equal(seen.faces[0].crop, drawn)
+
+
+def test_steps_of_a_scale_stay_in_their_order() -> None:
+    answer = {"probabilities": {"0-2": 0.1, "3-9": 0.2, "more than 10": 0.7}}
+    ages, moods = Expression(("0-2", "3-9", "more than 10")), Expression(("sad", "glad"))
+    assert [name for name, _ in look._shares(answer, ages)] == ["0-2", "3-9", "more than 10"]
+    assert [name for name, _ in look._shares(answer, moods)] == ["more than 10", "3-9", "0-2"]
+    assert not Expression(("3-9", "0-2")).ordered
 
 
 def test_only_the_surest_of_many_faces_are_shown_in_detail(run: Path, photo: Path, told: type[Told]) -> None:
@@ -224,14 +239,27 @@ def test_what_cannot_be_served_is_one_line(run: Path, tmp_path: Path, capsys: py
 def test_the_answer_holds_its_pictures_and_names_are_only_text() -> None:
     tile = torch.zeros(3, 8, 8, dtype=torch.uint8)
     said = [Said("<script>alert(1)</script>", "a & b", [(f"class {place}", 1 / 20) for place in range(20)])]
-    page = serve.html(Look("1 face.", tile, [FaceLook((1, 2, 3), 0.987, [("face", tile)], said)]))
+    face = FaceLook((1, 2, 3), 0.987, (0.1, 0.2, 0.3, 0.4), tile, None, said)
+    answers = [{"answers": {"it's": '<script>alert("2")</script>'}}]
+    page = serve.html(Look("1 face.", tile, [face], [], answers))
     assert page.count('src="data:image/jpeg;base64,') == page.count("src=") == 2
+    assert "it\\u0027s" in page
     assert "http" not in page
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "background: rgb(1, 2, 3)" in page
     assert "detection score 0.99" in page
-    assert "<summary>12 more</summary>" in page
+    assert "<summary>8 more</summary>" in page
+
+
+def two_faces() -> Look:
+    tile = torch.zeros(3, 80, 80, dtype=torch.uint8)
+    words = ("first", "second")
+    faces = [
+        FaceLook((1, 2, 3), 0.9, (0.1 + place / 2, 0.2, 0.3, 0.4), tile, None, [Said("task", f"the {word} face", [])])
+        for place, word in enumerate(words)
+    ]
+    return Look("2 faces.", tile, faces)
 
 
 @dataclass(frozen=True)
@@ -301,20 +329,51 @@ def test_a_photo_is_answered_in_a_browser_which_asks_nobody_else_and_none_is_kep
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.goto(page.url)
         drop = tab.locator("input[type=file]")
-        drop.set_input_files(tmp_path / "face.jpg")
-        tab.get_by_text("1 face.").wait_for()
-        for words in ("glad 70 %", "Smiling, Wearing Hat", "68 points", "face.jpg", "strongest region per pixel"):
-            assert tab.get_by_text(words).is_visible()
-        shown = "[...document.querySelectorAll('.look img')].map(image => image.complete && image.naturalWidth)"
-        assert tab.evaluate(shown)[1:] == [TILE] * 5
+        write_image(tmp_path / "other.jpg", draw_face(2, size=64).image)
+        names = ["face.jpg", "broken.heic", "other.jpg"]
+        drop.set_input_files([tmp_path / name for name in names])
+        tab.get_by_text("3 photos analysed.").wait_for()
+        assert tab.locator(".look h2").all_inner_texts() == names
+        assert tab.locator(".look .sentence").all_inner_texts() == [
+            "1 face.", "This file cannot be shown: not an image.", "1 face."
+        ]  # fmt: skip
+        first = tab.locator(".look").first
+        for words in ("glad 70 %", "Smiling, Wearing Hat", "68 points", "strongest region per pixel"):
+            assert first.get_by_text(words).is_visible()
+        shown = "[...document.querySelectorAll('.tiles img')].map(image => image.complete && image.naturalWidth)"
+        assert tab.evaluate(shown) == [TILE, TILE, 5 * TILE] * 2  # the crop, again below its views, and four regions
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        first.locator(".region").evaluate("it => { it.value = 3; it.dispatchEvent(new Event('input')) }")
+        assert re.fullmatch(r"region \d", first.locator(".caption").inner_text())
+        assert first.locator(".strip").evaluate("it => it.style.left") == "-300%"
+        with tab.expect_download() as coming:
+            first.get_by_role("button", name="CSV").click()
+        (row,) = csv.DictReader(coming.value.path().read_text().splitlines())
+        assert (row["photo"], row["feel expression"], float(row["looks Bald"])) == (
+            "face.jpg", "glad", pytest.approx(0.2689, abs=1e-3)
+        )  # fmt: skip
+        assert "synthetic" in tab.locator("footer").inner_text()
         assert left_behind(page) == []
-        drop.set_input_files(tmp_path / "broken.heic")
-        tab.get_by_text("This file cannot be shown: not an image.").wait_for()
-        assert tab.locator(".look img").count() == 0
-        assert left_behind(page) == []
+        tab.get_by_role("button", name="Remove all").click()
+        assert tab.locator(".look").count() == 0
+        tab.route("**/look", lambda route: route.fulfill(body=serve.html(two_faces())))
+        drop.set_input_files(tmp_path / "face.jpg")
+        sections = tab.locator(".look .face")
+        for key, expected in (
+            ("", "first"),
+            ("ArrowRight", "second"),
+            ("ArrowRight", "first"),
+            ("ArrowLeft", "second"),
+        ):
+            if key:
+                tab.keyboard.press(key)
+            tab.get_by_text(f"the {expected} face").wait_for()
+            assert [section.is_visible() for section in sections.all()].count(True) == 1
+        tab.get_by_role("button", name="show face 1").click()
+        assert tab.get_by_text("the first face").is_visible()
+        assert "face 1 of 2" in tab.locator(".choose").inner_text()
         chromium.close()
-    assert asked.count(f"{page.url}/look") == 2
+    assert asked.count(f"{page.url}/look") == 4
     assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
     assert complaints == []
 

@@ -459,7 +459,7 @@ def asked_directly(messages: list[dict[str, Any]], looked: list[bytes], length: 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(serve.web(looker)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(serve.web(looker, {})(scope, receive, send))  # type: ignore[arg-type]
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
