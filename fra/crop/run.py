@@ -63,7 +63,10 @@ class CropSummary:
             f"{counted(self.faces, 'face')} cropped into {printable(self.crops)}" if self.faces else "no face cropped"
         )
         sheet = (
-            f"; the first ones are shown in {printable(self.crops.parent / 'contact_sheet.jpg')}" if self.faces else ""
+            f"; the first ones are shown in {printable(self.crops.parent / 'contact_sheet.jpg')} "
+            "(mirrored where a crop reaches beyond its photo)"
+            if self.faces
+            else ""
         )
         return "\n".join([*lines, f"{where}{sheet}; table: {printable(self.crops.parent / 'crops.csv')}"])
 
