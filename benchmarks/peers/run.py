@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import cost, detection, expression, landmarks
+from benchmarks.peers import cost, detection, expression, landmarks, rows
 from benchmarks.peers.encoders import PEERS
 from benchmarks.peers.judge import EXAMS, LFW, sit, weigh
 
@@ -20,6 +20,11 @@ def encoders(names: list[str], *, work: Path, faces: Path) -> None:
     for exam, name in itertools.product((LFW, *EXAMS), names or PEERS):
         sit(name, exam, work=work, faces=faces)
         print(f"{exam}: {name} is done", flush=True)
+    scores(names, work=work, faces=faces)
+
+
+def scores(names: list[str], *, work: Path, faces: Path) -> None:
+    """Intervals and differences of the exams that have been sat."""
     for exam in (LFW, *EXAMS):
         for name, metrics in weigh(exam, work=work, faces=faces).items():
             for metric, found in metrics.items():
@@ -50,12 +55,19 @@ def costs(names: list[str], *, work: Path, faces: Path) -> None:
         print(f"{name}: {found['rate']:.0f} faces a second, {found['memory']:.0f} MiB")
 
 
+def write_rows(names: list[str], *, work: Path, faces: Path) -> None:
+    """All scores into results/results.csv; `python scripts/make_results.py` then makes the pages' tables."""
+    print(f"{rows.write(work / 'scores')} rows are in {rows.TABLE}")
+
+
 COMMANDS = {
     "encoders": encoders,
+    "scores": scores,
     "landmarks": landmarks_of,
     "detectors": detectors,
     "expressions": expressions,
     "costs": costs,
+    "rows": write_rows,
 }
 
 
