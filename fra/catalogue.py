@@ -11,7 +11,7 @@ from fra.weights.bundled import ENCODER, TASK, read_manifest, shipped_names
 TITLES = {
     "pretrain": "fra pretrain SCALE/NETWORK.METHOD",
     "transfer": "fra transfer SCALE/DATASET.PROTOCOL",
-    ENCODER: "bundled encoders (--encoder NAME, --from NAME, fra regions NAME)",
+    ENCODER: "bundled encoders (--encoder NAME, --from NAME, fra regions NAME --faces FILE)",
     TASK: "bundled trained tasks (fra predict PHOTO --task NAME)",
 }
 PLAIN = "(plain)"

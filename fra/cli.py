@@ -799,18 +799,41 @@ def _report(options: Arguments) -> None:
 
 def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(commands, "export", "export a run's weights for other programs", _export, common="out")
-    source = parser.add_argument("source", metavar="RUN", help="a run folder of `fra pretrain`, or bundled weights")
-    _completed(source, _weights(ENCODER))
+    source = parser.add_argument(
+        "source",
+        metavar="RUN",
+        help="a run of `fra pretrain` or `fra transfer`, or bundled weights (`fra recipes`)",
+    )
+    _completed(source, shipped_names)
     parser.add_argument(
         "--format",
         required=True,
         choices=("onnx", "torch", "timm", "official"),
-        help="ONNX; a PyTorch exported program (.pt2); a folder for timm; a checkpoint of the released FRA",
+        help="ONNX; a PyTorch exported program (.pt2); for encoders also a folder for timm, or a checkpoint of the "
+        "released FRA",
+    )
+    parser.add_argument(
+        "--with-preprocessing",
+        dest="pixels",
+        nargs="?",
+        const="uint8",
+        choices=("uint8", "float"),
+        help="take pictures (N, H, W, 3) of any size, uint8 or floats in [0, 1], instead of resized ones (default with "
+        "it: uint8)",
     )
 
 
 def _export(options: Arguments) -> None:
+    from fra.weights.load import holds_task
+
+    if options.format in ("timm", "official") and options.pixels:
+        raise ValueError(f"--with-preprocessing is for --format onnx and torch, not for {options.format}")
     out = _out_of(options, options.format, Path(options.source).resolve().name)
+    if holds_task(options.source):
+        from fra.predict.portable_task import export_task
+
+        export_task(options.source, out, options.format, pixels=options.pixels, runtime=Runtime.of(options))
+        return
     if options.format == "official":
         from fra.weights.export import export_official
 
@@ -818,7 +841,7 @@ def _export(options: Arguments) -> None:
         return
     from fra.weights.portable import export_portable
 
-    export_portable(options.source, out, options.format, runtime=Runtime.of(options))
+    export_portable(options.source, out, options.format, pixels=options.pixels, runtime=Runtime.of(options))
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fra.app.look import Look, Looker
 from fra.faces.image import jpeg_bytes
 from fra.runtime import Runtime
+from fra.system.text import install
 from fra.training.devices import begin
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def app(
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise ValueError(f"{error.name} is not installed: pip install 'facial-region-awareness[app]'") from error
+        raise ValueError(f"{error.name} is not installed: {install('app')}") from error
     looker = Looker(model, tasks, detector=detector, device=begin(runtime))
     try:
         listening = socket.create_server((HOST, port))

@@ -17,6 +17,7 @@ from fra.crop.cut import Cropper, CropSettings, Made, Photo
 from fra.crop.workers import in_order
 from fra.system.processes import LOOK, Lost
 from fra.system.stopping import Stopped, listen
+from fra.system.text import install
 
 PATIENCE = 60.0
 """Seconds without any machine (ours: a head that is started again is back by then)."""
@@ -33,7 +34,7 @@ def joined(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--cluster needs Ray: pip install 'facial-region-awareness[cluster]'") from error
+        raise ValueError(f"--cluster needs Ray: {install('cluster')}") from error
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {"address": address}
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fra.system.printable import counted
-from fra.system.text import decoding, rows_of, shown
+from fra.system.text import decoding, install, rows_of, shown
 
 ENDINGS = (".csv", ".parquet")
 
@@ -61,9 +61,7 @@ def _parquet(path: Path) -> Table:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ValueError(
-            f"{path.name} needs pyarrow: pip install 'facial-region-awareness[tables]' (or save the table as .csv)"
-        ) from error
+        raise ValueError(f"{path.name} needs pyarrow: {install('tables')}, or save the table as .csv") from error
     with decoding(path, "Parquet file"):
         table = parquet.read_table(path)
         columns = {name: list(map(_word, table.column(name).to_pylist())) for name in table.column_names}

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int
 
 from fra.embed.store import Faces
 from fra.system.printable import counted
+from fra.system.text import install
 
 MOST_COMPARED, MOST_CLUSTERED = 200_000, 50_000
 """Faces that are compared all with all (ours: the time grows with the square; minutes on one core)."""
 DIRECTIONS = 32
 """Principal components that faces are clustered in (ours: distances in hundreds of directions are nearly equal)."""
-NEEDS = "--clusters needs scikit-learn: pip install 'facial-region-awareness[clusters]'"
+NEEDS = f"--clusters needs scikit-learn: {install('clusters')}"
 
 
 def unit(features: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:

@@ -31,6 +31,7 @@ from fra.pools.listing import Account, closing_line
 from fra.recipe import Count, Range, Settings
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
+from fra.system.text import install
 from fra.training.devices import begin
 from fra.weights.load import encoder_fingerprint, load_encoder
 from fra.weights.source import EncoderSource
@@ -40,7 +41,7 @@ PHOTOS_AT_ONCE, FACES_AT_ONCE = 32, 64
 together, because the last digits of features depend on it."""
 SHOWN = 10
 RECORD = "embed.json"
-NO_TABLE = "features.parquet needs pyarrow: pip install 'facial-region-awareness[tables]', then repeat with --resume"
+NO_TABLE = f"features.parquet needs pyarrow: {install('tables')}, then repeat with --resume"
 NOT_FOR = (
     "features say which faces look alike in a picture (expression, pose, light, age); they are not made to identify "
     "people: do not use them to decide who somebody is"

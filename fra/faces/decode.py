@@ -17,6 +17,8 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from fra.system.text import install
+
 MOST_BYTES = 600_000_000
 """Of an image file (ours: 100 megapixels of 16 bits, not compressed)."""
 MOST_PIXELS = 200_000_000
@@ -159,7 +161,7 @@ def require_bounded(width: int, height: int) -> None:
 def _not_read(kind: str) -> str:
     if not kind:
         return "not an image"
-    hint = "" if kind != "HEIF" else "; `pip install 'facial-region-awareness[photos]'` adds support for it"
+    hint = "" if kind != "HEIF" else f"; to read it, {install('photos')}"
     return f"not a supported image format ({', '.join(KINDS)}); it looks like {kind}{hint}"
 
 

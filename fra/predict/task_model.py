@@ -70,6 +70,10 @@ class TaskModel(nn.Module):
         """The head's outputs from `features`."""
         return self.head(self.standardise(features))
 
+    def values(self, outputs: Float[Tensor, "B T"], *, width: int | Tensor, height: int | Tensor) -> Tensor:
+        """What `answer` says in words, of a batch and in numbers alone (B, ...)."""
+        return self.task.values(tempered(outputs, self.temperature), width=width, height=height)
+
     def answer(self, output: Float[Tensor, "T"], *, width: int, height: int) -> dict[str, Any]:
         """What one output of `forward` says of an image of that size, its probabilities calibrated if they can be."""
         return self.task.answer(tempered(output, self.temperature), width=width, height=height)
@@ -116,14 +120,7 @@ def load_task_model(run: str | Path) -> TaskModel:
     """
     from fra.weights.load import load_encoder, read_weights
 
-    bundled = shipped_file(str(run), TASK)
-    path = bundled or (Path(run) / TASK if Path(run).is_dir() else Path(run))
-    if not path.exists():
-        names = shipped_names(TASK)
-        raise ValueError(
-            f"{no_such(path, 'task', names)} (expected a finished run folder of `fra transfer`, or a bundled task: "
-            f"{', '.join(names) or 'none'})"
-        )
+    path = task_file(run)
     tensors, notes = read_weights(path)
     if notes.get("task") not in TASKS:
         raise ValueError(f"{path} contains no task: give a finished run folder of `fra transfer`")
@@ -150,7 +147,7 @@ def load_task_model(run: str | Path) -> TaskModel:
             head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
         head.load_state_dict(below("head.", tensors))
     known = Provenance.of(learned, source=dataset, encoder=source, calibrated=_calibrated(task, temperature))
-    if bundled:
+    if str(run) in shipped_names():
         manifest = read_manifest(str(run))
         known = replace(known, licence=manifest.licence, not_for=manifest.intended_use)
     return TaskModel(
@@ -169,3 +166,15 @@ def load_task_model(run: str | Path) -> TaskModel:
 def _calibrated(task: Task, temperature: float | None) -> bool | None:
     """None for a task that states no probabilities."""
     return temperature is not None if type(task).certainties is not Task.certainties else None
+
+
+def task_file(run: str | Path) -> Path:
+    """The file of a learned task that `load_task_model` reads. ValueError when there is none."""
+    path = shipped_file(str(run), TASK) or (Path(run) / TASK if Path(run).is_dir() else Path(run))
+    if not path.exists():
+        names = shipped_names(TASK)
+        raise ValueError(
+            f"{no_such(path, 'task', names)} (expected a finished run folder of `fra transfer`, or a bundled task: "
+            f"{', '.join(names) or 'none'})"
+        )
+    return path

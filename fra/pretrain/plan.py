@@ -66,25 +66,35 @@ class Plan:
 
 
 def make_plan(
-    method: Method, *, sizes: Sequence[int], batch: int, steps: int, pairs: int, seconds: float = 6.0
+    method: Method,
+    *,
+    sizes: Sequence[int],
+    batch: int,
+    steps: int,
+    pairs: int,
+    seconds: float = 6.0,
+    small: int | None = None,
 ) -> Plan:
     """Measure a few small steps of `method` on views of the given `sizes` on its device and scale them up.
 
-    `batch`: pairs per process and pass; `steps`, `pairs`: of the whole run. `method` is thrown away
-    afterwards: its batch statistics and gradients are no longer those of a fresh one.
+    `batch`: pairs per process and pass; `steps`, `pairs`: of the whole run; `small`: pairs of a measured step (at least
+    8, more of small views). `method` is thrown away afterwards: its batch statistics and gradients are no longer
+    those of a fresh one.
     """
     device = next(method.parameters()).device
-    small = min(batch, max(8, 64 * 64 * 64 // sizes[0] ** 2))
+    small = min(batch, small or max(8, 64 * 64 * 64 // sizes[0] ** 2))
     views = [torch.rand(small, 3, size, size, device=device) for size in sizes]
     progress = Progress(0, max(steps, 1), 0, 1)
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     method.train()
+    started, passes = time.perf_counter(), 1
     peak, total = _saved_bytes(method, views, progress)
     activations = peak / small
-    started, passes = time.perf_counter(), 0
-    while not passes or (time.perf_counter() - started < seconds and passes < 20):
-        backward(method.parts(views, progress))
-        passes += 1
+    if time.perf_counter() - started < seconds:  # a quick one only warms up
+        started, passes = time.perf_counter(), 0
+        while not passes or (time.perf_counter() - started < seconds and passes < 20):
+            backward(method.parts(views, progress))
+            passes += 1
     rate = passes * small / (time.perf_counter() - started)
     weight_bytes = sum(weight.numel() * weight.element_size() for weight in trained)
     return Plan(

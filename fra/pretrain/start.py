@@ -15,10 +15,9 @@ from fra.models.momentum_teacher import MomentumTeacher
 from fra.pretrain.method import Method
 from fra.recipe import NotNegative, Settings, Whole
 from fra.system.printable import counted
-from fra.weights.bundled import read_manifest
 from fra.weights.load import encoder_fingerprint, load_encoder, read_online
 from fra.weights.rebuild import encoder_config, fill
-from fra.weights.source import EncoderSource
+from fra.weights.source import EncoderSource, licence_of
 
 RECORD = "start.json"
 UNKNOWN = "not known to fra: see where the weights are from"
@@ -77,16 +76,9 @@ def start_from(what: str, *, with_heads: bool = False, quiet: bool = False) -> S
         label=source.label,
         encoder=encoder.config,
         fingerprint=encoder_fingerprint(encoder),
-        licence=_licence(source),
+        licence=licence_of(source) or UNKNOWN,
         with_heads=with_heads,
     )
-
-
-def _licence(source: EncoderSource) -> str:
-    if source.bundled is None:
-        return UNKNOWN
-    manifest = read_manifest(source.bundled)
-    return f"{manifest.licence}. {manifest.attribution}"
 
 
 def keep_start(start: Start, out: Path) -> None:

@@ -1,8 +1,10 @@
 """What runs would take: a few small steps of each kind are measured here, and scaled up. Nothing is written."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,11 +18,12 @@ from fra.pools.unlabelled import open_pool
 from fra.pretrain.method import Method
 from fra.pretrain.plan import PASSES, REACHED, Plan, make_plan
 from fra.pretrain.run import PretrainRecipe, build_method
-from fra.recipe import recipe_hash
-from fra.reproduce.runs import Drawing, Place, Pretraining, Run, Timing, Transfer
+from fra.recipe import plain, recipe_hash
+from fra.reproduce.runs import FOLDERS, Drawing, Place, Pretraining, Run, Timing, Transfer
 from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.timing import ROUNDS, STEPS
-from fra.system.printable import counted
+from fra.system.printable import counted, printable
+from fra.system.text import command
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
@@ -39,6 +42,13 @@ GPU = "A100"
 """Of the supplement (5.2: two)."""
 SECONDS = 1.0
 """For each kind of run to be measured."""
+PIXELS = 16 * 64**2
+"""Of the first views in a measured step, but two pairs at least: on a CPU more of them are not much faster per pair."""
+CHEAP = {
+    *("name", "dataset", "crop", "epochs", "learning_rate", "backbone_rate", "warmup_epochs", "last_rate", "decay"),
+    *("falls", "momentum", "weight_decay", "min_steps", "balanced", "hold_out", "fraction", "subset"),
+}
+"""Settings of transfer recipes that a training step takes no longer for."""
 FORWARD = 1 / 3
 """Share of a training step that an answer without training takes (the backward pass is twice the forward pass)."""
 COPIES_IN_CHECKPOINT = 3
@@ -69,10 +79,22 @@ class Planner:
         self.place, self.drawing = place, drawing
         self.device = begin(place.runtime)
         self._measured: dict[str, Plan] = {}
+        self._missing: dict[str, str] = {}
         self._splits: dict[str, tuple[int, int, int, Task]] = {}
 
+    def missing(self, run: Run) -> str:
+        """What a run needs that is not there and will not be drawn, and how to get it; empty if there is nothing."""
+        if self.drawing or isinstance(run, Drawing):
+            return ""
+        if isinstance(run, Transfer):
+            self._split(run.recipe)
+            return self._missing.get(run.recipe.dataset, "")
+        if self._pool() is not None:
+            return ""
+        return f"missing: --faces, a folder of face crops; there are none in {self.place.faces}"
+
     def estimate(self, run: Run) -> Estimate:
-        """Raises ValueError for a run whose dataset is neither there nor of a published size."""
+        """What is missing counts as published. Raises ValueError where its size was not."""
         if isinstance(run, Pretraining):
             return self._pretraining(run.recipe)
         if isinstance(run, Transfer):
@@ -89,11 +111,16 @@ class Planner:
 
     def faces(self, recipe: PretrainRecipe) -> int:
         """How many faces a run sees in an epoch."""
-        if self.place.faces.exists():
-            count = len(open_pool(self.place.faces))
-        else:
-            count = self.drawing.count if self.drawing else VGGFACE2
+        count = self._pool() or (self.drawing.count if self.drawing else VGGFACE2)
         return min(count, recipe.max_faces or count)
+
+    @cache  # noqa: B019 (a planner lives as long as its command)
+    def _pool(self) -> int | None:
+        """The number of faces to pre-train on; None where there are none."""
+        try:
+            return len(open_pool(self.place.faces)) if self.place.faces.exists() else None
+        except ValueError:
+            return None
 
     def _pretraining(self, recipe: PretrainRecipe) -> Estimate:
         plan = self._plan_of(recipe)
@@ -122,7 +149,11 @@ class Planner:
         batch = batch_for(count, recipe)
         epochs = recipe.epochs_of(math.ceil(count / batch))
         size = recipe.image_size or run.encoder.recipe.encoder.image_size
-        key = recipe_hash(replace(recipe, fraction=1.0)) + recipe_hash(run.encoder.recipe.encoder)
+        network = run.encoder.recipe.encoder
+        settings = {name: value for name, value in plain(recipe, every=True).items() if name not in CHEAP}
+        key = json.dumps(
+            [settings, getattr(task, "points", 0), network.name, network.third_stride, network.last_stride]
+        )
 
         def build() -> Method:
             encoder = Encoder(run.encoder.recipe.encoder)
@@ -144,28 +175,45 @@ class Planner:
     def _split(self, recipe: TransferRecipe) -> tuple[int, int, int, Task]:
         """Images to train, validate and test with, and the task: of the folder where it is there, else as published."""
         if recipe.dataset not in self._splits:
-            folder = self.place.dataset(recipe.dataset)
-            if folder.is_dir():
-                faces, task = read_dataset(recipe, folder)
-                counts = [len(faces.splits[split]) for split in ("train", "val", "test")]
-            else:
-                published, task = find_dataset(recipe.dataset).published, _usual_task(recipe)
-                if not published.images:
-                    raise ValueError(f"the size of {recipe.dataset} was not published: give --data")
-                there = [split for split in ("train", "val", "test") if split in published.images]
-                sizes = (
-                    drawn_splits(self.drawing.count, there) if self.drawing else {s: published.total(s) for s in there}
-                )
-                counts = [sizes.get(split, 0) for split in ("train", "val", "test")]
-            self._splits[recipe.dataset] = (counts[0], counts[1], counts[2], task)
+            self._splits[recipe.dataset] = self._found_split(recipe) or self._coming_split(recipe)
         return self._splits[recipe.dataset]
+
+    def _found_split(self, recipe: TransferRecipe) -> tuple[int, int, int, Task] | None:
+        """None, and a word in `_missing`, where the dataset is not there or not whole."""
+        name, folder = recipe.dataset, self.place.dataset(recipe.dataset)
+        own = self.place.data / FOLDERS.get(name, name)
+        self._missing[name] = f"missing: {own}, {command('fra', 'data', 'layout', name)}"
+        if not folder.is_dir():
+            return None
+        try:
+            faces, task = read_dataset(recipe, folder)
+        except (ValueError, OSError):
+            if own.is_dir():
+                self._missing[name] = f"not complete: {command('fra', 'data', 'check', name, own)}"
+            return None
+        del self._missing[name]
+        train, val, test = (len(faces.splits[split]) for split in ("train", "val", "test"))
+        return train, val, test, task
+
+    def _coming_split(self, recipe: TransferRecipe) -> tuple[int, int, int, Task]:
+        """What will be drawn, or else what was published."""
+        published = find_dataset(recipe.dataset).published
+        if not published.images:
+            raise ValueError(f"the size of {recipe.dataset} was not published")
+        there = [split for split in ("train", "val", "test") if split in published.images]
+        sizes = drawn_splits(self.drawing.count, there) if self.drawing else {s: published.total(s) for s in there}
+        train, val, test = (sizes.get(split, 0) for split in ("train", "val", "test"))
+        return train, val, test, _usual_task(recipe)
 
     def _measure(self, key: str, build: Callable[[], Method], sizes: Sequence[int], batch: int) -> Plan:
         """Of one pass over `sizes`; the length of the run is put in later."""
         if key not in self._measured:
             torch.manual_seed(0)
             method = build().to(self.device)
-            self._measured[key] = make_plan(method, sizes=sizes, batch=batch, steps=1, pairs=batch, seconds=SECONDS)
+            small = max(2, PIXELS // sizes[0] ** 2)
+            self._measured[key] = make_plan(
+                method, sizes=sizes, batch=batch, steps=1, pairs=batch, seconds=SECONDS, small=small
+            )
         return self._measured[key]
 
 
@@ -226,34 +274,46 @@ def _targets(task: Task, count: int) -> Tensor:
     return 1.6 * torch.rand(count, task.points, 2) - 0.8
 
 
-def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
-    """The runs in their order, what is left of them, and how to start one elsewhere."""
-    from rich.console import Console
-    from rich.table import Table
+COLUMNS = ("time here", "memory", "disk", f"{GPU} hours")
 
+
+def print_plan(runs: Sequence[Run], scale: Scale, place: Place) -> None:
+    """The runs in their order, each as soon as it is estimated, what is left, and how to start one elsewhere."""
     planner = Planner(place, scale.drawing)
-    table = Table(title=f"{counted(len(runs), 'run')} at scale {scale.name}, on {scale.faces}")
-    for column in ("run", "state", "time here", "memory", "disk", f"{GPU} hours"):
-        table.add_column(column, justify="left" if column in ("run", "state") else "right", overflow="fold")
+    wide = max(len(run.name) for run in runs) if runs else 0
+    print(f"{counted(len(runs), 'run')} at scale {scale.name}, on {scale.faces}; each kind is measured once")
+    _print_row("run", wide, COLUMNS, "state")
     left: list[Estimate] = []
     for run in runs:
-        standing, estimate = state(run, place), planner.estimate(run)
+        standing = state(run, place)
+        try:
+            estimate, cells = planner.estimate(run), None
+        except ValueError as error:
+            estimate, cells = Estimate(), ("?",) * len(COLUMNS)
+            standing = f"{standing}: {error}"
         if standing != "finished":
             left.append(estimate)
-        gpu = f"{estimate.gpu_hours:.3g}" if estimate.gpu_hours else ""
-        table.add_row(run.name, standing, _time(estimate.seconds), _bytes(estimate.memory), _bytes(estimate.disk), gpu)
+            standing = planner.missing(run) or standing
+        _print_row(run.name, wide, cells or _cells(estimate), standing)
     seconds, disk, gpu_hours = (sum(getattr(each, name) for each in left) for name in ("seconds", "disk", "gpu_hours"))
     memory = max((each.memory for each in left), default=0.0)
-    table.add_section()
-    table.add_row(f"{len(left)} left", "", _time(seconds), _bytes(memory), _bytes(disk), f"{gpu_hours:.3g}")
-    console = Console(width=max(Console().width, 150))
-    console.print(table)
+    _print_row(f"{len(left)} left", wide, _cells(Estimate(seconds, memory, disk, gpu_hours)), "")
+    print()
     for line in _assumptions(place, scale):
         print(line)
     print("\nEach run as a command, to start it elsewhere (--devices N for more GPUs); its results are found and used:")
     for run in runs:
         if state(run, place) != "finished" and run.command(place):
             print(f"  {run.command(place)}")
+
+
+def _cells(estimate: Estimate) -> tuple[str, ...]:
+    gpu = f"{estimate.gpu_hours:.3g}" if estimate.gpu_hours else ""
+    return _time(estimate.seconds), _bytes(estimate.memory), _bytes(estimate.disk), gpu
+
+
+def _print_row(name: str, wide: int, cells: Sequence[str], state: str) -> None:
+    print(printable(f"{name:<{wide}}  {'  '.join(f'{cell:>10}' for cell in cells)}  {state}").rstrip(), flush=True)
 
 
 def _assumptions(place: Place, scale: Scale) -> list[str]:

@@ -94,6 +94,11 @@ def command(*words: object) -> str:
     return f"`{shlex.join(map(str, words))}`"
 
 
+def install(extra: str) -> str:
+    """How to get the packages of an extra; fra is on no package index."""
+    return f"run `pip install -e '.[{extra}]'` in your clone of fra"
+
+
 def python_command(code: str, *values: object) -> str:
     """`command` for Python code in which each {} is replaced by the text of one of the values."""
     return command("python", "-c", code.format(*map(python_text, values)))

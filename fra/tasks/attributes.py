@@ -43,6 +43,7 @@ class Attributes(Task):
     name: ClassVar[str] = "attributes"
     selects: ClassVar[str] = "attribute_accuracy"
     proportions: ClassVar[tuple[str, ...]] = ("attribute_accuracy",)
+    gives: ClassVar[str] = "probabilities"
 
     def head(self, channels: int) -> nn.Module:
         """One linear layer (supplement 5.3.2), N(0, 0.01), bias 0; with `neck` behind two hidden ones."""
@@ -88,9 +89,19 @@ class Attributes(Task):
         """None of CelebA's attributes has a side."""
         return targets
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        return self.names
+
+    def values(
+        self, outputs: Float[Tensor, "N A"], *, width: int | Tensor, height: int | Tensor
+    ) -> Float[Tensor, "N A"]:
+        """The probability of each attribute."""
+        return outputs.sigmoid()
+
     def answer(self, output: Float[Tensor, "A"], *, width: int, height: int) -> dict[str, Any]:
         """`attributes` that are there, and `probabilities` of all by name."""
-        chances = output.sigmoid().tolist()
+        chances = self.values(output[None], width=width, height=height)[0].tolist()
         return {
             "attributes": [name for name, logit in zip(self.names, output.tolist(), strict=True) if logit >= 0],
             "probabilities": dict(zip(self.names, chances, strict=True)),

@@ -30,6 +30,7 @@ class Expression(Task):
     name: ClassVar[str] = "expression"
     selects: ClassVar[str] = "accuracy"
     proportions: ClassVar[tuple[str, ...]] = ("accuracy",)
+    gives: ClassVar[str] = "probabilities"
 
     @property
     def ordered(self) -> bool:
@@ -72,9 +73,19 @@ class Expression(Task):
     def mirror(self, targets: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         return targets
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        return self.labels
+
+    def values(
+        self, outputs: Float[Tensor, "N K"], *, width: int | Tensor, height: int | Tensor
+    ) -> Float[Tensor, "N K"]:
+        """Probabilities of the classes, which sum to 1."""
+        return outputs.softmax(1)
+
     def answer(self, output: Float[Tensor, "K"], *, width: int, height: int) -> dict[str, Any]:
         """The class under the word asked for (`expression`), and `probabilities` by name."""
-        shares = output.softmax(0).tolist()
+        shares = self.values(output[None], width=width, height=height)[0].tolist()
         return {
             self.asks: self.labels[int(output.argmax())],
             "probabilities": dict(zip(self.labels, shares, strict=True)),

@@ -57,6 +57,7 @@ class Landmarks(Task):
     lower_is_better: ClassVar[bool] = True
     least_squares: ClassVar[bool] = True
     moves: ClassVar[bool] = True
+    gives: ClassVar[str] = "landmarks"
 
     @property
     def table(self) -> PointTable:
@@ -143,9 +144,22 @@ class Landmarks(Task):
         mirrored = flip_points(self.places(targets), 1, self.table.flip)  # width - 1 - x is -x
         return torch.cat((mirrored, targets[:, self.points :]), 1)
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        return self.names
+
+    def values(
+        self, outputs: Float[Tensor, "N P2"], *, width: int | Tensor, height: int | Tensor
+    ) -> Float[Tensor, "N P 2"]:
+        """x, y in pixels of the image, centre of its first pixel at (0, 0)."""
+        places = outputs.unflatten(1, (self.points, 2))
+        # One axis after the other: in an exported network the size of the image is not known.
+        axes = [(places[..., axis] + 1) / 2 * pixels - 0.5 for axis, pixels in enumerate((width, height))]
+        return torch.stack(axes, -1)
+
     def answer(self, output: Float[Tensor, "P2"], *, width: int, height: int) -> dict[str, Any]:
         """`landmarks`: x, y in pixels of the image, centre of its first pixel at (0, 0)."""
-        return {"landmarks": ((output.view(-1, 2) + 1) / 2 * torch.tensor([width, height]) - 0.5).tolist()}
+        return {"landmarks": self.values(output[None], width=width, height=height)[0].tolist()}
 
     def columns(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> dict[str, list[Any]]:
         """NME of the face and the length it is divided by, then true and predicted x and y, in [-1, 1] of the image.

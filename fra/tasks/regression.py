@@ -33,6 +33,7 @@ class Regression(Task):
     selects: ClassVar[str] = "mae"
     lower_is_better: ClassVar[bool] = True
     least_squares: ClassVar[bool] = True
+    gives: ClassVar[str] = "numbers"
 
     def head(self, channels: int) -> nn.Linear:
         """Weights N(0, 0.01), bias 0, as for classes (ours): it begins by answering the centre."""
@@ -84,9 +85,20 @@ class Regression(Task):
     def mirror(self, targets: Float[Tensor, "N R"]) -> Float[Tensor, "N R"]:
         return targets
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        return self.names
+
+    def values(
+        self, outputs: Float[Tensor, "N R"], *, width: int | Tensor, height: int | Tensor
+    ) -> Float[Tensor, "N R"]:
+        """In their own units, in double precision."""
+        return self.numbers(outputs)
+
     def answer(self, output: Float[Tensor, "R"], *, width: int, height: int) -> dict[str, Any]:
         """`numbers` by their names, in their own units."""
-        return {"numbers": dict(zip(self.names, self.numbers(output[None])[0].tolist(), strict=True))}
+        numbers = self.values(output[None], width=width, height=height)[0].tolist()
+        return {"numbers": dict(zip(self.names, numbers, strict=True))}
 
     def columns(self, outputs: Float[Tensor, "N R"], targets: Float[Tensor, "N R"]) -> dict[str, list[Any]]:
         """Of each number truth (empty if not known) and answer."""

@@ -43,6 +43,8 @@ class Task(ABC):
     """True when a linear head is fitted by least squares, which has a closed form."""
     moves: ClassVar[bool] = False
     """True when targets are places in the image, which move with it when it is shifted and turned."""
+    gives: ClassVar[str]
+    """What `values` are: `probabilities`, `landmarks` or `numbers`."""
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:
@@ -81,6 +83,15 @@ class Task(ABC):
     def known(self, targets: Tensor) -> Bool[Tensor, "N"]:
         """Which of the images have a label at all; the others neither teach nor test."""
         return torch.ones(len(targets), dtype=torch.bool)
+
+    @property
+    @abstractmethod
+    def named(self) -> tuple[str, ...]:
+        """What each of the `values` of an image is called; empty if they have numbers only."""
+
+    @abstractmethod
+    def values(self, outputs: Tensor, *, width: int | Tensor, height: int | Tensor) -> Tensor:
+        """What `answer` says in words, of a batch and in numbers alone (N, ...); exported networks end with it."""
 
     @abstractmethod
     def answer(self, output: Tensor, *, width: int, height: int) -> dict[str, Any]:

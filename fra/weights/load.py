@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fra.files import SUM, read_tensors, reading, write_tensors
+from fra.files import MARK, SUM, read_json, read_tensors, reading, write_tensors
 from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
 from fra.models.region_head import RegionHead, RegionModel
-from fra.weights.bundled import ENCODER, REGIONS, MissingPart, no_such, shipped_file, shipped_names
+from fra.weights.bundled import ENCODER, REGIONS, TASK, MissingPart, no_such, shipped_file, shipped_names
 from fra.weights.foreign import import_encoder, import_region_model
 from fra.weights.layouts import timm_config
 from fra.weights.no_weights import is_safetensors, require_weights
@@ -147,6 +147,23 @@ def is_ours(path: Path) -> bool:
     if "task" in metadata:
         raise ValueError(f"{path} is a trained task, not an encoder: give the encoder that it was trained with")
     return "encoder" in metadata or SUM in metadata
+
+
+def holds_task(what: str | Path) -> bool:
+    """Whether `what` names a learned task and no encoder: a bundled one, a run of `fra transfer`, its file."""
+    path = Path(what)
+    if str(what) in shipped_names():
+        return str(what) in shipped_names(TASK)
+    if path.is_dir():
+        begun = read_json(path / MARK).get("command") if (path / MARK).exists() else ""
+        return (path / TASK).exists() or begun == "transfer"
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as stream:
+            return "task" in (stream.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # those who read it say what is wrong
 
 
 def _say(report: object, quiet: bool) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fra.weights.bundled import shipped_names
+from fra.weights.bundled import read_manifest, shipped_names
 
 RANDOM, TIMM = "random", "timm:"
 WRITTEN = ("encoder.safetensors", "model.safetensors")
@@ -74,3 +74,11 @@ class EncoderSource:
         if self.network:
             rest = f"{TIMM}{self.network}={rest}" if rest else self.network if self.random else f"{TIMM}{self.network}"
         return ":".join([RANDOM, rest] if rest else [RANDOM]) if self.random else rest
+
+
+def licence_of(source: EncoderSource) -> str | None:
+    """The licence of bundled weights and whom it asks to name; None of others, which fra does not know."""
+    if source.bundled is None:
+        return None
+    manifest = read_manifest(source.bundled)
+    return f"{manifest.licence}. {manifest.attribution}"

@@ -221,7 +221,7 @@ def test_without_its_packages_there_is_a_line_how_to_install_them(
     package: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    assert "pip install 'facial-region-awareness[app]'" in fails(capsys, "--model", run)
+    assert "pip install -e '.[app]'" in fails(capsys, "--model", run)
 
 
 def test_what_cannot_be_served_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

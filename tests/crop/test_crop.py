@@ -333,7 +333,7 @@ def test_without_a_cluster_nothing_is_begun(photos: Path, tmp_path: Path, monkey
         with pytest.raises(ValueError, match=f"^no Ray cluster answers at {address}: start one there"):
             crop(photos, tmp_path / "out", CropSettings(detector="none"), cluster=address, runtime=Runtime(quiet=True))
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"^--cluster needs Ray: pip install"):
+    with pytest.raises(ValueError, match=r"^--cluster needs Ray: run `pip install"):
         crop(photos, tmp_path / "out", CropSettings(detector="none"), cluster="auto", runtime=Runtime(quiet=True))
     assert not (tmp_path / "out").exists()
 

@@ -199,7 +199,7 @@ def test_a_parquet_table_without_pyarrow_is_one_line(
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "labels.parquet").write_bytes(b"PAR1")
     line = refusal("table.linear", tmp_path, tmp_path / "out", capsys)
-    assert "pip install 'facial-region-awareness[tables]'" in line
+    assert "pip install -e '.[tables]'" in line
 
 
 # --- points

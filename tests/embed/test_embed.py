@@ -235,7 +235,7 @@ def test_clusters_without_scikit_learn_are_one_line_before_any_work(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     assert cli.main(["embed", str(photos), "--clusters", "--out", str(tmp_path / "out")]) == 2
-    assert "--clusters needs scikit-learn: pip install" in capsys.readouterr().err
+    assert "--clusters needs scikit-learn: run `pip install" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -20,6 +20,9 @@ from fra.system.text import command, python_command
 
 MODULES = sorted(Path(fra.__file__).parent.rglob("*.py"))
 COMMANDS = re.compile(r"`(fra [^`]+)`")
+NAMES_OF_COMMANDS = "crop|pretrain|transfer|regions|predict|embed|data|reproduce|report|export|recipes|doctor|demo|app"
+BARE = re.compile(rf"(?:^|[\n(,:;] ?)(fra (?:{NAMES_OF_COMMANDS}) [^\n)`]+)")
+"""A command that is no part of a sentence stands without backquotes."""
 
 
 def messages(tree: ast.Module) -> list[str]:
@@ -39,6 +42,16 @@ def messages(tree: ast.Module) -> list[str]:
     return found
 
 
+def commands(tree: ast.Module) -> list[str]:
+    """What calls of `command` make, with x for what is filled in."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "command":
+            words = [str(word.value) if isinstance(word, ast.Constant) else "x" for word in node.args]
+            found.append(shlex.join(words))
+    return [line for line in found if line.startswith("fra ")]
+
+
 def names_a_command(words: list[str]) -> bool:
     """`fra crop` alone speaks of the command and is nothing to copy."""
     return all((word.isalpha() and word.islower()) or word == "x" for word in words) and len(words) <= 2
@@ -48,8 +61,11 @@ HINTS = sorted(
     {
         (path.name, hint)
         for path in MODULES
-        for text in messages(ast.parse(path.read_text(encoding="utf-8")))
-        for hint in COMMANDS.findall(text)
+        for tree in [ast.parse(path.read_text(encoding="utf-8"))]
+        for hint in [
+            *(hint for text in messages(tree) for hint in [*COMMANDS.findall(text), *BARE.findall(text)]),
+            *commands(tree),
+        ]
         if not names_a_command(hint.split()[1:])
     }
 )

@@ -3,15 +3,22 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from documented import ROOT, blocks
+from without_fra import run_without_fra
 
+import fra
 from fra import cli
+from fra.drawing.drawn_face import draw_face
+from fra.faces.image import write_image
 from fra.files import MARK
 from fra.models.encoder import EncoderConfig
 from fra.runtime import Runtime
-from fra.weights import portable
+from fra.weights import portable, portable_model
 from fra.weights.load import load_encoder, load_region_model
+from fra.weights.portable_timm import timm_architecture
 
 SETTINGS = (
     "encoder.name=resnet10_quarter",
@@ -48,8 +55,8 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory, drawn_faces: Path) -> Pa
     return trained(tmp_path_factory.mktemp("runs") / "plain", drawn_faces, "byol", "encoder.last_stride=2")
 
 
-def export(run: Path, kind: str, out: Path) -> dict:
-    assert cli.main(["export", str(run), "--format", kind, "--out", str(out), "--quiet"]) == 0
+def export(run: Path, kind: str, out: Path, *more: str) -> dict:
+    assert cli.main(["export", str(run), "--format", kind, "--out", str(out), "--quiet", *more]) == 0
     return json.loads((out / "parity.json").read_text())
 
 
@@ -90,24 +97,82 @@ def test_an_exported_program_of_torch_computes_the_same_for_any_batch(run, tmp_p
 def test_timm_reads_the_folder_and_computes_the_features(plain_run, tmp_path):
     import timm
 
-    found = export(plain_run, "timm", tmp_path / "out")
-    assert found["note"] == ""
+    assert export(plain_run, "timm", tmp_path / "out")["python"][0] == "import timm"
     network = timm.create_model(f"local-dir:{tmp_path / 'out' / 'plain'}", pretrained=True).eval()
     images, encoder = faces(3), load_encoder(plain_run)
     mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     assert torch.allclose(network((images - mean) / std), encoder(images), atol=1e-5)
 
 
-def test_what_timm_cannot_say_is_said(run, tmp_path):
+SAVE = """
+import numpy
+import torch
+side = model.pretrained_cfg["input_size"][1]
+images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1))
+mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+with torch.no_grad():
+    numpy.savez("features.npz", images=images.numpy(), features=model((images - mean) / std).numpy())
+"""
+
+
+def cosines_without_fra(lines: list[str], encoder: torch.nn.Module, folder: Path) -> torch.Tensor:
+    """Of the features of `model`, which the lines make in a process without fra, with the encoder's."""
+    (folder / "program.py").write_text("\n".join([*lines, SAVE]))
+    run_without_fra(folder / "program.py", folder=folder)
+    with np.load(folder / "features.npz") as saved:
+        images, features = (torch.from_numpy(saved[name]) for name in ("images", "features"))
+    return torch.nn.functional.cosine_similarity(features.double(), encoder(images).double())
+
+
+@pytest.mark.parametrize("which", ["laptop", "it's  a 'run'"])
+def test_timm_computes_the_same_with_exactly_the_printed_lines(
+    which: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of bundled weights, for which the guide has them too, and where names must be quoted; stages have stride 1."""
+    monkeypatch.chdir(tmp_path)
+    out = "exported_timm" if which == "laptop" else "my 'timm"
+    if which != "laptop":
+        Path(which).symlink_to(run)
+    assert cli.main(["export", which, "--format", "timm", "--out", out]) == 0
+    lines = [line[2:] for line in capsys.readouterr().out.partition("in Python:\n")[2].splitlines()]
+    assert lines == json.loads(Path(out, "parity.json").read_text())["python"]
+    if which == "laptop":
+        assert [block.splitlines() for block in blocks(ROOT / "docs/guides/export.md", "python")] == [lines]
+    assert cosines_without_fra(lines, load_encoder(which), tmp_path).min() > 1 - 1e-9
+
+
+def test_timm_refuses_the_folder_without_the_module_that_sets_its_strides(run, tmp_path):
+    """Rather than compute other features without a word."""
     import timm
 
-    found = export(run, "timm", tmp_path / "out")
-    assert found["note"].startswith("WARNING: timm output is wrong until you run: ")
-    assert "'layer4.0.conv1', 'layer4.0.downsample.0']" in found["note"]
-    network = timm.create_model(f"local-dir:{tmp_path / 'out' / 'tiny'}", pretrained=True).eval()
-    exec(found["note"].partition("run: ")[2], {"model": network})
-    images, encoder = faces(3), load_encoder(run)
-    assert torch.allclose(network((images - encoder.mean) / encoder.std), encoder(images), atol=1e-5)
+    export(run, "timm", tmp_path / "out")
+    assert (tmp_path / "out/fra_tiny.py").is_file()
+    (tmp_path / "another.txt").write_text((tmp_path / "out/tiny/config.json").read_text().replace("fra_tiny", "fra_x"))
+    (tmp_path / "another.txt").replace(tmp_path / "out/tiny/config.json")  # this process has registered fra_tiny
+    with pytest.raises(RuntimeError, match="Unknown model"):
+        timm.create_model(f"local-dir:{tmp_path / 'out' / 'tiny'}", pretrained=True)
+
+
+def test_an_encoder_takes_whole_pictures(run, tmp_path):
+    found = export(run, "torch", tmp_path / "out", "--with-preprocessing")
+    assert found["outputs"] == ["features", "heatmaps"]
+    assert found["sizes"]["images"] == [2, 41, 53, 3]
+    network, encoder = torch.export.load(tmp_path / "out/tiny.pt2").module(), fra.load_encoder(run)
+    pictures = torch.randint(0, 256, (2, 70, 45, 3), dtype=torch.uint8)
+    features, _ = network(pictures)
+    cosine = torch.nn.functional.cosine_similarity(features, encoder(pictures.numpy()))
+    assert cosine.min() > 1 - 1e-5
+
+
+@pytest.mark.parametrize("more", [(), ("--with-preprocessing",)])
+def test_the_example_prints_the_features_of_a_face(plain_run, tmp_path, more):
+    pytest.importorskip("onnxscript")
+    export(plain_run, "onnx", tmp_path / "out", *more)
+    write_image(tmp_path / "face.png", draw_face(1, size=50).image)
+    printed = run_without_fra(tmp_path / "out/example.py", tmp_path / "face.png", folder=tmp_path)
+    features = torch.tensor([float(word) for word in printed.split()])
+    wanted = fra.load_encoder(plain_run)(tmp_path / "face.png")[0]
+    assert torch.nn.functional.cosine_similarity(features, wanted, dim=0) > 0.9999
 
 
 def test_a_run_without_regions_gives_features_alone(plain_run, tmp_path):
@@ -115,21 +180,21 @@ def test_a_run_without_regions_gives_features_alone(plain_run, tmp_path):
 
 
 def test_a_copy_that_computes_something_else_is_refused(run):
-    model = portable.portable(run)
+    model = portable_model.portable(run)
     with pytest.raises(ValueError, match="the exported features differ"):
-        portable.parity(model, lambda images: tuple(2 * value for value in model(images)), path=run / "log.csv")
+        portable_model.parity(model, lambda images: tuple(2 * value for value in model(images)), path=run / "log.csv")
 
 
 @pytest.mark.parametrize("kind", ["torch", "timm"])
 def test_what_was_refused_is_not_there(plain_run, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(portable, "LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(portable_model, "LARGEST_DIFFERENCE", -1.0)
     with pytest.raises(ValueError, match="nothing was written"):
         portable.export_portable(plain_run, tmp_path / "out", kind, runtime=Runtime(quiet=True))
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == [MARK]
 
 
 def test_a_network_of_timms_own_keeps_its_name():
-    assert portable.timm_architecture(EncoderConfig().name) == ("resnet50", {})
+    assert timm_architecture(EncoderConfig().name) == ("resnet50", {})
 
 
 def test_bad_input_is_one_clear_line(tmp_path, capsys):
