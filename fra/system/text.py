@@ -96,7 +96,7 @@ def command(*words: object) -> str:
 
 def install(extra: str) -> str:
     """How to get the packages of an extra; fra is on no package index."""
-    return f"run `pip install -e '.[{extra}]'` in your clone of fra"
+    return f"run {command('pip', 'install', '-e', f'.[{extra}]')} in your clone of fra"
 
 
 def python_command(code: str, *values: object) -> str:

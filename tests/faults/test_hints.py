@@ -20,7 +20,9 @@ from fra.system.text import command, python_command
 
 MODULES = sorted(Path(fra.__file__).parent.rglob("*.py"))
 COMMANDS = re.compile(r"`(fra [^`]+)`")
-NAMES_OF_COMMANDS = "crop|pretrain|transfer|regions|predict|embed|data|reproduce|report|export|recipes|doctor|demo|app"
+NAMES_OF_COMMANDS = (
+    "crop|pretrain|transfer|compare|regions|predict|embed|data|reproduce|report|export|recipes|doctor|demo|app"
+)
 BARE = re.compile(rf"(?:^|[\n(,:;] ?)(fra (?:{NAMES_OF_COMMANDS}) [^\n)`]+)")
 """A command that is no part of a sentence stands without backquotes."""
 
