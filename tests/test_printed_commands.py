@@ -18,12 +18,12 @@ from fra.shipped import shipped_recipes
 from fra.transfer.recipes import load_transfer_recipe
 from fra.weights.bundled import TASK, shipped_names
 
-HISTORY = {"CHANGELOG.md", "log.md"}
-"""They speak of commands of their day, or of single flags."""
+OTHERWISE = {"CHANGELOG.md", "log.md", "mistakes.md"}
+"""Two speak of commands of their day, or of single flags; the last shows mistakes, and has a test of its own."""
 NO_COMMANDS = {"fra needs Python 3.11 or newer"}
 """Messages that begin like one."""
 PATTERNS = ("*.md", "docs/**/*.md", "fra/weights/*/*.md", "fra/recipes/**/*.yaml", "fra/**/*.j2")
-PAGES = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern)) if path.name not in HISTORY]
+PAGES = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern)) if path.name not in OTHERWISE]
 INLINE = re.compile(r"`(fra [^`]+)`|<code>(fra [^<]+)</code>")
 LINE = re.compile(r"^[#$ \t]*(?:srun |torchrun .* )?(?:.*/bin/)?(fra (?:[a-z]+|--)[^\n]*)$", re.MULTILINE)
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|\.\.\.|[{}]|glasses|simsiam")
