@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fra.data.datasets import ALIASES, DATASETS
 from fra.data.labelled import LabelledFaces
-from fra.data.own import CutPhotos
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.runtime import Runtime
 from fra.shipped import shipped_recipes
@@ -112,13 +111,13 @@ def contestants(asked: Asked, runtime: Runtime) -> list[Contestant]:
     return found
 
 
-def question(asked: Asked, data: Path | CutPhotos) -> Question:
+def question(asked: Asked, data: Path) -> Question:
     """Read the faces, and check what is asked of them. Raises ValueError naming what is wrong."""
     protocols = _protocols(asked.protocols)
     wanted = _labels(asked.labels)
     if any(override.partition("=")[0].strip() == "fraction" for override in asked.overrides):
         raise ValueError("--set fraction is what --labels decides: leave it out")
-    base = base_recipe(data.folder if isinstance(data, CutPhotos) else data, asked.dataset)
+    base = base_recipe(data, asked.dataset)
     recipes = {protocol: load_transfer_recipe(base, asked.overrides, protocol=protocol) for protocol in protocols}
     first = next(iter(recipes.values()))
     faces, task = read_dataset(first, data)

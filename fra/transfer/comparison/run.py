@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fra.data.labelled import WARNING
-from fra.data.own import CutPhotos
 from fra.engine import do_runs
 from fra.files import claim_folder, one_writer, read_json, reading, write_json
 from fra.runtime import Runtime
@@ -24,9 +23,7 @@ DATA = "data.json"
 
 
 @one_writer
-def compare(
-    data: Path | CutPhotos, asked: Asked, out: Path, *, wait: bool = True, runtime: Runtime = Runtime()
-) -> dict[str, Any]:
+def compare(data: Path, asked: Asked, out: Path, *, wait: bool = True, runtime: Runtime = Runtime()) -> dict[str, Any]:
     """Do the runs that are missing in `out`, then write its files; the content of `compare.json`.
 
     Called again, after any interruption, with more encoders, labels or seeds, in several processes or on several
@@ -52,7 +49,7 @@ def compare(
     return content
 
 
-def plan(data: Path | CutPhotos, asked: Asked, out: Path, *, runtime: Runtime = Runtime()) -> None:
+def plan(data: Path, asked: Asked, out: Path, *, runtime: Runtime = Runtime()) -> None:
     """Print the runs that `compare` would do, and how long they would take; nothing is trained or written."""
     runtime = replace(runtime, device=begin(runtime))
     read, encoders = _read(data, asked, runtime)
@@ -60,7 +57,7 @@ def plan(data: Path | CutPhotos, asked: Asked, out: Path, *, runtime: Runtime = 
     print_plan(all_runs(read, encoders), place)
 
 
-def _read(data: Path | CutPhotos, asked: Asked, runtime: Runtime) -> tuple[Question, list[Contestant]]:
+def _read(data: Path, asked: Asked, runtime: Runtime) -> tuple[Question, list[Contestant]]:
     read = question(asked, data)
     for note in [*read.notes, *read.faces.notes]:
         if note.startswith(WARNING):

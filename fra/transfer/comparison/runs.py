@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fra import engine
 from fra.engine import AGAIN
-from fra.files import read_json
+from fra.files import read_json, remove_leftovers
 from fra.recipe import recipe_hash
 from fra.training.devices import begin
 from fra.transfer.comparison.asked import Contestant, Question
@@ -56,6 +56,7 @@ class Frozen(engine.Run[Place]):
 
     def work(self, place: Place) -> None:
         asked = place.question
+        remove_leftovers(self.folder(place), alone=True)  # of a process that was killed while it wrote
         runtime = replace(place.runtime, device=begin(place.runtime))
         network = self.encoder.load(runtime)
         train = training_images(asked, self.recipe)

@@ -111,8 +111,10 @@ def _clause(pair: Pair, verdict: str, group: list[tuple[int, Difference]], *, fi
         who = f"{names[0]} and {names[1]}" if first else "they"
         return f"{when} {who} are level ({_amount(pair, [gain for _, gain in group], level=True)})"
     amount = _amount(pair, [gain for _, gain in group])
-    who, whom = (names[0], f" than {names[1]}") if first else (names[0], "")
-    return f"{when} {who} is {amount} {verdict}{whom}"
+    whom = f" than {names[1]}" if first else ""
+    doubt = max(gain.half for _, gain in group)
+    most = f" (± {doubt:.{1 if pair.percent else 2}f} at most)" if len(group) > 1 else ""
+    return f"{when} {names[0]} is {amount} {verdict}{whom}{most}"
 
 
 def _amount(pair: Pair, gains: Sequence[Difference], *, level: bool = False) -> str:
@@ -125,7 +127,8 @@ def _amount(pair: Pair, gains: Sequence[Difference], *, level: bool = False) -> 
     sizes.sort(key=float)
     if level:
         return f"at most {sizes[-1]}{unit} apart, less than the uncertainty"
-    return f"{sizes[0]}{unit}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}{unit}"
+    spread = sizes[0] if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+    return f"{spread}{unit}"
 
 
 def _times_clauses(pair: Pair) -> list[str]:

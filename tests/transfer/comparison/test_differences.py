@@ -86,9 +86,9 @@ def test_better_with_few_labels_and_level_later() -> None:
     said = pair_sentence(pair((40, 50, 60, 65), (31, 41, 59, 64.5)))
     # 40 lies .9 of the way from 31 at 20 to 41 at 100: 20 * 5 ** .9 = 85; 50 halfway from 100 to 500: 224
     assert said == (
-        "With 20 and 100 labels `laptop` is 9.0 points better than `ImageNet`; from 500 labels on they are level (at "
-        "most 1.0 points apart, less than the uncertainty); `ImageNet` needs about 2.2 to 4.3 times the labels for "
-        "the same score."
+        "With 20 and 100 labels `laptop` is 9.0 points better than `ImageNet` (± 2.0 at most); from 500 labels on they "
+        "are level (at most 1.0 points apart, less than the uncertainty); `ImageNet` needs about 2.2 to 4.3 times the "
+        "labels for the same score."
     )
 
 
@@ -102,7 +102,7 @@ def test_a_single_number_of_labels_has_its_interval() -> None:
 
 def test_worse_is_said_as_plainly() -> None:
     said = pair_sentence(pair((30, 35, 45, 50), (40, 45, 55, 60)))
-    assert said.startswith("With 20 to 2,000 labels `laptop` is 10.0 points worse than `ImageNet`; ")
+    assert said.startswith("With 20 to 2,000 labels `laptop` is 10.0 points worse than `ImageNet` (± 2.0 at most); ")
     # laptop has 40 halfway between 35 at 100 and 45 at 500: 223.6 labels, 11.2 times 20
     assert "`laptop` needs about 5 to 11 times the labels for the same score" in said
     assert "with all 2,000 labels `laptop` is still worse than `ImageNet` with 500" in said
@@ -119,7 +119,7 @@ def test_level_everywhere_claims_nothing() -> None:
 
 def test_errors_in_another_unit() -> None:
     said = pair_sentence(pair((5, 4, 3, 2), (9, 8, 7, 6), half=0.5, percent=False, lower=True))
-    assert said.startswith("With 20 to 2,000 labels `laptop` is 4.00 better than `ImageNet`; ")
+    assert said.startswith("With 20 to 2,000 labels `laptop` is 4.00 better than `ImageNet` (± 0.50 at most); ")
     assert "with all 2,000 labels `ImageNet` is still worse than `laptop` with 20" in said
 
 
