@@ -220,7 +220,7 @@ def _is_run(out: Path, command: str) -> bool:
     if out.is_dir() and not all(_is_nothing(entry.name) for entry in out.iterdir()):
         if mark.exists():  # another process has made it in this moment
             return _is_run(out, command)
-        raise ValueError(f"{out} is not empty and was not made by fra: choose another --out")
+        raise ValueError(f"{out} is not empty and was not made by fra (it has no {MARK}): choose another --out")
     return False
 
 

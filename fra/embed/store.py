@@ -10,7 +10,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +43,10 @@ class Journal:
                 self.photos, self.faces = int(position["photos"]), int(position["faces"])
                 self._lines, self._sum = int(position["lines"]), int(position["crc32_of_features"])
             _require_sum(out / FEATURES, self.faces * self._width, self._sum)
-        self._features = _opened(out / FEATURES, self.faces * self._width)
-        self._photos = _opened(out / PHOTOS, self._lines)
+        with ExitStack() as opened:
+            self._features = opened.enter_context(_opened(out / FEATURES, self.faces * self._width))
+            self._photos = opened.enter_context(_opened(out / PHOTOS, self._lines))
+            self._close = opened.pop_all().close
 
     def append(self, features: Float32[np.ndarray, "B C"], lines: Sequence[Line]) -> None:
         """Add the next photos, and the features of all their faces."""
@@ -65,8 +67,7 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._features.close()
-        self._photos.close()
+        self._close()
 
 
 def _opened(path: Path, size: int) -> BinaryIO:

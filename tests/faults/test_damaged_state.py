@@ -5,6 +5,7 @@ been. Pictures, crops and the pixels in shards are data, not state, and are left
 """
 
 import json
+import pkgutil
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -102,6 +103,10 @@ def parsed(name: str) -> Callable[[Path], Any]:
     return lambda out: json.loads((out / name).read_text())
 
 
+def features(out: Path) -> Any:
+    return (out / "features.npz").read_bytes()
+
+
 class Stopped(KeyboardInterrupt):
     """Where an interrupted state ends."""
 
@@ -109,7 +114,7 @@ class Stopped(KeyboardInterrupt):
 def stop_after(count: int, patch: pytest.MonkeyPatch, place: str) -> None:
     """Let a function work `count` times, and then no more."""
     module, _, name = place.rpartition(".")
-    work = getattr(pytest.importorskip(module), name)
+    work = getattr(pkgutil.resolve_name(module), name)
     calls = iter(range(count))
 
     def stopping(*arguments: Any, **named: Any) -> Any:
@@ -149,6 +154,7 @@ def states(few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     crop = ["crop", faces, "--detector", "none", "--size", "32", "--workers", "1"]
     shards = [*crop, "--shards", "--shard-faces", "10"]
     predict = ["predict", faces, "--task", str(learned), "--detector", "none", *cpu]
+    embed = ["embed", faces, "--encoder", str(trained), "--detector", "none", *cpu]
     report = {"report": ["report", "RUN"]}
     draw = ["regions", str(trained), "--faces", faces, *cpu]
     results, answers = parsed("results.json"), parsed("predictions.json")
@@ -168,6 +174,8 @@ def states(few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "crop into shards, interrupted": State(made("sharding", shards, (2, append)), shards, crops),
         "predict": State(made("answers", predict), predict, answers),
         "predict, interrupted": State(made("asking", predict, (9, "fra.predict.predictor._short")), predict, answers),
+        "embed": State(made("features", embed), embed, features),
+        "embed, interrupted": State(made("embedding", embed, (1, "fra.embed.store.Journal.append")), embed, features),
         "regions": State(made("drawn", draw), draw, parsed("regions.json"), report),
     }
 
@@ -183,6 +191,8 @@ NAMES = [
     "crop into shards, interrupted",
     "predict",
     "predict, interrupted",
+    "embed",
+    "embed, interrupted",
     "regions",
 ]
 

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "crop": ("crop", "FACES", "--workers", "1", "--quiet"),
     "crop with workers": ("crop", "FACES", "--detector", "none", "--workers", "2", "--quiet"),
     "predict": ("predict", "FACES", "--task", "laptop_age", "--detector", "none", *SMALL),
+    "embed": ("embed", "FACES", "--detector", "none", *SMALL),
     "regions": ("regions", "laptop", "--faces", "FACES", *SMALL),
     "data synthetic": ("data", "synthetic", "--count", "10", "--size", "32", "--workers", "1", "--quiet"),
     "pretrain": ("pretrain", "smoke/resnet10_half.byol", *SMALL, *ONE_EPOCH, "--faces", "FACES", "--workers", "1"),

@@ -125,6 +125,7 @@ def commands(learned: Path, out: Path) -> dict[str, list[str]]:
             *("predict", faces, "--out", f"{out}/predict", "--detector", "none", "--device", "cpu"),
             *("--task", str(learned / "task")),
         ],
+        "embed": ["embed", faces, "--out", f"{out}/embed", "--detector", "none", "--device", "cpu"],
         "regions": ["regions", str(learned / "fra"), "--faces", faces, "--out", f"{out}/regions", "--device", "cpu"],
         "pretrain": [
             *("pretrain", "smoke/resnet10_half.fra", "--faces", faces, "--out", f"{out}/pretrain", "--workers", "0"),
@@ -150,7 +151,8 @@ def ran(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 def test_without_a_locale_every_command_works(ran: tuple[Path, "subprocess.CompletedProcess[bytes]"]) -> None:
     _, done = ran
-    assert done.stdout.decode().splitlines()[-1:] == ["[0, 0, 0, 0, 0]"], done.stderr.decode(errors="replace")[-2000:]
+    ends = done.stdout.decode().splitlines()[-1:]
+    assert ends == ["[0, 0, 0, 0, 0, 0]"], done.stderr.decode(errors="replace")[-2000:]
 
 
 def test_commands_print_nothing_that_steers_a_terminal(
@@ -168,7 +170,7 @@ def test_errors_of_commands_are_one_harmless_line(
 ) -> None:
     named(tmp_path / "bad", [name], broken=True)
     for given_ in (tmp_path / name, tmp_path / "bad", tmp_path / "bad" / f"{name}.jpg"):
-        for command in ("crop", "predict", "regions", "pretrain"):
+        for command in ("crop", "predict", "embed", "regions", "pretrain"):
             usual, faces = commands(learned, tmp_path)[command], str(learned / "faces")
             arguments = [str(given_) if word == faces else word for word in usual]
             assert cli.main(arguments) == 2
@@ -189,6 +191,11 @@ def test_tables_and_json_keep_names_as_they_are(
     assert {row[0] for row in read_journal(out / "crop")} == made
     answers = json.loads((out / "predict/predictions.json").read_text(encoding="utf-8"))
     assert {photo["photo"] for photo in answers["photos"]} == made
+    with np.load(out / "embed/features.npz") as arrays:
+        embedded = arrays["files"].tolist()
+    with open(out / "embed/skipped.csv", newline="", encoding="utf-8", errors="surrogateescape") as table:
+        left_out = [row["photo"] for row in csv.DictReader(table)]
+    assert {*embedded, *left_out} == made
     with np.load(out / "regions/heatmaps.npz") as arrays:
         seen = {os.path.basename(name) for name in arrays["files"].tolist()}
     skipped = {os.path.basename(name) for name, _ in json.loads((out / "regions/regions.json").read_text())["skipped"]}

@@ -36,6 +36,7 @@ if __name__ == "__main__":  # workers of `fra crop` import this file
     for words in (
         "crop photos --out crops --workers 2",
         "predict photos --task laptop_age --out answers --device cpu",
+        "embed photos --out features --device cpu",
         "data synthetic --out drawn --count 16 --size 48 --workers 1",
         "pretrain smoke/resnet10_half.fra --faces drawn/images --out run --workers 1 --set schedule.epochs=1",
         "export run --format onnx --out exported",
@@ -136,7 +137,14 @@ def test_no_command_asks_or_sends_anything(tmp_path: Path, elsewhere: dict[str, 
     (tmp_path / "commands.py").write_text(COMMANDS)
     seen = watch(tmp_path, elsewhere, "bash", "-c", f"cd {tmp_path}\n{STORY}", seconds=600)
     assert (seen.status, seen.questions, seen.packets) == (0, [], []), seen.output
-    for made in ("crops/crops.csv", "answers/predictions.json", "exported", "learned/results.json", "report.html"):
+    products = (
+        "crops/crops.csv",
+        "answers/predictions.json",
+        "features/features.npz",
+        "exported",
+        "learned/results.json",
+    )
+    for made in (*products, "report.html"):
         assert (tmp_path / made).exists(), seen.output
     assert list((tmp_path / "tmp").iterdir()) == []
     left = [path.relative_to(tmp_path / "home") for path in (tmp_path / "home").rglob("*") if path.is_file()]
