@@ -28,7 +28,7 @@ from fra.tasks.metrics import inter_ocular_error
 
 Model = Callable[[UInt8[Tensor, "3 H W"], Float[Tensor, "4"]], Float[Tensor, "68 2"]]
 """From a photo and a square to points in pixels of the photo."""
-SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
+SCALES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25)
 SHIFTS = (0.0, 0.05, 0.1)
 CHOOSING, FITTING = 40, 200
 """Training faces on which the framing is chosen, and an offset is fitted."""

@@ -86,7 +86,9 @@ class FaceMesh:
         """The mesh of the face in `box` (x1 y1 x2 y2, from forehead to chin), in pixels of the photo.
 
         The first pass sees an upright square about the box; each further one a square about the points of the one
-        before, turned so that the eyes are level, as MediaPipe follows a face from frame to frame.
+        before, turned so that the eyes are level, as MediaPipe follows a face from frame to frame. Boxes are best 0.9
+        times the longer side of RetinaFace's. With the offset, one, two and three passes have an NME of 4.88, 4.56 and
+        4.51 % on 300-W's held-back faces, with a box that is a tenth larger 5.51, 4.83 and 4.58.
         """
         square = square_box(box, MARGIN)
         to_crop = box_matrix(square, SIDE)
