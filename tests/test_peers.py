@@ -1,7 +1,9 @@
 """The glue of benchmarks/peers on files made here; what needs other people's packages is skipped, and says so."""
 
+import datetime
 import hashlib
 import json
+import re
 import struct
 import tarfile
 from pathlib import Path
@@ -12,13 +14,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from benchmarks.peers import detection, judge, pins
+from benchmarks.peers import detection, judge, pins, rows
 from benchmarks.peers.dlib import find_tensors
 from benchmarks.peers.encoders import PEERS, Remembered
 from benchmarks.peers.landmarks import Framing
 from benchmarks.peers.mesh import IBUG, LEFT_EYE, RIGHT_EYE, SIDE, FaceMesh, Offset, ibug68, level
 from benchmarks.peers.tfjs import Graph, convolve, max_pool, read_weights
 from fra.faces.geometry import transform_points
+from fra.files import write_json
 
 
 @pytest.fixture
@@ -188,6 +191,25 @@ def test_an_offset_is_found_again_whatever_size_and_turn_a_face_has() -> None:
     found, truth = (torch.stack([points @ turn.T + 7 for turn in turns]) for points in (shape, shape + by))
     offset = Offset.fit(found, truth)
     assert_close(offset(found[0]), truth[0], atol=1e-4, rtol=1e-4)
+
+
+def test_rows_replace_those_of_before_and_unchanged_ones_keep_their_date(tmp_path: Path) -> None:
+    table, cost = tmp_path / "results.csv", tmp_path / "scores" / "cost.json"
+    columns = "encoder,recipe,pretraining_seed,dataset,protocol,fraction,metric,mean,std,low,high,seeds"
+    columns += ",commit,machine,date,superseded,superseded_by,source,note"
+    table.write_text(f"{columns}\nlaptop,abc,,lfw,pairs,,auc,73.7,,,,,,,2026-01-01,no,,others,\n")
+    write_json(cost, {"laptop": {"rate": 510.4, "memory": 47.0}})
+    assert rows.write(tmp_path / "scores", table) == 2
+    others, rate, memory = table.read_text().splitlines()[1:]
+    assert others.startswith("laptop,abc,,lfw,pairs,,auc,73.7")
+    assert rate.startswith('laptop,abc,,-,"peers, cost",,faces_per_second,510,')
+    table.write_text(re.sub(r",20\d\d-\d\d-\d\d,no,,peers", ",2026-02-02,no,,peers", table.read_text()))
+    write_json(cost, {"laptop": {"rate": 600.0, "memory": 47.0}})
+    assert rows.write(tmp_path / "scores", table) == 2
+    _, changed, same = table.read_text().splitlines()[1:]
+    assert ",600," in changed
+    assert "2026-02-02" not in changed
+    assert same == memory.replace(datetime.date.today().isoformat(), "2026-02-02")
 
 
 def test_anchors_lie_in_the_middle_of_their_cells() -> None:

@@ -93,21 +93,31 @@ def rounded(found: dict[str, float], digits: int) -> dict[str, str]:
 
 
 def write(scores: Path, table: Path = TABLE) -> int:
-    """Replace the peers' rows; how many there are now."""
+    """Replace the peers' rows; how many there are now. A row whose numbers are as before keeps its commit and date."""
     made = [*encoder_rows(scores), *landmark_rows(scores), *detection_rows(scores), *expression_rows(scores)]
     made += cost_rows(scores)
     asked = ["git", "rev-parse", "--short=7", "HEAD"]
     commit = subprocess.run(asked, capture_output=True, text=True, cwd=table.parent).stdout.strip()
-    usual = {"commit": commit, "machine": MACHINE, "date": datetime.date.today().isoformat(), "superseded": "no"}
+    now = {"commit": commit, "date": datetime.date.today().isoformat()}
     with table.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
-        kept = [row for row in reader if row["source"] != SOURCE]
+        everything = list(reader)
         columns = list(reader.fieldnames or ())
+    kept = [row for row in everything if row["source"] != SOURCE]
     recipes = {row["encoder"]: row["recipe"] for row in kept if row["encoder"] in OURS and row["superseded"] == "no"}
-    for row in made:
-        row["recipe"] = recipes.get(row["encoder"], "")
+    before = {said(row): row for row in everything if row["source"] == SOURCE}
+    rows = []
+    for numbers in made:
+        row = dict.fromkeys(columns, "") | {"machine": MACHINE, "superseded": "no", "source": SOURCE}
+        row |= {"recipe": recipes.get(numbers["encoder"], "")} | {key: str(value) for key, value in numbers.items()}
+        rows.append(before.get(said(row), row | now))
     with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *({**usual, "source": SOURCE, **row} for row in made)])
-    return len(made)
+        writer.writerows([*kept, *rows])
+    return len(rows)
+
+
+def said(row: dict[str, str]) -> tuple[str, ...]:
+    """All of a row but when and by what it was measured."""
+    return tuple(value for column, value in row.items() if column not in ("commit", "date"))
