@@ -33,6 +33,7 @@ NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
 """What torch says when memory is full: of a GPU, of the machine, shared between processes."""
 READER_GONE = 128 + 13
 """The exit status of programs that SIGPIPE ends, which Python turns into an error."""
+CLUSTER_HELP = "work on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
 TASK_HELP = "a run folder of `fra transfer`, or a bundled task (`fra recipes`); repeatable"
 
 
@@ -286,9 +287,7 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
     parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
     parser.add_argument("--shard-faces", type=_count, default=10_000, metavar="N", help="faces in each .tar")
-    parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="crop on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
-    )
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
 
 
 def _crop(options: Arguments) -> None:
@@ -620,6 +619,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     task = parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
     _completed(task, _weights(TASK))
     parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
 
 
 def _predict(options: Arguments) -> None:
@@ -631,6 +631,7 @@ def _predict(options: Arguments) -> None:
         options.out,
         detector=options.detector,
         min_score=options.min_score,
+        cluster=options.cluster,
         runtime=Runtime.of(options),
     )
 
@@ -669,6 +670,7 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="COSINE",
         help="list a face as a near-duplicate from this cosine on (default: 0.998)",
     )
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
 
 
 def _embed(options: Arguments) -> None:
@@ -683,7 +685,7 @@ def _embed(options: Arguments) -> None:
         duplicates_above=options.duplicates_above,
     )
     out = _out_of(options, "features", options.photos.resolve().stem)
-    embed(options.photos, out, options.encoder, settings, runtime=Runtime.of(options))
+    embed(options.photos, out, options.encoder, settings, cluster=options.cluster, runtime=Runtime.of(options))
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,26 +1,28 @@
 """Photos shared out to the machines of a Ray cluster; results come back in the order of the photos.
 
-Photos and output lie on a file system that all machines see under the same path; only rows (and packed crops) travel.
+Photos and output lie on a file system that all machines see under the same path; only what is found (and packed crops)
+travels.
 """
 
 import logging
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fra.crop.cut import Cropper, CropSettings, Made, Photo
+from fra.crop.cut import Photo
 from fra.crop.workers import in_order
+from fra.files import MARK
 from fra.system.processes import LOOK, Lost
 from fra.system.stopping import Stopped, listen
 from fra.system.text import install
 
 PATIENCE = 60.0
 """Seconds without any machine (ours: a head that is started again is back by then)."""
+Found = TypeVar("Found")
 WAITING = 2  # chunks in flight for each core of the cluster: enough that none idles while results travel
 
 
@@ -54,27 +56,30 @@ def joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def crop_on_cluster(
-    chunks: Iterable[list[Photo]], settings: CropSettings, out: Path, ray: Any
-) -> Iterator[tuple[int, list[Made]]]:
-    """As `crop_in_order`, by one task for each chunk on the cores of the cluster that is `joined`.
+def on_cluster(
+    chunks: Iterable[list[Photo]], work: Callable[[list[Photo]], Found], out: Path | None, ray: Any
+) -> Iterator[tuple[int, Found]]:
+    """For each chunk its number of photos and what `work` makes of it, in order, by one task for each chunk on the
+    cores of the cluster that is `joined`.
 
-    ValueError in one line when a machine does not see `out`, Lost when the cluster loses a part of the work.
+    `work` and what it makes travel, so both must be picklable. ValueError in one line when a machine does not see
+    the folder `out`, which a command has claimed, Lost when the cluster loses a part of the work.
     """
-    out = out.absolute()
-    cut = ray.remote(num_cpus=1, max_retries=3)(_crop_chunk)
+    out = out.absolute() if out else None
+    task = ray.remote(num_cpus=1, max_retries=3)(in_sight_of)
 
     def submit(chunk: list[Photo]) -> Any:
-        return cut.remote([replace(photo, path=photo.path.absolute()) for photo in chunk], settings, out)
+        return task.remote(out, work, [replace(photo, path=photo.path.absolute()) for photo in chunk])
 
-    def made(task: Any) -> list[Made]:
+    def made(work: Any) -> Found:
         try:
             silent = 0.0
-            while not ray.wait([task], timeout=LOOK)[0]:
+            while not ray.wait([work], timeout=LOOK)[0]:
                 silent = 0.0 if _has_cores(ray) else silent + LOOK
                 if silent > PATIENCE:
                     raise Lost("no machine is left in the cluster: fix it, then run the same command with --resume")
-            return ray.get(task)
+            found: Found = ray.get(work)
+            return found
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
         except ray.exceptions.RayError as error:
@@ -92,11 +97,8 @@ def _has_cores(ray: Any) -> bool:
     return any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes())
 
 
-def _crop_chunk(photos: list[Photo], settings: CropSettings, out: Path) -> list[Made]:
-    """What one core of the cluster does."""
-    if not (out / "crop.yaml").is_file():
+def in_sight_of(out: Path | None, work: Callable[[list[Photo]], Found], photos: list[Photo]) -> Found:
+    """What one core of the cluster does. ValueError when its machine does not see `out`."""
+    if out is not None and not (out / MARK).is_file():
         raise ValueError(f"{socket.gethostname()} cannot see {out}: all machines must share its file system")
-    return _cropper(settings, out).crop(photos)
-
-
-_cropper = lru_cache(maxsize=1)(Cropper)  # the detector stays loaded for the next chunk
+    return work(photos)

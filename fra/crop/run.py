@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import fra
-from fra.crop.cluster import crop_on_cluster, joined
-from fra.crop.cut import COLUMNS, Cropper, CropSettings
+from fra.crop.cluster import joined, on_cluster
+from fra.crop.cut import COLUMNS, Cropper, CropSettings, Made, Photo
 from fra.crop.detectors import NO_FACE, reduced_photos
 from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
@@ -149,7 +149,8 @@ def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime
         if ray is None:
             results = crop_in_order(chunks, cropper, workers=workers)
         else:
-            results = crop_on_cluster(chunks, cropper.settings, cropper.out, ray)
+            work = partial(_crop_chunk, cropper.settings, cropper.out.absolute())
+            results = on_cluster(chunks, work, cropper.out, ray)
         if not cropper.settings.shards:
             for count, made in results:
                 journal.append([each.row for each in made], photos=count)
@@ -162,6 +163,14 @@ def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime
                 writer.publish()
                 show(count)
             writer.finish()
+
+
+def _crop_chunk(settings: CropSettings, out: Path, photos: list[Photo]) -> list[Made]:
+    """What one core of a cluster does; the detector stays loaded for the next chunk."""
+    return _cropper(settings, out).crop(photos)
+
+
+_cropper = lru_cache(maxsize=1)(Cropper)
 
 
 def _finish(out: Path, *, record: dict[str, Any], account: Account) -> CropSummary:

@@ -11,6 +11,7 @@ from fra.system.processes import helper_pool
 WAITING = 4  # chunks in flight for each worker: enough that none idles while an older chunk is slow
 
 Work = TypeVar("Work")
+Result = TypeVar("Result")
 
 _cropper: Cropper | None = None
 
@@ -28,10 +29,10 @@ def crop_in_order(chunks: Iterable[list[Photo]], cropper: Cropper, *, workers: i
 def in_order(
     chunks: Iterable[list[Photo]],
     submit: Callable[[list[Photo]], Work],
-    made: Callable[[Work], list[Made]],
+    made: Callable[[Work], Result],
     *,
     room: int,
-) -> Iterator[tuple[int, list[Made]]]:
+) -> Iterator[tuple[int, Result]]:
     """For each chunk its number of photos and what was made, the oldest first; at most `room` chunks are in flight."""
     waiting: deque[tuple[int, Work]] = deque()
     for chunk in chunks:

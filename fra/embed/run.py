@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,8 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 import fra
-from fra.crop.cut import UNREADABLE, CropSettings
+from fra.crop.cluster import joined, on_cluster
+from fra.crop.cut import UNREADABLE, CropSettings, Photo
 from fra.crop.detectors import NO_FACE, Detector, make_detector, reduced_photos, why_no_face
 from fra.crop.photos import PhotoList
 from fra.crop.whole import sized_like_a_crop
@@ -32,7 +35,7 @@ from fra.recipe import Count, Range, Settings
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
 from fra.system.text import install
-from fra.training.devices import begin
+from fra.training.devices import begin, choose_device
 from fra.weights.load import encoder_fingerprint, load_encoder
 from fra.weights.source import EncoderSource
 
@@ -109,6 +112,10 @@ class EmbedSummary:
         return "\n".join([*lines, f"features are in {printable(self.out / 'features.npz')}", NOT_FOR])
 
 
+Embedded = tuple[Float32[np.ndarray, "B C"], list[Line]]
+"""The features of the faces in some photos, and a line for each photo."""
+
+
 @dataclass(frozen=True)
 class Look:
     """A detector and an encoder, ready for photos."""
@@ -132,6 +139,19 @@ class Look:
             line["size"] = list(image.shape[1:])
         return [show.face_crop(image, face, self.settings) for face in found], line
 
+    def photos(self, photos: Sequence[Photo]) -> Embedded:
+        """The features of all faces in these photos, and a line for each photo; one is in memory at a time."""
+        lines: list[Line] = []
+        crops: list[Tensor] = []
+        for photo in photos:
+            try:
+                cut, line = self.faces(photo.read())
+            except UnreadableImage as error:
+                cut, line = [], {"boxes": [], "scores": [], "unreadable": error.reason}
+            crops += cut
+            lines.append(line)
+        return self.features(crops), lines
+
     @torch.inference_mode()
     def features(self, crops: Sequence[UInt8[Tensor, "3 S S"]]) -> Float32[np.ndarray, "B C"]:
         parts = [
@@ -148,6 +168,7 @@ def embed(
     encoder: str | Path | EncoderSource = "laptop",
     settings: EmbedSettings = EmbedSettings(),
     *,
+    cluster: str | None = None,
     runtime: Runtime = Runtime(),
 ) -> EmbedSummary:
     """Write the features of all faces in `photos` (a folder tree, a .txt list or one image) to `out/features.npz`.
@@ -168,9 +189,11 @@ def embed(
         raise ValueError(f"--out {out} is inside the photo folder {photos}: choose another")
     look = Look.of(load_encoder(encoder, quiet=runtime.quiet), settings, begin(runtime))
     asked = _asked(look, settings.neighbours) if settings.neighbours is not None else []
-    record = _begin(found, out, encoder, look, resume=runtime.resume)
-    began = time.monotonic()
-    kept = _embed_missing(found, out, look, quiet=runtime.quiet)
+    there = partial(_embed_chunk, str(EncoderSource.parse(encoder)), settings, runtime.device)
+    with joined(cluster) if cluster else nullcontext() as ray:  # says what is wrong before anything is written
+        record = _begin(found, out, encoder, look, resume=runtime.resume)
+        began = time.monotonic()
+        kept = _embed_missing(found, out, look, there, ray, quiet=runtime.quiet)
     seconds = time.monotonic() - began
     summary = EmbedSummary(out, found.account)
     faces = _finish(found, out, look, summary)
@@ -241,26 +264,34 @@ def _begin(
     return record
 
 
-def _embed_missing(found: PhotoList, out: Path, look: Look, *, quiet: bool) -> int:
-    """Look at the photos that the journal has not, group by group; how many it had."""
+def _embed_missing(
+    found: PhotoList, out: Path, look: Look, there: Callable[[list[Photo]], Embedded], ray: Any, *, quiet: bool
+) -> int:
+    """Look at the photos that the journal has not, group by group; how many it had.
+
+    With `ray` the cores of its cluster do what `there` says.
+    """
     from rich.progress import track
 
     with Journal(out, look.encoder.channels) as journal:
         kept = journal.photos
         groups = found.chunks(kept, PHOTOS_AT_ONCE)
         total = -(-(len(found) - kept) // PHOTOS_AT_ONCE)
-        for group in track(groups, description="embedding photos", total=total, disable=quiet, transient=True):
-            lines: list[Line] = []
-            crops: list[Tensor] = []
-            for photo in group:  # one photo in memory at a time
-                try:
-                    cut, line = look.faces(photo.read())
-                except UnreadableImage as error:
-                    cut, line = [], {"boxes": [], "scores": [], "unreadable": error.reason}
-                crops += cut
-                lines.append(line)
-            journal.append(look.features(crops), lines)
+        results = map(look.photos, groups) if ray is None else (it for _, it in on_cluster(groups, there, out, ray))
+        bar = track(results, description="embedding photos", total=total, disable=quiet, transient=True)
+        for features, lines in bar:
+            journal.append(features, lines)
     return kept
+
+
+def _embed_chunk(encoder: str, settings: EmbedSettings, device: str, photos: list[Photo]) -> Embedded:
+    """What one core of a cluster does; encoder and detector stay loaded for the next chunk."""
+    return _looker(encoder, settings, device).photos(photos)
+
+
+@lru_cache(maxsize=1)
+def _looker(encoder: str, settings: EmbedSettings, device: str) -> Look:
+    return Look.of(load_encoder(encoder, quiet=True), settings, choose_device(device))
 
 
 def _finish(found: PhotoList, out: Path, look: Look, summary: EmbedSummary) -> Faces:

@@ -6,9 +6,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import fra
+from fra.crop.cluster import joined, on_cluster
 from fra.crop.cut import UNREADABLE, Photo
 from fra.crop.detectors import NO_FACE, Face, make_detector, reduced_photos, why_no_face
 from fra.crop.photos import PhotoList
@@ -31,6 +34,7 @@ from fra.predict.task_model import TaskModel, load_task_model
 from fra.runtime import Runtime
 from fra.system.printable import counted, first_of, printable
 from fra.training.devices import begin, choose_device
+from fra.weights.bundled import TASK, shipped_names
 from fra.weights.load import encoder_fingerprint
 
 PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
@@ -135,6 +139,7 @@ def predict(
     *,
     detector: str = "retinaface",
     min_score: float = 0.6,
+    cluster: str | None = None,
     runtime: Runtime = Runtime(),
 ) -> None:
     """Find all faces in photos, ask the tasks about each, print a table, and write into `out` if it is given.
@@ -157,20 +162,24 @@ def predict(
     found.require_readable()
     found.account.refused += len(complaints)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
+    places = tuple((name, _everywhere(task)) for name, task in name_tasks(tasks).items())
+    there = partial(_answer_chunk, Asked(places, detector, min_score, runtime.device), out and out.absolute())
     question = _question(found, predictor, detector, min_score)
     summary = Summary({name: model.provenance.sentence() for name, model in predictor.models.items()})
-    if out is not None and claim_folder(out, command="predict", resume=runtime.resume):
-        for entry in _answered(out, question):
-            with reading(out / JOURNAL, AGAIN):
+    with joined(cluster) if cluster else nullcontext() as ray:  # says what is wrong before anything is written
+        if out is not None and claim_folder(out, command="predict", resume=runtime.resume):
+            for entry in _answered(out, question):
+                with reading(out / JOURNAL, AGAIN):
+                    summary.add(entry)
+        kept = summary.photos
+        about = {"provenance": dict(summary.tasks), "not_photos": found.account.record()}
+        chunks = found.chunks(kept, PHOTOS_AT_ONCE)
+        with _record(out, question, about) as write:
+            here = (answer_photos(predictor, out, chunk) for chunk in chunks)
+            by_chunk = here if ray is None else (it for _, it in on_cluster(chunks, there, out, ray))
+            for entry in _shown(chain.from_iterable(by_chunk), len(found) - kept, quiet=runtime.quiet):
                 summary.add(entry)
-    kept = summary.photos
-    with _record(out, question, {"provenance": dict(summary.tasks), "not_photos": found.account.record()}) as write:
-        for photo, image, seen in _look(found, predictor, kept, runtime.quiet):
-            if out is not None and isinstance(image, Tensor) and seen:
-                write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
-            entry = _short(_entry(photo, image, seen, pictures=out is not None))
-            summary.add(entry)
-            write(entry)
+                write(entry)
     unreadable = [str(UnreadableImage(found.root / name, reason)) for name, reason in summary.unreadable]
     for line in first_of(unreadable, "more unreadable photo"):
         print(f"fra: {line}", file=sys.stderr)
@@ -193,13 +202,47 @@ def usable(photos: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     return sources, complaints
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A predictor as it travels to another machine."""
+
+    tasks: tuple[tuple[str, str], ...]
+    """Name and place of each."""
+    detector: str
+    min_score: float
+    device: str
+
+    def predictor(self) -> Predictor:
+        models = {name: load_task_model(place) for name, place in self.tasks}
+        return Predictor(models, detector=self.detector, min_score=self.min_score, device=self.device)
+
+
+def _everywhere(task: Path) -> str:
+    """The task's place whatever the working directory."""
+    return str(task) if str(task) in shipped_names(TASK) else str(task.absolute())
+
+
+def _answer_chunk(asked: Asked, out: Path | None, photos: list[Photo]) -> list[Entry]:
+    """What one core of a cluster does; the predictor stays loaded for the next chunk."""
+    return list(answer_photos(_predictor(asked), out, photos))
+
+
+_predictor = lru_cache(maxsize=1)(Asked.predictor)
+
+
+def answer_photos(predictor: Predictor, out: Path | None, photos: Sequence[Photo]) -> Iterator[Entry]:
+    """What `predictions.json` holds of each photo, whose annotated picture is written below `out`."""
+    for photo, image, seen in _look(photos, predictor):
+        if out is not None and isinstance(image, Tensor) and seen:
+            write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
+        yield _short(_entry(photo, image, seen, pictures=out is not None))
+
+
 Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
 
 
-def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> Iterator[Looked]:
-    """The photos from number `start` on, in order, with their faces; as many at once as fit."""
-    from rich.progress import track
-
+def _look(photos: Sequence[Photo], predictor: Predictor) -> Iterator[Looked]:
+    """The photos in order, with their faces; as many at once as fit."""
     waiting: list[tuple[Photo, UInt8[Tensor, "3 H W"]]] = []
 
     def ready() -> Iterator[Looked]:
@@ -207,17 +250,21 @@ def _look(found: PhotoList, predictor: Predictor, start: int, quiet: bool) -> It
             yield photo, image, seen
         waiting.clear()
 
-    photos = (photo for chunk in found.chunks(start, 1) for photo in chunk)
-    total = len(found) - start
-    for photo in track(photos, description="analysing photos", total=total, disable=quiet, transient=True):
+    for photo in photos:
         try:
             waiting.append((photo, photo.read()))
         except UnreadableImage as error:
             yield from ready()
             yield photo, error, []
-        if len(waiting) == PHOTOS_AT_ONCE or sum(image.numel() for _, image in waiting) > BYTES_AT_ONCE:
+        if sum(image.numel() for _, image in waiting) > BYTES_AT_ONCE:
             yield from ready()
     yield from ready()
+
+
+def _shown(entries: Iterable[Entry], total: int, *, quiet: bool) -> Iterable[Entry]:
+    from rich.progress import track
+
+    return track(entries, description="analysing photos", total=total, disable=quiet, transient=True)
 
 
 # --- words and files

@@ -321,9 +321,10 @@ def test_a_cluster_cuts_the_same_crops(photos: Path, tmp_path: Path):
 
 
 def test_a_machine_that_does_not_see_the_output_says_so(photos: Path, tmp_path: Path):
-    settings = CropSettings(detector="none", size=64)
+    (chunk,) = PhotoList(photos).chunks(0, 100)
     with pytest.raises(ValueError, match="cannot see .*elsewhere: all machines must share its file system"):
-        cluster._crop_chunk(next(PhotoList(photos).chunks(0, 4)), settings, tmp_path / "elsewhere")
+        cluster.in_sight_of(tmp_path / "elsewhere", len, chunk)
+    assert cluster.in_sight_of(None, len, chunk) == len(chunk)
 
 
 def test_without_a_cluster_nothing_is_begun(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

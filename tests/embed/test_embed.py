@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -341,3 +344,12 @@ def test_the_archive_is_sound(photos: Path, encoder: Path, tmp_path: Path) -> No
     embed(photos, tmp_path / "out", encoder, CROPS, runtime=HERE)
     with zipfile.ZipFile(tmp_path / "out" / "features.npz") as archive:
         assert archive.testzip() is None
+
+
+def test_a_cluster_writes_the_same_bytes(photos: Path, encoder: Path, tmp_path: Path) -> None:
+    words = ["embed", str(photos), "--encoder", str(encoder), "--detector", "none", "--device", "cpu", "--quiet"]
+    for name, more in (("alone", []), ("cluster", ["--cluster", "local"])):
+        command = [sys.executable, "-m", "fra.cli", *words, "--out", str(tmp_path / name), *more]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    for name in ("features.npz", "skipped.csv", "embed.json"):
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "cluster" / name).read_bytes()

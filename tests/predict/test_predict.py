@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -507,3 +510,14 @@ def test_real_crops_are_answered_without_a_detector(real_faces: Path, encoder: P
     model = load_task_model(run)
     assert isinstance(model, TaskModel)
     assert model.predict(Image.open(files[0])) == model.predict(crops[0])
+
+
+def test_a_cluster_gives_the_same_answers(photos: Path, runs: list[str], tmp_path: Path) -> None:
+    words = ["predict", str(photos), *runs, "--detector", "none", "--device", "cpu", "--quiet"]
+    for name, more in (("alone", []), ("cluster", ["--cluster", "local"])):
+        command = [sys.executable, "-m", "fra.cli", *words, "--out", str(tmp_path / name), *more]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    made = [path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*.j*")]
+    assert len(made) > 3
+    for name in made:
+        assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "cluster" / name).read_bytes()
