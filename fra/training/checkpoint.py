@@ -81,6 +81,8 @@ def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple
     When that is damaged the state is previous.ckpt's, and a line on stderr says so (with `tell`). Raises DamagedFile
     when both are, and ValueError that names what differs when another run wrote them.
     """
+    if (folder / LAST).is_dir():  # nothing could be written there later
+        raise DamagedFile(f"{folder / LAST} is a folder, but a file of that name is written there", "move the folder")
     found = checkpoints(folder)
     damaged: list[DamagedFile] = []
     for path in found if not found or found[0].name == LAST else [folder / LAST, *found]:
