@@ -110,3 +110,13 @@ def test_lines_of_rooms_are_counted_in_the_architecture_page() -> None:
     assert min(rooms) > 100
     assert sum(rooms) == everything
     assert "{lines" not in make_reference.on_page_markdown(page)
+
+
+def test_only_what_others_made_may_be_missing() -> None:
+    """`importorskip` skips whatever it cannot import: for a name of ours, or one that is made up, for ever."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    given = {
+        (path.name, found) for path in files for found in re.findall(r"\bimportorskip\(([^,)]*)", path.read_text())
+    }
+    wrong = sorted((name, text) for name, text in given if text and not re.fullmatch(r'"(?!fra\b)[\w.]+"', text))
+    assert not wrong, wrong

@@ -41,17 +41,14 @@ class TaskModel(nn.Module):
         size: int,
         dataset: str = "",
         crop: str = "",
-        temperature: float | None = None,
-        provenance: Provenance | None = None,
     ) -> None:
-        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out.
-
-        By `temperature` outputs are divided before they are read as probabilities; None leaves them as they are.
-        """
+        """`dataset` is the row in DATASETS that the task was learned from, `crop` how its faces were cut out."""
         super().__init__()
         self.task, self.encoder, self.standardise, self.head, self.image_size = task, encoder, standardise, head, size
-        self.dataset, self.crop, self.temperature = dataset, crop, temperature
-        self.provenance = provenance or Provenance(dataset, "unknown")
+        self.dataset, self.crop = dataset, crop
+        self.temperature: float | None = None
+        """By this outputs are divided before they are read as probabilities; None leaves them as they are."""
+        self.provenance = Provenance(dataset, "unknown")
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
         """The head's outputs for face crops, RGB in [0, 1], of the size it was trained at."""
@@ -150,17 +147,9 @@ def load_task_model(run: str | Path) -> TaskModel:
     if str(run) in shipped_names():
         manifest = read_manifest(str(run))
         known = replace(known, licence=manifest.licence, not_for=manifest.intended_use)
-    return TaskModel(
-        task,
-        encoder,
-        standardise,
-        head,
-        size=size,
-        dataset=dataset,
-        crop=crop,
-        temperature=temperature,
-        provenance=known,
-    ).eval()
+    model = TaskModel(task, encoder, standardise, head, size=size, dataset=dataset, crop=crop)
+    model.temperature, model.provenance = temperature, known
+    return model.eval()
 
 
 def _calibrated(task: Task, temperature: float | None) -> bool | None:
