@@ -123,13 +123,13 @@ def export_never_ends() -> None:
 
 
 def runs_are_taken() -> None:
-    from fra.reproduce import run
+    from fra import engine
 
     @contextmanager
     def claim(*_: object, **__: object) -> Iterator[bool]:
         yield False
 
-    run.claim, run.holder = claim, lambda *_, **__: "another machine"
+    engine.claim, engine.holder = claim, lambda *_, **__: "another machine"
 
 
 # --- losing
