@@ -143,18 +143,14 @@ def load_task_model(run: str | Path) -> TaskModel:
         if "alignment" in notes:
             head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
         head.load_state_dict(below("head.", tensors))
-    known = Provenance.of(learned, source=dataset, encoder=source, calibrated=_calibrated(task, temperature))
+    calibrated = temperature is not None if task.gives == "probabilities" else None
+    known = Provenance.of(learned, source=dataset, encoder=source, calibrated=calibrated)
     if str(run) in shipped_names():
         manifest = read_manifest(str(run))
         known = replace(known, licence=manifest.licence, not_for=manifest.intended_use)
     model = TaskModel(task, encoder, standardise, head, size=size, dataset=dataset, crop=crop)
     model.temperature, model.provenance = temperature, known
     return model.eval()
-
-
-def _calibrated(task: Task, temperature: float | None) -> bool | None:
-    """None for a task that states no probabilities."""
-    return temperature is not None if type(task).certainties is not Task.certainties else None
 
 
 def task_file(run: str | Path) -> Path:

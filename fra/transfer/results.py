@@ -203,7 +203,6 @@ def learned_facts(results: dict[str, Any]) -> dict[str, Any]:
     """What `task.safetensors` says of how it was learned, for those who meet only its answers."""
     metric = next(iter(results["metrics"]))
     return {
-        "of": results["task"],
         "from": results.get("title") or results["dataset"],
         "terms": find_dataset(results["dataset"]).terms,
         "images": results["train_images"],
