@@ -275,14 +275,7 @@ def test_going_on_from_a_damaged_state(
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="a report without its numbers; not settled", strict=False))
-        if name in ("transfer", "regions")
-        else name
-        for name in NAMES
-        if name in ("pretrain", "transfer", "regions") or "crop" in name
-    ],
+    "name", [name for name in NAMES if name in ("pretrain", "transfer", "regions") or "crop" in name]
 )
 def test_reading_a_damaged_state(
     name: str, states: dict[str, State], tmp_path: Path, fra: Callable[[list[str]], tuple[int, str]]
