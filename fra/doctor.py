@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import fra
-from fra.system.printable import printable
+from fra.system.printable import counted, printable
 from fra.system.processes import available_cores
 from fra.weights.bundled import read_manifest, shipped_file, shipped_names
 
@@ -19,8 +19,10 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnxruntime", "pillow")
 EXTRAS = {
     "app": ("starlette", "uvicorn"),
     "cluster": ("ray",),
+    "clusters": ("scikit-learn",),
     "export": ("onnx", "onnxscript"),
     "photos": ("pillow-heif",),
+    "tables": ("pyarrow",),
 }
 """The optional dependencies of pyproject.toml, without dev."""
 LEAST_ROOM, LEAST_SHARED = 2e9, 256e6
@@ -77,7 +79,9 @@ def _devices() -> Iterator[Finding]:
     from fra.training.devices import choose_device
 
     cores = available_cores()
-    yield Finding("processor", f"{cores} cores, torch uses {torch.get_num_threads()} threads, {_vectors()}")
+    yield Finding(
+        "processor", f"{counted(cores, 'core')}, torch uses {counted(torch.get_num_threads(), 'thread')}, {_vectors()}"
+    )
     chosen = choose_device()
     name = torch.cuda.get_device_name() if chosen == "cuda" else chosen
     count = f"{torch.cuda.device_count()} x " if chosen == "cuda" else ""

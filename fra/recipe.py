@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -174,8 +176,45 @@ def build(
         message = (
             " ".join(str(error).replace("Parser key", "setting").split()).replace("<class '", "").replace("'>", "")
         )
-        raise ValueError(f"recipe {where}: {message}") from error
+        raise ValueError(f"recipe {where}: {_plainly(message, hints)}") from error
     return schema(**{field.name: parsed[field.name] for field in dataclasses.fields(schema) if field.name in raw})  # type: ignore[arg-type]
+
+
+_OTHER_TYPE = re.compile(
+    r'setting "([^"]+)": (?:Does not validate against any of the Union subtypes.* Given|Expected a.* Got) value: (.*)'
+)
+
+
+def _plainly(message: str, hints: Mapping[str, Any]) -> str:
+    """What jsonargparse says of a value of another type, in words; other messages as they are."""
+    found = _OTHER_TYPE.fullmatch(message)
+    if found is None:
+        return message
+    *sections, last = found[1].split(".")
+    for section in sections:
+        hints = hints_of(hints[section])
+    return f"{found[1]} is '{shown(found[2])}': expected {in_words(hints[last])}"
+
+
+def in_words(hint: Any) -> str:
+    """What a setting of this type may be. None is not said: to leave a setting out says it too."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return in_words(parts[0])
+    if kind is Literal:
+        return _or(list(map(str, parts)))
+    if kind in (Union, UnionType):
+        return _or([in_words(part) for part in parts if part is not type(None)])
+    if kind is tuple:
+        many = len(parts) == 2 and parts[1] is ...
+        return f"[{in_words(parts[0])}, ...]" if many else f"[{', '.join(map(in_words, parts))}]"
+    if kind is dict:
+        return f"{{NAME: {in_words(parts[1])}, ...}}"
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, hint.__name__)
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class _Loader(yaml.SafeLoader):

@@ -89,12 +89,12 @@ def test_sizes_may_be_mixed(encoder: "fra.api.FaceEncoder", three: list[Path]) -
         (torch.rand(2, 1, 64, 64), "repeat the channel"),
         (torch.rand(64, 64), "no RGB image"),
         (torch.zeros(0, 3, 64, 64), "no RGB image"),
-        (np.zeros((64, 64), np.uint8), "no picture: give"),
-        (np.zeros((64, 64, 3)), "no picture: give"),
+        (np.zeros((64, 64), np.uint8), "not a picture: give"),
+        (np.zeros((64, 64, 3)), "not a picture: give"),
         ([torch.rand(3, 8, 8) * 255], "divide by 255"),
         ([], "no pictures were given"),
-        (7, "a int is no picture"),
-        (None, "a NoneType is no picture"),
+        (7, "int is not a picture"),
+        (None, "NoneType is not a picture"),
     ],
 )
 def test_what_is_no_face_is_told(faces: object, told: str, encoder: "fra.api.FaceEncoder") -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -269,7 +270,14 @@ def test_doctor_tells_what_there_is_and_what_would_stop_a_run(
     (damaged / "manifest.json").write_text("{}")
     monkeypatch.setattr(bundled, "SHIPPED", tmp_path / "weights")
     assert cli.main(["doctor"]) == 1
-    assert "advice         the bundled weights 'laptop' are damaged" in capsys.readouterr().out
+    assert "advice          the bundled weights 'laptop' are damaged" in capsys.readouterr().out
+
+
+def test_doctor_looks_for_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {name: tuple(one.partition(">")[0] for one in packages) for name, packages in extras.items()}
+    del asked["dev"]
+    assert asked == doctor.EXTRAS
 
 
 def test_doctor_finds_a_folder_without_permission_and_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from fra.data.datasets import DATASETS, find_dataset
-from fra.data.labelled import LabelledFaces, Published
+from fra.data.labelled import WARNING, LabelledFaces, Published
+from fra.data.own import SAME_BYTES
 from fra.data.read import reading_threads
 from fra.faces.image import UnreadableImage
 from fra.faces.points import place_out_of
@@ -39,6 +40,7 @@ ALIKE_SLOPES = 0.85
 """Cosine of the brightness differences between neighbours at 32 x 32 pixels."""
 CALLED = {"train": "training", "val": "validation", "test": "test"}
 SHOWN = 5
+SAME_PIXELS = "(identical pixels)"
 READ_AT_ONCE = 1024
 DAMAGED = (ValueError, LookupError, EOFError, csv.Error, BadZipFile)
 """What readers raise at lists that are not as they should be."""
@@ -77,7 +79,8 @@ def check(name: str, folder: Path, *, runtime: Runtime = Runtime()) -> tuple[Lab
     """
     dataset = find_dataset(name)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder: give the folder that the dataset was unpacked into")
+        which = f"`fra data layout {name}` shows" if dataset.own else "the dataset was unpacked into"
+        raise ValueError(f"{folder} is not a folder: give the folder that {which}")
     try:
         faces = dataset.read(folder)
     except OSError as error:
@@ -108,8 +111,10 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
     if faces:
         parts = ", ".join(f"{split} {len(faces.splits[split]):,}" for split in CALLED)
         print(f"{name} in {printable(folder)}: {counted(len(faces.files), 'image')} ({parts})")
+        repeated = any(SAME_PIXELS in fault.what for fault in faults)
         for note in faces.notes:
-            print(printable(note))
+            if not (repeated and SAME_BYTES in note):
+                print(printable(note))
     for fault in faults:
         print(f"{fault.kind}: {printable(' '.join(fault.what.split()))}")
         shown = fault.where if all else fault.where[:SHOWN]
@@ -120,7 +125,8 @@ def print_verdict(name: str, folder: Path, faces: LabelledFaces | None, faults: 
         print(f"  fix: {printable(fault.fix)}")
     if not faults:
         known = "counts as published, " if DATASETS[name].published.images else ""
-        print(f"no problems: {known}labels in range, every image readable, no test image in the other splits")
+        other = "other " if faces and any(note.startswith(WARNING) for note in faces.notes) else ""
+        print(f"no {other}problems: {known}labels in range, every image readable, no test image in the other splits")
 
 
 def count_faults(faces: LabelledFaces, published: Published) -> Iterator[Fault]:
@@ -251,7 +257,9 @@ def missing_faults(faces: LabelledFaces, missing: set[str]) -> Iterator[Fault]:
     if missing:
         yield Fault(
             f"{len(missing):,} of {len(faces.files):,} listed images missing from {faces.root}",
-            "unpack all parts of the download there, or remove their lines from the list",
+            "correct the paths, or remove these images from the list"
+            if _own(faces)
+            else "unpack all parts of the download there, or remove their lines from the list",
             tuple(sorted(missing)),
         )
 
@@ -295,8 +303,8 @@ def picture_faults(faces: LabelledFaces, survey: Survey, published: Published) -
     if survey.unreadable:
         yield Fault(
             f"cannot read {len(survey.unreadable):,} of {len(faces.files):,} images",
-            "unpack them from the download again; `fra transfer` skips unreadable training images and stops "
-            "at a test image",
+            f"{'replace or remove them' if _own(faces) else 'unpack them from the download again'}; `fra transfer` "
+            "skips unreadable training images and stops at a test image",
             tuple(f"{faces.files[place]}: {reason}" for place, reason in survey.unreadable.items()),
         )
     if published.size:
@@ -328,6 +336,15 @@ def place_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
             )
 
 
+def _own(faces: LabelledFaces) -> bool:
+    """Whether the labels are somebody's own, so that there is no download to use again."""
+    return faces.name in DATASETS and DATASETS[faces.name].own
+
+
+def _listed(faces: LabelledFaces) -> str:
+    return "" if _own(faces) else " from the list"
+
+
 def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
     """Test images that are training or validation images too, pixel by pixel or to the eye."""
     test = faces.splits["test"]
@@ -336,8 +353,8 @@ def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
     if exact:
         leaked = len({a for a, _ in exact})
         yield Fault(
-            f"{leaked:,} of {len(test):,} test images also used for training or validation (identical pixels)",
-            "remove these training images from the list, or say so beside the score",
+            f"{leaked:,} of {len(test):,} test images also used for training or validation {SAME_PIXELS}",
+            f"remove these training images{_listed(faces)}, or say so beside the score",
             tuple(f"{faces.files[a]} = {faces.files[b]}" for a, b in exact),
         )
     known = set(exact)
@@ -346,7 +363,7 @@ def leak_faults(faces: LabelledFaces, survey: Survey) -> Iterator[Fault]:
         yield Fault(
             f"{len({pair[0] for pair in near}):,} of {len(test):,} test images similar to training or validation "
             f"images ({counted(len(near), 'pair')}: the same photo edited, or the next of a series)",
-            "look at the pairs; remove these training images from the list, or say so beside the score",
+            f"look at the pairs; remove these training images{_listed(faces)}, or say so beside the score",
             tuple(f"{faces.files[a]} ~ {faces.files[b]} ({alike:.3f})" for a, b, alike in near),
         )
 

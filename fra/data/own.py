@@ -30,7 +30,8 @@ MOST_CLASSES = 1000
 LOOKED_AT, LARGEST_CROP, FLATTEST_CROP = 32, 640, 0.7
 """Pictures that are looked at, and how long and how narrow a face crop may be (ours)."""
 TAIL = 4096
-NO_CROPS = "are no face crops"
+NO_CROPS, SAME_BYTES = "are not face crops", "(identical bytes)"
+"""By which warnings are known again where something else says the same."""
 
 Schema = TypeVar("Schema")
 
@@ -135,11 +136,12 @@ def shared_groups_note(groups: Sequence[str], words: Sequence[str], what: str) -
 # --- faults
 
 
-def refuse_empty(words: Sequence[str], *, where: str) -> None:
-    """ValueError unless there are training and test images."""
+def refuse_empty(words: Sequence[str], *, where: str, omitted: str = "") -> None:
+    """ValueError unless there are training and test images; `omitted` tells why some are not among them."""
     for split in ("train", "test"):
         if split not in words:
-            raise ValueError(f"{where} has no {split} images: both train and test are needed")
+            why = f" ({omitted})" if omitted else ""
+            raise ValueError(f"{where} has no {split} images{why}: both train and test are needed")
 
 
 def refuse_no_classes(labels: Sequence[str], *, where: str) -> None:
@@ -170,7 +172,7 @@ def refuse_absent_classes(labels: Sequence[str], words: Sequence[str], *, where:
 
 
 def doubts(root: Path, files: Sequence[str], words: Sequence[str], *, crops: bool = True) -> list[str]:
-    """Warnings about the pictures: test images that train too, and with `crops` pictures that are no face crops."""
+    """Warnings about the pictures: test images that train too, and with `crops` pictures that are not face crops."""
     return [*_repeated(root, files, words), *(_not_crops(root, files) if crops else ())]
 
 
@@ -194,7 +196,7 @@ def _repeated(root: Path, files: Sequence[str], words: Sequence[str]) -> Iterato
     test = [place for place in sorted(keys) if words[place] == "test"]
     yield (
         f"{WARNING}{len(test):,} of {counted(words.count('test'), 'test image')} also used for training or validation "
-        f"(identical bytes), the first is {shown(files[test[0]])} = {shown(twin[keys[test[0]]])}: remove these "
+        f"{SAME_BYTES}, the first is {shown(files[test[0]])} = {shown(twin[keys[test[0]]])}: remove these "
         "training images, or say so beside the score"
     )
 

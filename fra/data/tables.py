@@ -10,6 +10,8 @@ from fra.system.printable import counted
 from fra.system.text import decoding, install, rows_of, shown
 
 ENDINGS = (".csv", ".parquet")
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""That programs put between columns in place of commas."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ def read_table(path: Path) -> Table:
 def _csv(path: Path) -> Table:
     rows = rows_of(path)
     heading = [word.strip() for word in next(rows, (1, []))[1]]
+    apart = next((word for sign, word in SEPARATORS.items() if len(heading) == 1 and sign in heading[0]), None)
+    if apart:
+        raise ValueError(f"{path} has {apart} between its columns: save it with commas")
     twice = next((name for name in heading if heading.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"{path} has several columns called '{shown(twice)}': give each a name of its own")

@@ -35,7 +35,7 @@ def picture_of(given: Any) -> UInt8[Tensor, "3 H W"]:
         return read_image(Path(given))
     if isinstance(given, np.ndarray):
         if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
-            raise ValueError(f"an array {given.shape} of {given.dtype} is no picture: give (H, W, 3) of uint8, RGB")
+            raise ValueError(f"an array {given.shape} of {given.dtype} is not a picture: give (H, W, 3) of uint8, RGB")
         return torch.from_numpy(given.copy()).permute(2, 0, 1)
     if isinstance(given, Tensor):
         _require_colours(given, dimensions=3)
@@ -45,7 +45,7 @@ def picture_of(given: Any) -> UInt8[Tensor, "3 H W"]:
         return (given.float().clamp(0, 1) * 255).round().to(torch.uint8)
     if hasattr(given, "convert"):  # PIL's, without importing it
         return torch.from_numpy(np.array(given.convert("RGB"))).permute(2, 0, 1)
-    raise ValueError(f"a {type(given).__name__} is no picture: give a path, a PIL image, a NumPy array or a tensor")
+    raise ValueError(f"{type(given).__name__} is not a picture: give a path, a PIL image, a NumPy array or a tensor")
 
 
 def several(given: Any) -> list[Any] | None:

@@ -61,7 +61,9 @@ def rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row:
                 yield table.line_num, row
     except csv.Error as error:
-        raise ValueError(f"line {table.line_num} of {path} is no CSV ({error}): are all quotes closed?") from error
+        raise ValueError(
+            f"line {table.line_num} of {path} is not valid CSV ({error}): are all quotes closed?"
+        ) from error
 
 
 def records_of(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

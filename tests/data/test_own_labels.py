@@ -218,6 +218,16 @@ def test_points_give_the_places_and_what_their_names_say(drawn: Path, tmp_path: 
     assert len(faces.splits["train"]) == 32
 
 
+def test_whole_numbers_are_points_too(drawn: Path, tmp_path: Path) -> None:
+    mine = own.write_points(drawn, tmp_path / "mine")
+    for name in ("train", "test"):
+        content = json.loads((mine / f"{name}.json").read_text())
+        for one in content["annotations"]:
+            one["keypoints"], one["bbox"] = list(map(round, one["keypoints"])), [1, 2, 40, 40]
+        (mine / f"{name}.json").write_text(json.dumps(content))
+    assert points.read(mine).targets["landmarks"].dtype == torch.float32
+
+
 def test_points_from_a_table_are_those_from_coco(drawn: Path, tmp_path: Path) -> None:
     one = points.read(own.write_points(drawn, tmp_path / "one"))
     rows = []
@@ -356,7 +366,7 @@ def test_pictures_that_are_no_crops_are_warned_of(drawn: Path, tmp_path: Path) -
     mine = own.write_folder(drawn, tmp_path / "mine")
     for path in mine.rglob("*.jpg"):
         write_image(path, torch.randint(0, 255, (3, 60, 100)).byte())
-    assert any("are no face crops (the first has 100 x 60 pixels)" in note for note in folder.read(mine).notes)
+    assert any("are not face crops (the first has 100 x 60 pixels)" in note for note in folder.read(mine).notes)
 
 
 def test_photos_are_cut_on_the_way_and_each_is_accounted_for(
@@ -447,6 +457,15 @@ WRONG: dict[str, tuple[str, Spoil, str]] = {
         lambda drawn, mine: (own.write_folder(drawn, mine), (mine / "valid").mkdir(), None)[-1],
         "has valid/ beside train/ and test/",
     ),
+    "folder, splits by another name": (
+        "folder.linear",
+        lambda drawn, mine: (
+            own.write_folder(drawn, mine),
+            [(mine / name).rename(mine / name.title()) for name in ("train", "test")],
+            None,
+        )[-1],
+        "has Test/ and Train/, which look like splits: call them train/ and test/",
+    ),
     "table, one class": ("table.linear", _table_with(lambda _, row: row | {"mood": "glad"}), ONE),
     "table, class missing": (
         "table.linear",
@@ -456,7 +475,7 @@ WRONG: dict[str, tuple[str, Spoil, str]] = {
     "table, no numbers": (
         "table.linear",
         _table_with(lambda number, row: row | {"age": "n/a" if number in (5, 7) else row["age"]}),
-        "2 of 40 values of 'age' are no numbers, the first is 'n/a' in line 7: leave a cell empty",
+        "2 of 40 values of 'age' are not numbers, the first is 'n/a' in line 7: leave a cell empty",
     ),
     "table, missing paths": (
         "table.linear",
@@ -493,6 +512,13 @@ WRONG: dict[str, tuple[str, Spoil, str]] = {
         _table_with(lambda _, row: row | {"age": 30}),
         "'age' is 30 in every training image",
     ),
+    "table, semicolons": (
+        "table.linear",
+        lambda drawn, mine: (own.with_images(drawn, mine) / "labels.csv").write_text(
+            "path;mood\nimages/000000.jpg;a\n"
+        ),
+        "labels.csv has semicolons between its columns: save it with commas",
+    ),
     "points, outside": (
         "points.linear",
         _points_with(lambda content: _move(content, 5000.0)),
@@ -521,6 +547,21 @@ WRONG: dict[str, tuple[str, Spoil, str]] = {
         "points.linear",
         _points_with(lambda _: None, "normaliser: [left_eye, rihgt_eye]\n"),
         "no point is called 'rihgt_eye'; did you mean 'right_eye'?",
+    ),
+    "points, a list for a file": (
+        "points.linear",
+        lambda drawn, mine: (own.write_points(drawn, mine) / "train.json").write_text("[]"),
+        "train.json is not a file of COCO keypoints (expected images, categories and annotations)",
+    ),
+    "points, none labelled": (
+        "points.linear",
+        _points_with(lambda content: [one["keypoints"].__setitem__(2, 0) for one in content["annotations"]]),
+        "has no train images (32 faces left out because a point is not labelled): both train and test are needed",
+    ),
+    "points, an unknown layout": (
+        "points.linear",
+        _points_with(lambda _: None, "layout: ibug86\n"),
+        "layout is 'ibug86': expected ibug68, wflw98, cofw29 or aflw19",
     ),
     "a setting that there is not": (
         "points.linear",
@@ -559,6 +600,11 @@ def test_data_check_and_layout_know_them(drawn: Path, tmp_path: Path, capsys: py
     mine = own.write_folder(drawn, tmp_path / "mine")
     assert cli.main(["data", "check", "folder", str(mine), "--quiet"]) in (0, 1)
     assert "folder in" in capsys.readouterr().out
+    (mine / "train/glad/odd.jpg").write_bytes(b"no picture")
+    assert cli.main(["data", "check", "folder", str(mine), "--quiet"]) == 1
+    assert "download" not in capsys.readouterr().out  # nobody gave them out
+    assert cli.main(["data", "check", "folder", str(mine / "train/glad/odd.jpg")]) == 2
+    assert "give the folder that `fra data layout folder` shows" in capsys.readouterr().err
     shutil.rmtree(mine / "test/sad")
     faces, faults = check("folder", mine, runtime=Runtime(quiet=True))
     assert faces is None

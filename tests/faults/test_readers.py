@@ -215,7 +215,7 @@ def test_quotes_that_do_not_close_are_named_with_their_line(layout: str, tail: s
     before = path.read_text()
     path.write_text(before + tail + "\n")
     said = refusal(name, tmp_path)
-    assert f"of {path} is no CSV" in said
+    assert f"of {path} is not valid CSV" in said
     assert f"line {before.count(chr(10)) + 1} " in said
 
 

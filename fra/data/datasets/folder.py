@@ -40,6 +40,9 @@ from fra.recipe import Seed, Settings
 from fra.system.text import shown
 from fra.tasks.expression import Expression
 
+LIKE_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+"""Names of folders that hold classes and are none."""
+
 
 @dataclass(frozen=True)
 class FolderLabels(Settings):
@@ -122,6 +125,11 @@ def _pictures(folder: Path, account: Account) -> Iterator[Found]:
     """All pictures of all classes. Raises ValueError for a folder whose part is not clear."""
     names = _folders(folder)
     splits = [split for split in SPLITS if split in names]
+    if not splits and names and {name.lower() for name in names} <= LIKE_SPLITS:
+        raise ValueError(
+            f"{folder} has {' and '.join(f'{shown(name)}/' for name in names)}, which look like splits: call them "
+            "train/ and test/ (and val/)"
+        )
     if not splits:
         yield from _below(folder, "", account)
         return

@@ -105,7 +105,8 @@ def read(folder: Path, crop: CropRule = "square") -> LabelledFaces:
     files = [file for part in parts for file in part.files]
     if not files:
         raise ValueError(f"{parts[0].path} has no face with all {len(names)} points labelled")
-    points = torch.tensor([face for part in parts for face in part.points]).view(len(files), len(names), 2)
+    points = torch.tensor([face for part in parts for face in part.points], dtype=torch.float32)
+    points = points.view(len(files), len(names), 2)
     boxes = [box for part in parts for box in part.boxes]
     root = next((place for place in (folder, folder / "images") if (place / files[0]).exists()), folder)
     where = str(folder)
@@ -115,13 +116,14 @@ def read(folder: Path, crop: CropRule = "square") -> LabelledFaces:
         where=where,
     )
     words, more = _words(said, [word for part in parts for word in part.words], files, folder)
-    refuse_empty(words, where=where)
+    left_out = sum(part.left_out for part in parts)
+    omitted = f"{counted(left_out, 'face')} left out because a point is not labelled" if left_out else ""
+    refuse_empty(words, where=where, omitted=omitted)
     sizes = _sizes(root, files, points, exact=crop == "whole")
     notes += [*more, *_outside(points, sizes, files, where=where)]
     _refuse_flat(task, points, files, where=where)
-    left_out = sum(part.left_out for part in parts)
-    if left_out:
-        notes.append(f"{counted(left_out, 'face')} left out because a point is not labelled")
+    if omitted:
+        notes.append(omitted)
     splits = {
         split: _faces(points, boxes, sizes, files, [place for place, word in enumerate(words) if word == split])
         for split in SPLITS
@@ -163,7 +165,10 @@ def _coco(path: Path, split: str) -> Annotations:
         described = [category for category in content["categories"] if category.get("keypoints")]
         annotations = list(content["annotations"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no file of COCO keypoints: it lacks {error}") from error
+        lacks = f": it has no {error}" if isinstance(error, KeyError) else ""
+        raise ValueError(
+            f"{path} is not a file of COCO keypoints{lacks} (expected images, categories and annotations)"
+        ) from error
     if len(described) != 1:
         raise ValueError(f"{path} has {counted(len(described), 'category', 'categories')} with keypoints: expected one")
     names = _names(path, list(map(str, described[0]["keypoints"])))
@@ -171,7 +176,7 @@ def _coco(path: Path, split: str) -> Annotations:
     for number, one in enumerate(annotations, 1):
         if not isinstance(one, dict) or one.get("category_id", described[0].get("id")) != described[0].get("id"):
             continue
-        if one.get("image_id") not in images:
+        if not isinstance(one.get("image_id"), int | str) or one["image_id"] not in images:
             raise ValueError(f"annotation {number} of {path} is of image {one.get('image_id')}, which is not listed")
         values = one.get("keypoints")
         if not _are_numbers(values, 3 * len(names)):
@@ -251,6 +256,8 @@ def _task(said: PointsLabels, names: tuple[str, ...], where: Path) -> tuple[Land
                 f"{where} says that the layout is {said.layout}, but there are {counted(len(names), 'point')}"
             )
         return Landmarks(count, thresholds=THRESHOLDS), []
+    if len(names) < 2:
+        raise ValueError(f"{where.parent} has one point per face, '{shown(names[0])}': at least two are needed")
     pair = said.normaliser
     if pair is None:
         pair = ("left_eye", "right_eye")
@@ -412,7 +419,7 @@ def _faces(
     return AnnotatedFaces(
         [files[place] for place in places],
         points[list(places)],
-        rectangles=torch.tensor(known).view(-1, 4) if len(known) == len(some) else None,
+        rectangles=torch.tensor(known, dtype=torch.float32).view(-1, 4) if len(known) == len(some) else None,
         squares={"whole": torch.stack(squares) if squares else torch.empty(0, 4)},
     )
 

@@ -129,7 +129,7 @@ def _table(folder: Path, said: TableLabels) -> Path:
             f"{folder} has no {' or '.join(map(shown, names))} (`fra data layout table` shows what is read)"
         )
     if path.suffix not in ENDINGS:
-        raise ValueError(f"{path} is no table that can be read: expected {' or '.join(ENDINGS)}")
+        raise ValueError(f"{path} is not a table that can be read: expected {' or '.join(ENDINGS)}")
     return path
 
 
@@ -192,7 +192,7 @@ def _refuse_words(table: Table, name: str, otherwise: str) -> None:
     if rows:
         raise ValueError(
             f"{table.path}: {len(rows):,} of {counted(len(words), 'value')} of '{shown(name)}' "
-            f"{'is no number' if len(rows) == 1 else 'are no numbers'}, the first is '{shown(words[rows[0]])}' in "
+            f"{'is not a number' if len(rows) == 1 else 'are not numbers'}, the first is '{shown(words[rows[0]])}' in "
             f"{table.at(rows[0])}: leave a cell empty where the number is unknown, {otherwise}"
         )
 
@@ -277,7 +277,7 @@ def _regression(table: Table, some: Sequence[tuple[Label, Tensor]], words: Seque
         known = ~values.isnan()
         for split, rows in (("train", train), ("test", test)):
             if not (known & rows).any():
-                raise ValueError(f"{table.path}: no {split} image has a '{shown(label.name)}'")
+                raise ValueError(f"{table.path}: no {split} image has a value of '{shown(label.name)}'")
         learned = values[known & train].tolist()
         centre.append(fmean(learned))
         spread.append(pstdev(learned))
