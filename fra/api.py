@@ -20,7 +20,7 @@ from fra.crop.detectors import Face, shared_detector
 from fra.faces import MARGIN
 from fra.faces.given import Picture, Pictures, images_of, picture_of
 from fra.faces.image import UnreadableImage, to_input
-from fra.models.encoder import Encoder
+from fra.models.encoder import Encoder, Seen
 from fra.models.region_head import RegionModel, RegionOutput
 from fra.pools.listing import image_files
 from fra.predict.task_model import TaskModel, load_task_model
@@ -54,13 +54,17 @@ class FaceEncoder(Encoder):
 
     def forward(self, faces: Pictures, *, resize: bool = False) -> Float[Tensor, "B C"]:
         """Features of one face or several; for one, B is 1."""
-        return self.maps(faces, resize=resize).mean((2, 3))
+        return self.both(faces, resize=resize).features
 
     def maps(self, faces: Pictures, *, resize: bool = False) -> Float[Tensor, "B C h w"]:
         """The last map."""
+        return self.both(faces, resize=resize).maps
+
+    def both(self, faces: Pictures, *, resize: bool = False) -> Seen:
+        """Maps and features."""
         images = images_of(faces, self.image_size, resize=resize).to(self.mean.device)
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            return super().maps(images)
+            return super().both(images)
 
     @property
     def transform(self) -> Callable[[Picture], Float[Tensor, "3 S S"]]:

@@ -1,19 +1,28 @@
 """The encoder: what pre-training leaves behind. Any timm network with a feature map, ResNets above all."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from functools import cache
+from io import StringIO
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
 from jaxtyping import Float
 from timm.models.efficientnet import EfficientNet
+from timm.models.eva import Eva
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import BasicBlock, ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from fra.models.hourglass import HourglassStem
-from fra.recipe import Pixels, Positive, Settings, Share
+from fra.recipe import LATER, Pixels, Positive, Settings, Share
 
 FACE_MEAN = (0.5231, 0.4044, 0.3489)  # of VGGFace2 crops (spec fra.md, section 8)
 FACE_STD = (0.2536, 0.2194, 0.2070)
@@ -25,6 +34,15 @@ SMALL_RESNETS: dict[str, dict[str, Any]] = {
     "resnet10_half": dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), stem_width=32),
     "resnet18_half": dict(block=BasicBlock, layers=(2, 2, 2, 2), channels=(32, 64, 128, 256), stem_width=32),
 }
+
+TOKEN_NETWORKS: dict[type[nn.Module], dict[str, Any]] = {
+    VisionTransformer: {"dynamic_img_size": True},
+    Eva: {"dynamic_img_size": True},
+    SwinTransformer: {"strict_img_size": False},
+    SwinTransformerV2: {"strict_img_size": False},
+}
+"""timm's networks that are built for one image size, with what makes them take others too."""
+Pooling = Literal["mean", "class_token"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +61,25 @@ class EncoderConfig(Settings):
     """Normalisation mean per channel, RGB in [0, 1] (released code)."""
     std: tuple[Positive, Positive, Positive] = FACE_STD
     """Normalisation standard deviation per channel (released code)."""
+    pooling: Pooling = field(default="mean", metadata=LATER, repr=False)
+    """What the features are: the mean of the last map (of a ViT's patch tokens), or a ViT's class token."""
 
 
 HOURGLASS = EncoderConfig(name="hourglass", image_size=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 """The first layers of STAR's own network, for its star protocol only; colours in [-1, 1] (STAR, released code)."""
 
 
+class Seen(NamedTuple):
+    """What an encoder says of images."""
+
+    maps: Float[Tensor, "B C h w"]
+    """The last map; of token networks the grid of patch tokens."""
+    features: Float[Tensor, "B C"]
+    """The map's mean, or the class token."""
+
+
 class Encoder(nn.Module):
-    """Images (B, 3, H, W), RGB in [0, 1], to features (B, C); `.maps` gives (B, C, h, w) before the mean.
+    """Images (B, 3, H, W), RGB in [0, 1], to features (B, C); `.maps` gives (B, C, h, w), `.both` gives both.
 
     Normalisation happens inside, so it cannot be forgotten. `backbone` keeps timm's (torchvision's) key names.
     """
@@ -67,51 +96,121 @@ class Encoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
-    def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+    def both(self, images: Float[Tensor, "B 3 H W"]) -> Seen:
+        """Raises ValueError for a ViT's images whose sides are no multiple of its patches'."""
+        require_whole_patches(self.backbone, self.config.name, images.shape[-2:])
         normalised = (images - self.mean) / self.std
-        return self.backbone.forward_features(normalised.contiguous(memory_format=torch.channels_last))
+        last = self.backbone.forward_features(normalised.contiguous(memory_format=torch.channels_last))
+        maps = as_map(self.backbone, last, images.shape[-2:])
+        return Seen(maps, maps.mean((2, 3)) if self.config.pooling == "mean" else last[:, 0])
+
+    def maps(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        return self.both(images).maps
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C"]:
-        return self.maps(images).mean((2, 3))
+        return self.both(images).features
+
+
+def as_map(network: Any, last: Tensor, sides: Sequence[int]) -> Float[Tensor, "B C h w"]:
+    """timm's last features of images with these `sides` as a map: of tokens those of patches, in their grid."""
+    if last.dim() == 3:
+        return last[:, network.num_prefix_tokens :].transpose(1, 2).unflatten(2, patch_grid(network, sides))
+    return last.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else last
+
+
+def patch_grid(network: Any, sides: Sequence[int]) -> tuple[int, int]:
+    height, width = (side // patch for side, patch in zip(sides, network.patch_embed.patch_size, strict=True))
+    return height, width
+
+
+def require_whole_patches(network: Any, name: str, sides: Sequence[int]) -> None:
+    patch = network.patch_embed.patch_size[0] if type(network) in TOKEN_NETWORKS else 1
+    if any(side % patch for side in sides):
+        raise ValueError(f"{name} takes images whose sides are multiples of {patch} px, not {sides[0]} x {sides[1]}")
 
 
 def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     """The bare network (timm's, a nn.Module) without pooling and classifier, in channels-last memory format.
 
-    Raises ValueError for an unknown name, a network without a feature map, or a stride of 1 where it is not supported.
+    Raises ValueError for an unknown name, a network without a feature map or without the class token that is asked
+    for, or a stride of 1 where it is not supported.
     """
     if config.name in SMALL_RESNETS:
         options = dict(SMALL_RESNETS[config.name])
         network: Any = ResNet(options.pop("block"), num_classes=0, global_pool="", zero_init_last=False, **options)
     elif timm.is_model(config.name):
-        # The last batch norm of a block starts at one, as in torchvision (spec fra.md, section 1).
-        extra: dict[str, Any] = {"zero_init_last": False} if config.name.startswith("resnet") else {}
-        network = timm.create_model(config.name, pretrained=pretrained, num_classes=0, global_pool="", **extra)
-        if not isinstance(network, ResNet):
-            _require_map(network, config)
+        network = _timm_network(config, pretrained=pretrained)
     elif config.name == HOURGLASS.name:
         network = HourglassStem()
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
         raise ValueError(f"no encoder named '{config.name}': use a timm name or one of {near}")
+    if config.pooling == "class_token" and getattr(network, "cls_token", None) is None:
+        raise ValueError(f"{config.name} has no class token: leave encoder.pooling at mean")
     make_stages_fine(network, config)
     return network.to(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
-def _require_map(network: Any, config: EncoderConfig) -> None:
-    """Raises ValueError for a network whose answer is no map (C, h, w) of `num_features` channels, such as a ViT's."""
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
+def timm_options(config: EncoderConfig) -> dict[str, Any]:
+    """What else timm is told when it builds a network."""
+    if config.name.startswith("resnet"):
+        return {"zero_init_last": False}  # as in torchvision: blocks' last batch norms start at one (spec fra.md, 1)
+    kind, _ = timm_kind(config.name)
+    return {"img_size": config.image_size, **TOKEN_NETWORKS[kind]} if kind in TOKEN_NETWORKS else {}
+
+
+@cache
+def timm_kind(name: str) -> tuple[type[nn.Module], Pooling]:
+    """The class of a timm network, and what its own features are as far as fra has it; nothing is allocated."""
+    with torch.device("meta"):
+        network: Any = timm.create_model(name, num_classes=0)
+    return type(network), "class_token" if getattr(network, "global_pool", None) == "token" else "mean"
+
+
+def _timm_network(config: EncoderConfig, *, pretrained: bool) -> Any:
+    no_map = f"{config.name} gives neither a map of features nor a grid of tokens"
+    advice = "take another network, such as a ResNet, ConvNeXt, ViT or Swin"
     try:
-        shape = network.eval().forward_features(image).shape
+        network = timm.create_model(
+            config.name, pretrained=pretrained, num_classes=0, global_pool="", **timm_options(config)
+        )
+    except AssertionError as error:  # of a network that cannot be had without its pooling
+        raise ValueError(f"{no_map}: {advice}") from error
+    if not isinstance(network, ResNet) and not _has_map(network, config):
+        raise ValueError(f"{no_map}: {advice}")
+    return network
+
+
+@torch.no_grad()
+def _has_map(network: Any, config: EncoderConfig) -> bool:
+    """Whether its answer becomes a map of `num_features` channels. ValueError when it takes no images of this size."""
+    sides = (config.image_size, config.image_size)
+    require_whole_patches(network, config.name, sides)
+    try:
+        last = network.eval().forward_features(torch.zeros(1, 3, *sides))
     except (AssertionError, RuntimeError, IndexError) as error:
         raise ValueError(f"{config.name} does not accept images of {config.image_size} px: {error}") from error
     network.train()
-    if len(shape) != 4 or shape[1] != network.num_features:
-        raise ValueError(
-            f"{config.name} gives no map of features but {tuple(shape[1:])}: take a convolutional network, such as a "
-            "ResNet or ConvNeXt"
-        )
+    try:
+        shape = as_map(network, last, sides).shape
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    return len(shape) == 4 and shape[1] == network.num_features
+
+
+def in_timms_layout(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A state under timm's names, as timm's own loading makes it.
+
+    That is: names of other programs are translated where timm knows them, position embeddings and Swin's tables of
+    relative positions are resampled to the network's grid.
+    """
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if convert is None or {name: tensor.shape for name, tensor in tensors.items()} == wanted:
+        return dict(tensors)
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")  # both of these are about timm's own insides
+        return convert(dict(tensors), network)
 
 
 def make_stages_fine(network: Any, config: EncoderConfig) -> list[str]:

@@ -122,10 +122,10 @@ class RegionNetwork(nn.Module):
         self.region_head = RegionHead(encoder.channels, config.region_head)
 
     def forward(self, images: Float[Tensor, "B RGB S S"]) -> FaceAndRegions:
-        maps = self.encoder.maps(images)
+        maps, features = self.encoder.both(images)
         found = self.region_head(maps, gradients=self.config.gradients, detached=self.config.detached_regions)
         return FaceAndRegions(
-            face=self.face_projector(maps.mean((2, 3))),
+            face=self.face_projector(features),
             regions=self.region_projector(found.vectors),
             scores=found.scores,
             embeddings=found.embeddings,

@@ -30,7 +30,7 @@ from fra.files import (
     write_json,
     write_text,
 )
-from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.encoder import Encoder, EncoderConfig, in_timms_layout
 from fra.pools.listing import closing_line
 from fra.pools.unlabelled import FirstImages, Pool, open_pool
 from fra.pretrain.byol import BYOL, BYOLConfig
@@ -131,7 +131,7 @@ def build_method(recipe: PretrainRecipe, start: Start | None = None) -> Method:
     torch.manual_seed(recipe.seed)
     encoder = Encoder(recipe.encoder)
     if begun is not None:
-        encoder.backbone.load_state_dict(begun.backbone.state_dict())
+        encoder.backbone.load_state_dict(in_timms_layout(begun.backbone.state_dict(), encoder.backbone))
     method = kind(recipe.method, encoder)
     if start is not None and start.with_heads:
         take_heads(method, start)

@@ -97,7 +97,7 @@ def kept_start(out: Path) -> Start | None:
 
 def adapted(encoder: EncoderConfig, start: Start) -> EncoderConfig:
     """The recipe's encoder with the weights' colour normalisation. ValueError when they are of another network."""
-    if encoder.name != start.encoder.name:
+    if encoder.name.partition(".")[0] != start.encoder.name.partition(".")[0]:  # after the point: of which weights
         raise ValueError(
             f"--from {start.label}: these are weights of {start.encoder.name}, but the recipe trains {encoder.name}: "
             f"add --set encoder.name={start.encoder.name}, or take a recipe of that network"

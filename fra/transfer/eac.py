@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
-from fra.models.encoder import Encoder
+from fra.models.encoder import Encoder, Seen
 from fra.recipe import NotNegative, Share
 from fra.tasks.expression import Expression
 from fra.tasks.task import Task
@@ -79,14 +79,12 @@ class EAC(Learner):
             some = some.to(faces.device)
             faces[some] = (faces[some] + NOISE * noise).clamp(0, 1)
             faces = erase(faces, self.encoder.mean, chance=self.recipe.erasing, share=ERASED)
-        return self.terms(self.encoder.maps(faces), self.encoder.maps(faces.flip(-1)), batch.targets)
+        return self.terms(self.encoder.both(faces), self.encoder.maps(faces.flip(-1)), batch.targets)
 
-    def terms(
-        self, maps: Float[Tensor, "B C h w"], mirrored: Float[Tensor, "B C h w"], targets: Int[Tensor, "B"]
-    ) -> Loss:
-        """The loss from the encoder's maps of the faces and of their mirror images."""
-        classes = self.task.criterion(self.head(maps.mean((2, 3))).float(), targets)
-        consistency = F.mse_loss(self.class_maps(maps), self.class_maps(mirrored).flip(-1))
+    def terms(self, seen: Seen, mirrored: Float[Tensor, "B C h w"], targets: Int[Tensor, "B"]) -> Loss:
+        """The loss from what the encoder says of the faces, and from its maps of their mirror images."""
+        classes = self.task.criterion(self.head(seen.features).float(), targets)
+        consistency = F.mse_loss(self.class_maps(seen.maps), self.class_maps(mirrored).flip(-1))
         return Loss(classes + self.recipe.consistency * consistency, {"classes": classes, "consistency": consistency})
 
     def class_maps(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from fra.models.encoder import FACE_MEAN, FACE_STD, SMALL_RESNETS, EncoderConfig, build_backbone
+from fra.models.encoder import FACE_MEAN, FACE_STD, SMALL_RESNETS, EncoderConfig, build_backbone, timm_kind
 from fra.weights import released_fra
 from fra.weights.rebuild import differences, shapes
 
@@ -118,21 +118,22 @@ def _kind(name: str) -> str:
     return name.partition(".")[0].rstrip("0123456789")
 
 
-def foreign_config(name: str, normalisation: Normalisation, *, image_size: int = IMPORT_SIZE) -> EncoderConfig:
+def foreign_config(name: str, normalisation: Normalisation) -> EncoderConfig:
     """The description of a network whose file does not describe it."""
-    return EncoderConfig(name=name, image_size=image_size, mean=normalisation.mean, std=normalisation.std)
+    return EncoderConfig(name=name, image_size=IMPORT_SIZE, mean=normalisation.mean, std=normalisation.std)
 
 
 def timm_config(network: str) -> EncoderConfig:
-    """A timm network with the image size and normalisation of its own pre-trained weights; ValueError if unknown."""
+    """A timm network with image size, normalisation and pooling of its own weights. ValueError if unknown."""
     if not timm.is_model(network):
         near = ", ".join(timm.list_models(f"*{network.partition('.')[0][:6]}*")[:6])
         hint = f"did you mean {near}?" if near else "`timm.list_models()` names all"
         raise ValueError(f"timm has no network named '{network}'; {hint}")
     found: Any = timm.get_pretrained_cfg(network)
-    if found is None:
-        return foreign_config(network, IMAGENET)
-    return foreign_config(network, Normalisation("timm", found.mean, found.std), image_size=found.input_size[-1])
+    config = foreign_config(network, IMAGENET)
+    if found is not None:
+        config = replace(config, image_size=found.input_size[-1], mean=found.mean, std=found.std)
+    return replace(config, pooling=timm_kind(network)[1])
 
 
 def timm_classifiers(network: str) -> tuple[str, ...]:

@@ -74,7 +74,10 @@ def load_encoder(
 
 def encoder_fingerprint(encoder: nn.Module) -> str:
     """A hash of all weights and statistics, and of settings that are in no tensor: strides, colours, image size."""
-    digest = hashlib.sha256(repr(getattr(encoder, "config", None)).encode())
+    config: Any = getattr(encoder, "config", None)
+    digest = hashlib.sha256(repr(config).encode())
+    if getattr(config, "pooling", "mean") != "mean":  # not in the repr: fingerprints were kept before there was one
+        digest.update(config.pooling.encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

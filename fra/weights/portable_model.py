@@ -150,8 +150,7 @@ class PortableEncoder(Portable):
         return ("features",) if self.head is None else ("features", "heatmaps")
 
     def answers(self, images: Float[Tensor, "B 3 S S"], *, width: int | Tensor, height: int | Tensor) -> Outputs:
-        maps = self.encoder.maps(images)
-        features = maps.mean((2, 3))
+        maps, features = self.encoder.both(images)
         if self.head is None:
             return (features,)
         return features, self.head(maps, embeddings=self.head.prototypes).heatmaps

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from fra.models.distributed import mean_over_processes
-from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.encoder import Encoder, EncoderConfig, Seen
 from fra.models.mask_decoder import DecoderConfig
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.fra import FRA, FaceAndRegions, FRAConfig, RegionNetwork, pixel_rows, seen_from, unmirrored
@@ -60,8 +60,9 @@ class OneLayerEncoder(Encoder):
         self.backbone = nn.Conv2d(3, 6, 1)
         self.channels = 6
 
-    def maps(self, images: Tensor) -> Tensor:
-        return self.backbone(images)
+    def both(self, images: Tensor) -> Seen:
+        maps = self.backbone(images)
+        return Seen(maps, maps.mean((2, 3)))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from official_names import official_name
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.encoder import Encoder, EncoderConfig, Seen
 from fra.models.heads import MLPHead
 from fra.models.mask_decoder import DecoderConfig, MaskDecoder, sine_encoding
 from fra.models.momentum_teacher import rising_momentum
@@ -115,8 +115,8 @@ class IdentityEncoder(Encoder):
         nn.Module.__init__(self)
         self.channels = 6
 
-    def maps(self, images: Tensor) -> Tensor:
-        return images
+    def both(self, images: Tensor) -> Seen:
+        return Seen(images, images.mean((2, 3)))
 
 
 @torch.no_grad()

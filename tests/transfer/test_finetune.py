@@ -21,7 +21,7 @@ from fra.data.labelled import Groups, LabelledFaces
 from fra.data.read import FaceImages
 from fra.faces.image import write_image
 from fra.files import read_json, read_rows, write_json, write_rows
-from fra.models.encoder import Encoder, EncoderConfig
+from fra.models.encoder import Encoder, EncoderConfig, Seen
 from fra.predict.task_model import load_task_model
 from fra.recipe import plain
 from fra.runtime import Runtime
@@ -88,6 +88,16 @@ def flat(*values: float) -> Tensor:
     return torch.tensor(values)
 
 
+def seen_by(maps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Seen]:
+    """An encoder's answer around its maps."""
+
+    def both(images: Tensor) -> Seen:
+        found = maps(images)
+        return Seen(found, found.mean((2, 3)))
+
+    return both
+
+
 def golden_eac() -> EAC:
     head = nn.Linear(4, 2)
     with torch.no_grad():
@@ -102,7 +112,7 @@ def test_g_eac_gives_the_published_numbers() -> None:
     assert_close(model.head(maps.mean((2, 3)))[0], flat(1.022533, -0.455935), atol=1e-5, rtol=0)
     expected = torch.tensor([[0.639436, 1.948622], [1.466254, -0.364181]])
     assert_close(model.class_maps(maps)[0, 0], expected, atol=1e-5, rtol=0)
-    loss = model.terms(maps, mirrored, torch.tensor([1]))
+    loss = model.terms(Seen(maps, maps.mean((2, 3))), mirrored, torch.tensor([1]))
     assert_close(loss.terms["classes"], torch.tensor(1.683844), atol=1e-5, rtol=0)
     assert_close(loss.terms["consistency"], torch.tensor(1.860252), atol=1e-5, rtol=0)
     assert_close(loss.total, torch.tensor(10.985102), atol=1e-4, rtol=0)
@@ -111,7 +121,7 @@ def test_g_eac_gives_the_published_numbers() -> None:
 def test_the_consistency_moves_both_views_of_the_face_and_not_the_head() -> None:
     model, steps = golden_eac(), torch.arange(1.0, 17).view(1, 4, 2, 2)
     maps, mirrored = steps.sin().requires_grad_(), steps.cos().requires_grad_()
-    model.terms(maps, mirrored, torch.tensor([1])).terms["consistency"].backward()
+    model.terms(Seen(maps, maps.mean((2, 3))), mirrored, torch.tensor([1])).terms["consistency"].backward()
     assert maps.grad is not None
     assert mirrored.grad is not None
     assert model.head.weight.grad is None
@@ -122,8 +132,8 @@ def test_the_consistency_moves_both_views_of_the_face_and_not_the_head() -> None
 def test_a_network_that_mirrors_with_the_face_is_consistent_and_another_is_not() -> None:
     even, uneven = golden_eac(), golden_eac()
     convolution = nn.Conv2d(3, 4, 3, padding=1)
-    even.encoder.maps = lambda x: convolution((x + 0) * 1) + convolution(x.flip(-1)).flip(-1)
-    uneven.encoder.maps = convolution.forward
+    even.encoder.both = seen_by(lambda x: convolution((x + 0) * 1) + convolution(x.flip(-1)).flip(-1))
+    uneven.encoder.both = seen_by(convolution.forward)
     batch = LabelledBatch(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     assert float(even.loss(batch, START).terms["consistency"].detach()) < 1e-10
     assert float(uneven.loss(batch, START).terms["consistency"].detach()) > 1e-4
@@ -131,7 +141,7 @@ def test_a_network_that_mirrors_with_the_face_is_consistent_and_another_is_not()
 
 def test_a_part_of_a_step_weighs_as_much_as_it_has_images() -> None:
     model = golden_eac()
-    model.encoder.maps = lambda x: torch.ones(len(x), 4, 2, 2)
+    model.encoder.both = seen_by(lambda x: torch.ones(len(x), 4, 2, 2))
     batch = LabelledBatch(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     whole, part = (model.loss(batch._replace(weight=weight), START) for weight in (1.0, 1.25))
     assert_close(part.total, 1.25 * whole.total)
@@ -140,7 +150,7 @@ def test_a_part_of_a_step_weighs_as_much_as_it_has_images() -> None:
 
 def test_the_mirror_image_in_eac_shows_the_same_noise_and_erased_part() -> None:
     model, seen = golden_eac(), []
-    model.encoder.maps = lambda x: seen.append(x) or torch.zeros(len(x), 4, 2, 2)
+    model.encoder.both = seen_by(lambda x: seen.append(x) or torch.zeros(len(x), 4, 2, 2))
     batch = LabelledBatch(torch.full((64, 3, 16, 16), 100, dtype=torch.uint8), torch.zeros(64, dtype=torch.long))
     model.loss(batch, START)
     faces, mirrored = seen
