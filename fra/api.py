@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fra.crop.cut import Alignment, CropSettings, cut_face
 from fra.crop.detectors import Face, shared_detector
+from fra.crop.whole import photos_among, warn_of_photos
 from fra.faces import MARGIN
 from fra.faces.given import Picture, Pictures, images_of, picture_of
 from fra.faces.image import UnreadableImage, to_input
@@ -49,7 +50,8 @@ class FaceEncoder(Encoder):
 
     `encoder(faces)` gives features (B, C), `encoder.maps(faces)` the last map (B, C, h, w), both without gradients
     unless in training mode (`encoder.train()`). Pictures are resized to `image_size`; of float tensors (B, 3, H, W) in
-    [0, 1] another size is told by a warning, unless `resize`. Raises ValueError for what is no RGB in [0, 1].
+    [0, 1] another size is told by a warning, unless `resize`; so are whole
+    photos. Raises ValueError for what is not RGB in [0, 1].
     """
 
     def forward(self, faces: Pictures, *, resize: bool = False) -> Float[Tensor, "B C"]:
@@ -62,7 +64,7 @@ class FaceEncoder(Encoder):
 
     def both(self, faces: Pictures, *, resize: bool = False) -> Seen:
         """Maps and features."""
-        images = images_of(faces, self.image_size, resize=resize).to(self.mean.device)
+        images = images_of(faces, self.image_size, resize=resize, look=_look).to(self.mean.device)
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
             return super().both(images)
 
@@ -76,6 +78,10 @@ class FaceEncoder(Encoder):
 
         Files that cannot be read are left out, with one warning at the end that counts them and names the first.
         """
+        if not isinstance(folder, str | os.PathLike):
+            raise ValueError(f"features takes a folder or a .txt list, not {type(folder).__name__}: call the encoder")
+        if told := photos_among(Path(folder)):
+            warnings.warn(told, stacklevel=2)
         unreadable: list[UnreadableImage] = []
 
         def readable() -> Iterator[tuple[str, Tensor]]:
@@ -99,7 +105,7 @@ class FaceRegions(RegionModel):
 
     def forward(self, images: Pictures, *, resize: bool = False) -> RegionOutput:
         """Heatmaps of one face or several; for one, B is 1. Never with gradients."""
-        batch = images_of(images, self.encoder.image_size, resize=resize)
+        batch = images_of(images, self.encoder.image_size, resize=resize, look=_look)
         return super().forward(batch.to(self.encoder.mean.device))
 
 
@@ -135,6 +141,8 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
 
 def detect(photo: Picture, *, detector: str = "retinaface", min_score: float = 0.6) -> list[Face]:
     """The faces in a photo, the surest first: `box` (x1, y1, x2, y2), `five_points` and `score`, in its pixels."""
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"min_score is {min_score:g}: give a number from 0 to 1")
     return shared_detector(detector, min_score).find_faces(picture_of(photo))
 
 
@@ -148,6 +156,11 @@ def crop_faces(
     settings = CropSettings(detector=detector, size=size, margin=margin, align=align)
     image = picture_of(photo)
     return [cut_face(image, face, settings) for face in detect(image, detector=detector, min_score=settings.min_score)]
+
+
+def _look(picture: UInt8[Tensor, "3 _ _"]) -> None:
+    """Warn of a whole photo where a face crop should be."""
+    warn_of_photos([picture], remedy="give the crops of `fra.crop_faces(photo)`")
 
 
 def _transform(size: int, picture: Picture) -> Float[Tensor, "3 S S"]:

@@ -20,7 +20,7 @@ from fra.recipe import Range
 from fra.reproduce import NAMES
 from fra.runtime import Runtime, add_flags, number
 from fra.shipped import KINDS, shipped_recipes
-from fra.system.printable import counted, printable
+from fra.system.printable import counted, did_you_mean, printable
 from fra.system.processes import Lost, end_children
 from fra.system.stopping import KEPT, Stopped, heard, interrupted, leave, settle
 from fra.weights.bundled import ENCODER, REGIONS, TASK, shipped_names
@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 import argcomplete
 
                 argcomplete.autocomplete(parser)
-            options = parser.parse_args(arguments)
+            options, unknown = parser.parse_known_args(arguments)
+            if unknown:
+                _refuse_unknown(options.parser, unknown)
             debug = options.debug
             _require_working_directory()
             status = int(options.run(options) or 0)
@@ -137,6 +139,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises ValueError, which `main` prints."""
         flag = message.removeprefix("argument ").replace(": is ", " is ", 1)
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", flag):
+            near = did_you_mean(choice[1], re.findall("'([^']*)'", choice[2]))
+            flag = flag.replace(" (choose from", f"{near} (choose from", 1)
         raise ValueError(f"{flag} (see `{self.prog} --help`)")
 
 
@@ -148,6 +153,14 @@ class _Completion(argparse.Action):
 
         print(argcomplete.shellcode(["fra"], shell=values))
         parser.exit()
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, words: Sequence[str]) -> NoReturn:
+    """ValueError for arguments that the chosen command does not take, with flags of nearly that name."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    first = words[0].partition("=")[0]
+    near = did_you_mean(first, flags) if first.startswith("-") else ""
+    parser.error(f"unrecognized arguments: {' '.join(words)}{near}")
 
 
 def _completed(argument: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
@@ -185,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--completion", action=_Completion, choices=("bash", "zsh", "fish"), help="print this shell's completion script"
     )
-    parser.set_defaults(run=lambda options: parser.print_help(), debug=False)
+    parser.set_defaults(run=lambda options: parser.print_help(), debug=False, parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND")
     for add in (
         _add_crop,
@@ -223,7 +236,7 @@ def _command(
     """
     # Abbreviated, --seed would be --seeds where there is only that one.
     parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", allow_abbrev=False)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     flags = common.split()
     if "out" in flags:
         usual = "nothing is written without it" if without_out else "default: runs/NAME, numbered when taken"

@@ -87,10 +87,11 @@ def test_sizes_may_be_mixed(encoder: "fra.api.FaceEncoder", three: list[Path]) -
         (torch.rand(2, 3, 64, 64) * 255, "divide by 255"),
         (torch.randn(2, 3, 64, 64), "leave out any normalisation"),
         (torch.rand(2, 1, 64, 64), "repeat the channel"),
-        (torch.rand(64, 64), "no RGB image"),
-        (torch.zeros(0, 3, 64, 64), "no RGB image"),
+        (torch.rand(64, 64), "not an RGB image"),
+        (torch.zeros(0, 3, 64, 64), "not an RGB image"),
         (np.zeros((64, 64), np.uint8), "not a picture: give"),
         (np.zeros((64, 64, 3)), "not a picture: give"),
+        (np.zeros((0, 0, 3), np.uint8), "not a picture: give"),
         ([torch.rand(3, 8, 8) * 255], "divide by 255"),
         ([], "no pictures were given"),
         (7, "int is not a picture"),
@@ -111,6 +112,18 @@ def test_another_size_is_a_warning_that_names_the_way_out(encoder: "fra.api.Face
         warnings.simplefilter("error")
         assert encoder(images, resize=True).shape == (2, 256)
         assert fra.load_region_model("laptop_fine")(images, resize=True).heatmaps.shape == (2, 8, 8, 8)
+
+
+def test_a_whole_photo_is_told(encoder: "fra.api.FaceEncoder", photo: Path, tmp_path: Path) -> None:
+    whole = Image.open(photo)
+    for network in (encoder, fra.load_region_model("laptop_fine")):
+        with pytest.warns(UserWarning, match=r"900 x 600 pixels looks like a whole photo.*fra.crop_faces"):
+            network([whole.crop((500, 60, 700, 260)), whole])
+    whole.save(tmp_path / "whole.jpg")
+    with pytest.warns(UserWarning, match=r"1 of 1 picture looked at show a small face or none.*`fra crop "):
+        list(encoder.features(tmp_path))
+    with pytest.raises(ValueError, match="min_score is 3"):
+        fra.detect(whole, min_score=3.0)
 
 
 def test_gradients_flow_in_training_mode_alone(three: list[Path]) -> None:

@@ -273,6 +273,14 @@ def test_doctor_tells_what_there_is_and_what_would_stop_a_run(
     assert "advice          the bundled weights 'laptop' are damaged" in capsys.readouterr().out
 
 
+def test_a_misspelt_flag_or_command_is_answered_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, "embed", "photos", "--encodr", "laptop")
+    assert "unrecognized arguments: --encodr laptop; did you mean '--encoder'" in line
+    assert line.endswith("(see `fra embed --help`)")
+    assert "invalid choice: 'embd'; did you mean 'embed'? (choose from" in fails(capsys, "embd", "photos")
+    assert "'chek'; did you mean 'check'?" in fails(capsys, "data", "chek", "folder", "here")
+
+
 def test_doctor_looks_for_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     asked = {name: tuple(one.partition(">")[0] for one in packages) for name, packages in extras.items()}

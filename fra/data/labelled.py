@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fra.faces.geometry import Padding, crop_box
 from fra.faces.image import read_image, to_input
+from fra.system.printable import did_you_mean
 from fra.system.text import command, shown
 from fra.tasks.task import Task
 
@@ -77,7 +78,8 @@ class LabelledFaces:
         if not found:
             raise ValueError(f"{self.root} has several tasks ({', '.join(self.tasks)}): choose one by --set task=NAME")
         if found not in self.tasks:
-            raise ValueError(f"{self.name} has no task '{found}': it has {', '.join(self.tasks)}")
+            near = did_you_mean(found, list(self.tasks))
+            raise ValueError(f"{self.name} has no task '{found}'{near} (it has {', '.join(self.tasks)})")
         return found
 
     def labelled(self, task: str) -> "LabelledFaces":

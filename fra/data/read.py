@@ -74,7 +74,8 @@ def read_images(
                 shown[image] = faces.shown(image, picture)
             return image, faces.cut(image, picture, size=size, margin=margin)
         except (UnreadableImage, OSError) as error:
-            return image, Unreadable(faces.files[image], split, str(error))
+            reason = error.reason if isinstance(error, UnreadableImage) else str(error)
+            return image, Unreadable(faces.files[image], split, reason)
 
     def finish(coming: list[Future[Read]]) -> list[Read]:
         found = [future.result() for future in coming]

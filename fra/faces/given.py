@@ -6,7 +6,7 @@ B images, S pixels a side. Pictures (all but tensors of floats) are resized to w
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -34,7 +34,7 @@ def picture_of(given: Any) -> UInt8[Tensor, "3 H W"]:
     if isinstance(given, str | os.PathLike):
         return read_image(Path(given))
     if isinstance(given, np.ndarray):
-        if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
+        if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3 or not given.size:
             raise ValueError(f"an array {given.shape} of {given.dtype} is not a picture: give (H, W, 3) of uint8, RGB")
         return torch.from_numpy(given.copy()).permute(2, 0, 1)
     if isinstance(given, Tensor):
@@ -55,11 +55,14 @@ def several(given: Any) -> list[Any] | None:
     return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
 
 
-def images_of(given: Any, size: int, *, resize: bool = False) -> Float[Tensor, "B 3 S S"]:
+def images_of(
+    given: Any, size: int, *, resize: bool = False, look: Callable[[Tensor], object] | None = None
+) -> Float[Tensor, "B 3 S S"]:
     """A batch for a network trained at `size`, RGB in [0, 1]; of one picture a batch of one.
 
     Pictures are cut to their middle square and resized. A float tensor (B, 3, H, W), or (3, H, W), is only resized
-    with `resize`: a warning tells of another size. Raises ValueError for other shapes and for floats that leave [0, 1].
+    with `resize`: a warning tells of another size. `look` is shown the
+    largest picture as it was given. Raises ValueError for other shapes and for floats that leave [0, 1].
     """
     if isinstance(given, Tensor) and given.is_floating_point():
         batch = given if given.ndim == 4 else given[None]
@@ -80,7 +83,15 @@ def images_of(given: Any, size: int, *, resize: bool = False) -> Float[Tensor, "
     if pictures is not None and not pictures:
         raise ValueError("no pictures were given")
     every = [given] if pictures is None else pictures
-    return torch.stack([to_input(picture_of(one), size) for one in every]).float() / 255
+    largest, inputs = None, []
+    for one in every:
+        picture = picture_of(one)
+        if largest is None or picture.numel() > largest.numel():
+            largest = picture
+        inputs.append(to_input(picture, size))
+    if look is not None and largest is not None:
+        look(largest)
+    return torch.stack(inputs).float() / 255
 
 
 def _require_colours(images: Tensor, *, dimensions: int) -> None:
@@ -89,7 +100,7 @@ def _require_colours(images: Tensor, *, dimensions: int) -> None:
         channel = (
             " (grey: repeat the channel, .expand(-1, 3, -1, -1))" if images.ndim and images.shape[-3:-2] == (1,) else ""
         )
-        raise ValueError(f"a tensor {tuple(images.shape)} is no RGB image: give {expected}{channel}")
+        raise ValueError(f"a tensor {tuple(images.shape)} is not an RGB image: give {expected}{channel}")
 
 
 def _require_range(images: Tensor) -> None:

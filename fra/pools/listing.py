@@ -17,9 +17,11 @@ from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
 from fra.files import open_regular
 from fra.system.printable import counted, printable
-from fra.system.text import command, lines_of
+from fra.system.text import command, install, lines_of
 
 ENDINGS_SHOWN, FOLDERS_SHOWN = 8, 3
+HEIF = {".heic", ".heif"} - EXTENSIONS
+"""Photos of phones, where the extra that reads them is not installed."""
 Image = TypeVar("Image")
 FOLDERS_KEPT = 1000  # ours: how many folders that may not be entered are remembered by name
 
@@ -59,7 +61,8 @@ class Account:
             kinds = [f"{count:,} {printable(ending)}" for ending, count in common[:ENDINGS_SHOWN]]
             others = sum(count for _, count in common[ENDINGS_SHOWN:])
             kinds += [counted(others, "other")] if others else []
-            parts.append(f"ignored: {', '.join(kinds)} (only files that end in {endings()} are read)")
+            hint = f"; for .heic {install('photos')}" if HEIF & self.ignored.keys() else ""
+            parts.append(f"ignored: {', '.join(kinds)} (only files that end in {endings()} are read{hint})")
         if self.refused:
             parts.append(f"{self.refused:,} of the given paths cannot be used")
         if self.hidden:
@@ -121,6 +124,8 @@ def image_names(path: Path | str, *, account: Account | None = None) -> tuple[st
     if path.suffix.lower() == ".txt":
         return os.path.normpath(path.parent), listed_names(path, account=account)
     if path.suffix.lower() not in EXTENSIONS and not _holds_an_image(path):
+        if path.suffix.lower() in HEIF:
+            raise ValueError(f"{printable(path)} is a HEIF image: to read it, {install('photos')}")
         raise ValueError(f"{printable(path)} is neither an image nor a folder nor a .txt list: expected {endings()}")
     return str(path.parent), iter([path.name])
 

@@ -151,6 +151,8 @@ def predict(
     """
     began = time.monotonic()
     sources, complaints = usable(photos)
+    if not sources and len(complaints) == 1:
+        raise ValueError(complaints[0])
     for complaint in first_of(complaints, "more path that cannot be used", "more paths that cannot be used"):
         print(f"fra: {printable(complaint)}", file=sys.stderr)
     if not sources:

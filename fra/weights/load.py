@@ -6,6 +6,7 @@ Files that other programs wrote are read by `fra.weights.foreign`.
 import dataclasses
 import hashlib
 import json
+import logging
 import sys
 import zipfile
 from pathlib import Path
@@ -177,6 +178,7 @@ def _say(report: object, quiet: bool) -> None:
 def _timm_encoder(name: str) -> Encoder:
     """timm's network with its pre-trained weights, image size and normalisation."""
     config = timm_config(name)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the error below says what is wrong, once
     try:
         return Encoder(config, pretrained=True)
     except Exception as error:  # no network, no such weights: timm and its hub raise many kinds

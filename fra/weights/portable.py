@@ -55,7 +55,7 @@ def write_portable(model: Portable, out: Path, name: str, writer: Writer, *, kin
             temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     if not runtime.quiet:
         worst = ", ".join(f"{what} {value:.1e}" for what, value in facts["max_difference"].items())
-        print(f"verified: largest difference from PyTorch {worst}")
+        print(f"verified: largest difference from PyTorch: {worst}")
         print(f"wrote {printable(path)} (outputs: {', '.join(facts['outputs'])})")
         if kind in EXAMPLES:
             print(f"how to use it without fra: {printable(out / 'example.py')}")

@@ -308,8 +308,11 @@ def test_nothing_to_do_is_exit_status_2(
     photos: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = fails(capsys, photos / "gone.jpg", *runs)
-    assert len(lines) == 2
-    assert "no photos: give photos" in lines[1]
+    assert len(lines) == 1
+    assert "no such file or folder" in lines[0]
+    lines = fails(capsys, photos / "gone.jpg", photos / "lost.jpg", *runs)
+    assert len(lines) == 3
+    assert "no photos: give photos" in lines[2]
     lines = fails(capsys, photos / "broken.jpg", *runs, "--detector", "told", "--out", tmp_path / "out")
     assert lines == [f"fra: cannot read the image {photos / 'broken.jpg'}: not an image"]
     assert not (tmp_path / "out").exists()  # free for the right photo
