@@ -250,7 +250,12 @@ def test_settings_that_came_later_are_in_the_hash_only_when_they_are_changed() -
     recipe = load_pretrain_recipe(SMALL, [])
     assert "start" not in plain(recipe)
     assert "backbone_rate" not in plain(recipe)["optimizer"]
-    for setting, usual, other in (("start.frozen_stages", 0, 1), ("optimizer.backbone_rate", 1.0, 0.5)):
+    for setting, usual, other in (
+        ("start.frozen_stages", 0, 1),
+        ("optimizer.backbone_rate", 1.0, 0.5),
+        ("optimizer.layer_decay", 1.0, 0.75),
+        ("encoder.pooling", "mean", "class_token"),
+    ):
         same, changed = (load_pretrain_recipe(SMALL, [f"{setting}={value}"]) for value in (usual, other))
         assert recipe_hash(changed) != recipe_hash(recipe) == recipe_hash(same)
 

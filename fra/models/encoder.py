@@ -251,6 +251,17 @@ def _has_stride(module: nn.Module) -> bool:
     return any(isinstance(inner, nn.Conv2d) and inner.stride == (2, 2) for inner in module.modules())
 
 
+def layers_of(backbone: Any, *, coarse: bool = False) -> list[list[str]]:
+    """The names of a network's weights layer by layer, or stage by stage (`coarse`), the stem first, as timm has them.
+
+    ValueError where timm does not say.
+    """
+    if not hasattr(backbone, "group_matcher"):
+        raise ValueError(f"the layers of {type(backbone).__name__} are not known: take a network of timm")
+    groups = timm.models.group_parameters(backbone, backbone.group_matcher(coarse=coarse))
+    return [groups[layer] for layer in sorted(groups)]
+
+
 def in_batches(network: Callable[[Tensor], Tensor], inputs: Tensor, *, batch: int = 128) -> Tensor:
     """`network` over all inputs, `batch` at a time, in float32; inputs and weights are on one device."""
     return torch.cat([network(part) for part in inputs.split(batch)]).float()

@@ -184,6 +184,8 @@ def rates_of(recipe: PretrainRecipe) -> list[str]:
         f"the backbone for {start.frozen_epochs:g} epochs" if start.frozen_epochs else "",
         "the backbone's batch-norm statistics" if start.frozen_statistics else "",
     ]
+    if optimizer.layer_decay != 1:
+        rates += f"; each of the backbone's layers {optimizer.layer_decay:g} of the one above"
     lines = [f"learning rate  {rates} ({optimizer.name}, at the peak)"]
     return lines + ([f"frozen         {', '.join(filter(None, frozen))}"] if any(frozen) else [])
 

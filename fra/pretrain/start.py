@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm.models
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fra.files import read_json, write_json
-from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig
+from fra.models.encoder import HOURGLASS, Encoder, EncoderConfig, layers_of
 from fra.models.momentum_teacher import MomentumTeacher
 from fra.pretrain.method import Method
 from fra.recipe import NotNegative, Settings, Whole
@@ -140,7 +139,6 @@ def hold_still(method: Method, config: StartConfig) -> None:
 
 
 def stages(backbone: Any) -> Sequence[list[Tensor]]:
-    """The weights of a network stage by stage, the stem first, as timm groups them."""
-    groups = timm.models.group_parameters(backbone, backbone.group_matcher(coarse=True))
+    """The weights of a network stage by stage, the stem first."""
     named: dict[str, nn.Parameter] = dict(backbone.named_parameters())
-    return [[named[name] for name in groups[stage]] for stage in sorted(groups)]
+    return [[named[name] for name in stage] for stage in layers_of(backbone, coarse=True)]

@@ -1,16 +1,18 @@
 """How weights are moved: LARS and LARC for pre-training; SGD, AdamW and Adam from torch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fra.recipe import LATER, NotNegative, Positive, Settings, Share
+from fra.models.encoder import layers_of
+from fra.recipe import LATER, NotNegative, Positive, Range, Settings, Share
 
 PREDICTOR, BACKBONE = "predictor.", "encoder.backbone."
 """What is in the names of the weights of predictors, and of the encoder's network."""
+LayerDecay = Annotated[float, Range(0, 1, above=True)]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class OptimizerConfig(Settings):
     """Trust coefficient (eta) of LARS and LARC: size of a step at rate 1 relative to the weight norm (released code;
     same in SwAV)."""
     exclude: Literal["one_dim", "official_names"] = "one_dim"
-    """What LARS neither adapts nor decays: all vectors (ours), or the released code's rule by name. LARC has no
-    exceptions."""
+    """What is neither decayed nor adapted by LARS: all vectors (ours), or the released code's rule by name; besides,
+    what timm spares: position embeddings, class and register tokens. LARC has no exceptions."""
     rate_in_momentum: bool = True
     """Whether the learning rate is inside LARS's momentum buffer (released code), or outside as in lightly's LARS and
     in LARC."""
@@ -42,10 +44,13 @@ class OptimizerConfig(Settings):
     backbone_rate: NotNegative = field(default=1.0, metadata=LATER)
     """Factor on the learning rate of the encoder's backbone. Below 1 it keeps more of the weights that it starts from
     (`--from`), while new heads learn (ours; usual in fine-tuning)."""
+    layer_decay: LayerDecay = field(default=1.0, metadata=LATER)
+    """Factor on the learning rate of the backbone's last layer, once more for each layer before it; for transformers
+    that start from weights (BEiT; MAE's fine-tuning: .75)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for setting in ("predictor_rate", "backbone_rate"):
+        for setting in ("predictor_rate", "backbone_rate", "layer_decay"):
             if self.name == "larc" and getattr(self, setting) != 1:
                 raise ValueError(f"{setting} has no effect with larc: leave it out")
 
@@ -139,34 +144,66 @@ def groups_of(config: OptimizerConfig, model: nn.Module, *, frozen_epochs: float
     """All weights of `model` that need gradients, in two groups: decayed and excluded (LARC: one).
 
     Predictors are apart in each with a `predictor_rate`, and the backbone with a `backbone_rate` or when it is
-    frozen for the first `frozen_epochs`.
+    frozen for the first `frozen_epochs`, its layers each with a `layer_decay`.
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    heights = _heights(model) if config.layer_decay != 1 else {}
     if config.name == "larc":
         groups: list[dict[str, Any]] = [dict(params=named)]
     else:
         excluded_by = {"one_dim": _is_vector, "official_names": _has_official_name}[config.exclude]
-        kept = [(name, weight) for name, weight in named if not excluded_by(name, weight)]
-        excluded = [(name, weight) for name, weight in named if excluded_by(name, weight)]
+        spared = {name for name, weight in named if excluded_by(name, weight)} | _spared(model)
+        kept = [(name, weight) for name, weight in named if name not in spared]
+        excluded = [(name, weight) for name, weight in named if name in spared]
         groups = [dict(params=kept, weight_decay=config.weight_decay), dict(params=excluded, weight_decay=0.0)]
         if config.name == "lars":
             groups[1]["adapt"] = False
-    return [part for group in groups for part in _by_part(group, config, frozen_epochs)]
+    return [part for group in groups for part in _by_part(group, config, frozen_epochs, heights)]
 
 
-def _by_part(group: dict[str, Any], config: OptimizerConfig, frozen_epochs: float) -> Iterator[dict[str, Any]]:
+def _by_part(
+    group: dict[str, Any], config: OptimizerConfig, frozen_epochs: float, heights: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
     """A group of named weights, divided into those of predictors, of the backbone and others, as far as they differ."""
     factors = {PREDICTOR: config.predictor_rate, BACKBONE: config.backbone_rate}
-    apart = [part for part, factor in factors.items() if factor != 1 or (part == BACKBONE and frozen_epochs)]
+    apart = [
+        part for part, factor in factors.items() if factor != 1 or (part == BACKBONE and (frozen_epochs or heights))
+    ]
     named = group["params"]
     yield group | dict(params=[weight for name, weight in named if not any(part in name for part in apart)])
     for part in apart:
-        found = group | dict(params=[weight for name, weight in named if part in name])
-        if factors[part] != 1:
-            found["lr"] = found["peak"] = config.learning_rate * factors[part]
-        if part == BACKBONE and frozen_epochs:
-            found["frozen_epochs"] = frozen_epochs
-        yield found
+        mine = [(name, weight) for name, weight in named if part in name]
+        for below in sorted({heights.get(name, 0) for name, _ in mine} or {0}):
+            found = group | dict(params=[weight for name, weight in mine if heights.get(name, 0) == below])
+            factor = factors[part] * config.layer_decay**below
+            if factor != 1:
+                found["lr"] = found["peak"] = config.learning_rate * factor
+            if part == BACKBONE and frozen_epochs:
+                found["frozen_epochs"] = frozen_epochs
+            yield found
+
+
+def _backbones(model: nn.Module) -> dict[str, Any]:
+    return {f"{name}.": part for name, part in model.named_modules() if f".{name}.".endswith(f".{BACKBONE}")}
+
+
+def _heights(model: nn.Module) -> dict[str, int]:
+    """How many layers below the heads a backbone's weights are: 1 in its last layer, one more in each before."""
+    return {
+        below + name: height
+        for below, backbone in _backbones(model).items()
+        for height, layer in enumerate(reversed(layers_of(backbone)), start=1)
+        for name in layer
+    }
+
+
+def _spared(model: nn.Module) -> set[str]:
+    """What timm says of a backbone that it is not to be decayed."""
+    return {
+        below + name
+        for below, backbone in _backbones(model).items()
+        for name in getattr(backbone, "no_weight_decay", set)()
+    }
 
 
 def _is_vector(name: str, weight: Tensor) -> bool:

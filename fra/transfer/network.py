@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from fra.models.encoder import Encoder
 from fra.runtime import Runtime
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
-from fra.training.optimizers import build_optimizer
+from fra.training.optimizers import build_optimizer, groups_of
 from fra.transfer.calibration import fit_temperature
 from fra.transfer.protocol import (
     Fitted,
@@ -155,6 +155,9 @@ class WholeNetwork(Protocol):
 
 def weight_groups(recipe: NetworkRecipe, model: Learner) -> list[dict[str, Any]]:
     """The encoder's weights and the head's, each with its own peak rate for the loop."""
+    if recipe.layer_decay != 1:
+        config = replace(recipe.optimizer_config(), learning_rate=recipe.encoder_rate, layer_decay=recipe.layer_decay)
+        return groups_of(config, model)  # the head's have no peak of their own: the loop's
     peaks = ((model.encoder, recipe.encoder_rate), (model.head, recipe.learning_rate))
     return [dict(params=list(part.parameters()), peak=peak) for part, peak in peaks]
 

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fra.data.crops import CropRule
 from fra.models.encoder import Encoder
-from fra.recipe import Count, NotNegative, Pixels, Range, Settings, Share, Whole
+from fra.recipe import LATER, Count, NotNegative, Pixels, Range, Settings, Share, Whole
 from fra.tasks.task import Task
-from fra.training.optimizers import OptimizerConfig
+from fra.training.optimizers import LayerDecay, OptimizerConfig
 from fra.training.schedules import CosineFromZero, Exponential, Schedule, Stairs
 from fra.training.trainable import Loss, Part, Progress
 from fra.transfer.sampling import class_balance
@@ -124,6 +124,9 @@ class NetworkRecipe(TransferRecipe):
     """With few labels, add epochs until there are this many steps (ours; 0 keeps the supplement's epochs)."""
     backbone_rate: NotNegative | None = None
     """Peak learning rate of the encoder (supplement, Table 4)."""
+    layer_decay: LayerDecay = field(default=1.0, metadata=LATER)
+    """Factor on that rate for the encoder's last layer, once more for each layer before it; below 1 vectors, position
+    embeddings and class tokens are not decayed either (BEiT; MAE's fine-tuning: .75)."""
     decay: Annotated[float, Range(0, 1, above=True)] | None = None
     """Instead of warm-up and cosine, multiply the learning rates by this after every epoch (EAC's released code:
     .9)."""

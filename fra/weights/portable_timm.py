@@ -10,8 +10,18 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+
 from fra.files import temporary_prefix
-from fra.models.encoder import SMALL_RESNETS, make_stages_fine
+from fra.models.encoder import (
+    SMALL_RESNETS,
+    TOKEN_NETWORKS,
+    EncoderConfig,
+    make_stages_fine,
+    timm_kind,
+    timm_options,
+)
 from fra.system.text import python_text
 from fra.weights.portable_model import PortableEncoder, parity
 
@@ -37,7 +47,7 @@ def write_timm(model: PortableEncoder, out: Path, name: str) -> tuple[Path, dict
     from safetensors.torch import save_file
 
     config = model.encoder.config
-    architecture, arguments = timm_architecture(config.name)
+    architecture, arguments = timm_architecture(config)
     places = make_stages_fine(timm.create_model(architecture, **arguments), config)
     registered = "fra_" + re.sub(r"\W", "_", name, flags=re.ASCII) if places else architecture
     side = [3, config.image_size, config.image_size]
@@ -98,8 +108,13 @@ def _register(file: Path) -> None:
         del sys.modules[file.stem]
 
 
-def timm_architecture(name: str) -> tuple[str, dict[str, Any]]:
+def timm_architecture(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
     """timm's name of a network and the arguments that make it ours."""
-    if name not in SMALL_RESNETS:
-        return name, {}
-    return "resnet18", {key: value for key, value in SMALL_RESNETS[name].items() if key != "block"}
+    if config.name in SMALL_RESNETS:
+        return "resnet18", {key: value for key, value in SMALL_RESNETS[config.name].items() if key != "block"}
+    kind, _ = timm_kind(config.name)
+    if kind not in TOKEN_NETWORKS:
+        return config.name, {}
+    norm = {VisionTransformer: "fc_norm", Eva: "use_fc_norm"}.get(kind)  # after the mean, where we have it before
+    pool = {norm: False, "global_pool": "token" if config.pooling == "class_token" else "avg"} if norm else {}
+    return config.name, timm_options(config) | pool

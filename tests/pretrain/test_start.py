@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.optim import param_groups_layer_decay
 from tiny_runs import METHODS, TINY, interrupt_step, run, same_bits, weights_of
 from torch import Tensor, nn
 
@@ -179,7 +180,11 @@ def test_frozen_statistics_stay_in_both_networks(first: Path, drawn_faces: Path,
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto", "regnety_002", "mobilenetv3_small_050"]
+    "name",
+    [
+        *("resnet18", "tf_efficientnet_lite0", "convnext_atto", "regnety_002", "mobilenetv3_small_050"),
+        *("test_vit", "swin_tiny_patch4_window7_224"),
+    ],
 )
 def test_stages_are_all_weights_in_order_the_stem_first(name: str) -> None:
     backbone = Encoder(EncoderConfig(name=name, image_size=64)).backbone
@@ -225,6 +230,36 @@ def test_without_them_the_groups_are_those_of_before() -> None:
     assert [(len(group["params"]), group.get("peak")) for group in faster] == [(2, None), (1, 9.0), (2, None), (1, 9.0)]
 
 
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "resnet10_half"])
+def test_each_layer_learns_slower_than_the_one_above_as_timm_has_it(name: str) -> None:
+    model = Parts()
+    model.encoder["backbone"] = backbone = Encoder(EncoderConfig(name, image_size=64)).backbone
+    config = OptimizerConfig("adamw", learning_rate=0.4, weight_decay=0.05, backbone_rate=0.5, layer_decay=0.7)
+    found = {
+        id(weight): (group.get("peak", 0.4), group["weight_decay"])
+        for group in build_optimizer(config, model).param_groups
+        for weight in group["params"]
+    }
+    spared = getattr(backbone, "no_weight_decay", set)()
+    theirs = param_groups_layer_decay(backbone, 0.05, spared, layer_decay=0.7)
+    assert len({group["lr_scale"] for group in theirs}) >= 5
+    for group in theirs:  # there the last layer has the whole rate, here the heads have
+        for weight in group["params"]:
+            assert found[id(weight)] == pytest.approx((0.4 * 0.5 * 0.7 * group["lr_scale"], group["weight_decay"]))
+    assert found[id(model.projector.weight)] == (0.4, 0.05)
+    assert len(found) == len(list(model.parameters()))
+
+
+def test_position_embeddings_and_tokens_are_not_decayed_without_it_either() -> None:
+    model = Parts()
+    model.encoder["backbone"] = backbone = Encoder(EncoderConfig("test_vit", image_size=64)).backbone
+    decayed, other = groups_of(OptimizerConfig("adamw"), model)
+    assert all(weight.dim() > 1 for weight in decayed["params"])
+    assert {id(backbone.pos_embed), id(backbone.cls_token)} <= set(map(id, other["params"]))
+    with pytest.raises(ValueError, match="layer_decay has no effect with larc"):
+        OptimizerConfig("larc", layer_decay=0.7)
+
+
 # --- resumed
 
 
@@ -265,10 +300,14 @@ def test_the_plan_names_the_rates_and_what_is_frozen(
     first: Path, drawn_faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [*TINY, "optimizer.backbone_rate=0.5", "start.frozen_epochs=1.5", "start.frozen_stages=2"]
+    settings.append("optimizer.layer_decay=0.75")
     words = ["pretrain", BYOL, "--faces", str(drawn_faces), "--plan", "--from", str(first), "--device", "cpu"]
     assert cli.main([*words, *(word for setting in settings for word in ("--set", setting))]) == 0
     said = capsys.readouterr().out
-    assert "learning rate  backbone 0.5, heads 1, predictors 1 (lars, at the peak)" in said
+    assert (
+        "learning rate  backbone 0.5, heads 1, predictors 1; each of the backbone's layers 0.75 of the one above"
+        " (lars, at the peak)" in said
+    )
     assert "frozen         2 stages, the backbone for 1.5 epochs" in said
 
 

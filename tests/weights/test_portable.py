@@ -195,7 +195,7 @@ def test_what_was_refused_is_not_there(plain_run, tmp_path, monkeypatch, kind):
 
 
 def test_a_network_of_timms_own_keeps_its_name():
-    assert timm_architecture(EncoderConfig().name) == ("resnet50", {})
+    assert timm_architecture(EncoderConfig()) == ("resnet50", {})
 
 
 def test_bad_input_is_one_clear_line(tmp_path, capsys):
