@@ -403,6 +403,7 @@ def _pretrain(options: Arguments) -> None:
         name=options.recipe,
         given=[override.partition("=")[0] for override in options.set],
         processes=runtime.processes,
+        started=start is not None,
     )
     if first and not options.quiet:
         print("".join(f"{line}\n" for line in told), end="", flush=True)

@@ -184,7 +184,8 @@ def about(place: Place) -> dict[str, str]:
     if choose_device(place.runtime.device) == "cuda":
         machine = torch.cuda.get_device_name()
     else:
-        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+        threads = counted(torch.get_num_threads(), "thread")
+        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {threads}"
     return {"version": f"fra {__version__}{_commit()}", "machine": f"{machine}, torch {torch.__version__}"}
 
 

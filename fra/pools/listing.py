@@ -148,7 +148,7 @@ def named(root: str, name: str) -> Path:
 def image_folder(path: Path | str) -> Path:
     """The folder itself, or the `crops` inside a folder made by `fra crop`, beside which its contact sheet lies.
 
-    ValueError when `fra crop` packed the crops in shards.
+    Or the `images` inside one made by `fra data synthetic`, beside which the same faces lie in other layouts. ValueError when `fra crop` packed the crops in shards.
     """
     path = Path(path)
     made_by_crop = os.path.isfile(path / "crop.yaml")  # False too where the folder may not be entered
@@ -160,7 +160,11 @@ def image_folder(path: Path | str) -> Path:
             f"the crops in {printable(path)} are packed in shards, which `fra pretrain` and `fra regions` read; "
             f"for other commands unpack them into a folder: {first}{others}"
         )
-    return path / "crops" if made_by_crop and (path / "crops").is_dir() else path
+    if made_by_crop and (path / "crops").is_dir():
+        return path / "crops"
+    if os.path.isfile(path / "landmarks.npz") and (path / "images").is_dir():  # drawn, beside the same in other layouts
+        return path / "images"
+    return path
 
 
 def listed_names(path: Path, *, account: Account | None = None) -> Iterator[str]:

@@ -11,17 +11,22 @@ from fra.system.printable import counted
 LEAST_STEPS = 1000
 """Optimiser steps below which regions have not formed and features are hardly better than random ones (ours: the demo's
 1,125 steps are about the fewest that showed both, docs/dev/log.md)."""
+ALONE = (
+    "with 50 or 600, features came out below random weights; use a bundled encoder, start from one (--from laptop), or "
+    "give some thousand faces"
+)
+STARTED = "they may spoil the weights that you start from, so evaluate both, or give some thousand faces"
 FEW = 5000
 """Faces below which an encoder of one's own has never beaten the bundled ones here (ours)."""
 
 
 def adapted(
-    recipe: PretrainRecipe, faces: int, *, name: str, given: Collection[str], processes: int = 1
+    recipe: PretrainRecipe, faces: int, *, name: str, given: Collection[str], processes: int = 1, started: bool = False
 ) -> tuple[PretrainRecipe, list[str]]:
     """The recipe for so many faces, and lines that say what was changed and what to expect.
 
     The batch is no larger than the pool, and there are LEAST_STEPS steps, unless batch size or epochs are among the
-    settings that were `given`, or the recipe, by its `name`, is one of the scale smoke.
+    settings that were `given`, or the recipe, by its `name`, is one of the scale smoke. `started`: from weights.
     """
     told = []
     smoke = name.startswith(f"{SMALL}/")
@@ -39,10 +44,7 @@ def adapted(
         recipe = replace(recipe, schedule=replace(schedule, epochs=epochs, warmup_epochs=warmup))
     if faces < FEW and not smoke:
         few = f"{counted(faces, 'face')} {'is' if faces == 1 else 'are'} few"
-        told.append(
-            f"{few}: with 50 or 600, features came out below random weights; use a bundled encoder, start from one "
-            "(--from laptop), or give some thousand faces"
-        )
+        told.append(f"{few}: {STARTED if started else ALONE}")
     return recipe, told
 
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+from fra.pools.listing import image_files, image_folder
 from fra.pools.unlabelled import FolderPool
 from fra.pretrain.loader import (
     Batch,
@@ -234,3 +235,8 @@ def test_spawned_workers_make_the_same_batches_and_end_with_the_program(folder, 
 def test_default_workers_are_few_without_a_gpu():
     assert default_workers(on_gpu=False) == 1
     assert 1 <= default_workers(on_gpu=True, processes=1000) <= default_workers(on_gpu=True) <= 16
+
+
+def test_drawn_faces_are_read_once_though_they_lie_in_several_layouts(few_faces: Path) -> None:
+    assert image_folder(few_faces) == few_faces / "images"
+    assert len(image_files(few_faces)) == 40

@@ -42,6 +42,14 @@ def test_what_was_given_stays_and_processes_share_the_batch() -> None:
     assert shared.batch_size == 48
 
 
+def test_who_starts_from_weights_is_not_told_to() -> None:
+    recipe = load_pretrain_recipe(LAPTOP, [])
+    assert "--from" in adapted(recipe, 600, name=LAPTOP, given=[])[1][-1]
+    (*_, told) = adapted(recipe, 600, name=LAPTOP, given=[], started=True)[1]
+    assert told.startswith("600 faces are few: they may spoil the weights that you start from")
+    assert "--from" not in told
+
+
 def test_the_scale_smoke_stays_short() -> None:
     recipe, told = adapted(load_pretrain_recipe(SMOKE, []), 10, name=SMOKE, given=[])
     assert recipe.schedule.epochs == 2

@@ -96,7 +96,7 @@ def curve_sentence(
         if baseline
         else ""
     )
-    verb = "goes" if len(labels) > 1 else "has"
+    verb = "goes" if len(labels) > 1 else "is"
     return f"{metric[0].upper()}{metric[1:]} of `{curve.name}` {verb} {reached}{ignoring}."
 
 

@@ -133,6 +133,11 @@ def test_where_a_curve_begins_and_ends() -> None:
     )
 
 
+def test_one_number_of_labels_is_a_sentence_too() -> None:
+    said = curve_sentence(Curve("laptop", (40.12,)), (20,), metric="accuracy", unit=" %", baseline=None)
+    assert said == "Accuracy of `laptop` is 40.1 % with 20 labels."
+
+
 def test_names_are_moved_apart_in_their_order() -> None:
     assert apart([0.1, 0.5], space=0.1) == [0.1, 0.5]
     assert apart([0.52, 0.5], space=0.1) == [pytest.approx(0.56), pytest.approx(0.46)]
