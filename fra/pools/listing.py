@@ -148,7 +148,8 @@ def named(root: str, name: str) -> Path:
 def image_folder(path: Path | str) -> Path:
     """The folder itself, or the `crops` inside a folder made by `fra crop`, beside which its contact sheet lies.
 
-    Or the `images` inside one made by `fra data synthetic`, beside which the same faces lie in other layouts. ValueError when `fra crop` packed the crops in shards.
+    Or the `images` inside one made by `fra data synthetic`, beside which the same faces lie in other layouts.
+    ValueError when `fra crop` packed the crops in shards.
     """
     path = Path(path)
     made_by_crop = os.path.isfile(path / "crop.yaml")  # False too where the folder may not be entered
