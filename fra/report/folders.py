@@ -25,6 +25,7 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 @dataclass(frozen=True)
 class PretrainRun:
     name: str
+    folder: Path
     method: str
     """As the recipe names it, else the summary; empty when neither is there."""
     summary: dict[str, Any]
@@ -40,6 +41,7 @@ class PretrainRun:
 @dataclass(frozen=True)
 class TransferRun:
     name: str
+    folder: Path
     results: dict[str, Any]
     pictures: list[Path]
 
@@ -144,7 +146,7 @@ def _add(runs: Runs, folder: Path) -> None:
     elif kind == "transfer":
         results = _json(folder / "results.json")
         if results:
-            runs.transfer.append(TransferRun(name, results, _pictures(folder)))
+            runs.transfer.append(TransferRun(name, folder, results, _pictures(folder)))
         else:
             runs.unknown.append(f"{name} (an unfinished transfer run: no results.json)")
     elif kind == "compare":
@@ -171,6 +173,7 @@ def _pretrain(folder: Path) -> PretrainRun:
         warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
     return PretrainRun(
         name=folder.resolve().name,
+        folder=folder,
         method=_method_in(recipe) or str(summary.get("method", "")),
         summary=summary,
         log=_table(folder / "log.csv"),

@@ -145,12 +145,33 @@ def _verdict(runs: Runs, tables: Sequence[TransferTable]) -> dict[str, str] | No
         return None
     judged = {comparison.verdict for table in tables for comparison in table.comparisons[:1]}
     if not judged:
-        run = runs.pretrain[0].name if runs.pretrain else "RUN"
-        told = command("fra", "transfer", "laptop/rafdb.linear", "--encoder", run, "--data", "DIR")
-        return {"text": "Not measured.", "command": told.strip("`")}
+        if any(_beside_random(run) for run in runs.compare):
+            return {"text": "See the comparison by number of labels.", "command": ""}
+        return {"text": "Not measured.", "command": _measuring(runs).strip("`")}
     answers = {"better": "Yes.", "worse": "No.", "even": "Not clearly."}
     answer = answers[judged.pop()] if len(judged) == 1 else "On some tasks."
     return {"text": answer, "command": ""}
+
+
+def _beside_random(run: CompareRun) -> bool:
+    sources = [str(encoder.get("source", "")) for encoder in run.content.get("encoders", [])]
+    return len({source.partition(":")[0] == "random" for source in sources}) == 2
+
+
+def _measuring(runs: Runs) -> str:
+    """The command that compares the first run with random weights; it repeats an evaluation where there is one."""
+    if runs.pretrain:
+        recipe, encoder = "laptop/rafdb.linear", _typed(runs.pretrain[0].folder)
+    else:
+        run = runs.transfer[0]
+        recipe, encoder = _typed(run.folder / "recipe.yaml"), str(run.results.get("encoder", "RUN"))
+    return command("fra", "transfer", recipe, "--encoder", encoder, "--data", "DIR")
+
+
+def _typed(path: Path) -> str:
+    """A path from the working directory; outside of it only the last part, because pages are passed on."""
+    whole = path.resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else whole.name
 
 
 def _sheets(runs: Runs) -> bool:

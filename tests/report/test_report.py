@@ -442,14 +442,17 @@ def test_one_earlier_warning_is_one(tmp_path):
     assert "1 earlier warning is in health.csv" in text_of(write_report([run], tmp_path / "out").read_text())
 
 
-def test_the_verdict_comes_first_and_says_how_to_measure_what_is_not(story: list[Path], tmp_path: Path) -> None:
+def test_the_verdict_comes_first_and_says_how_to_measure_what_is_not(
+    story: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     measured = text_of(write_report(story, tmp_path / "all").read_text())
     assert "Better than random weights? On some tasks." in measured
     (run,) = (folder for folder in story if (folder / "health.csv").exists())
+    monkeypatch.chdir(run.parent.parent)
     page = write_report([run], tmp_path / "alone").read_text()
     shown = text_of(page)
     assert "Better than random weights? Not measured." in shown
-    assert f"fra transfer laptop/rafdb.linear --encoder {run.name} --data DIR" in shown
+    assert f"fra transfer laptop/rafdb.linear --encoder {run.relative_to(Path.cwd())} --data DIR" in shown
     assert page.index("Better than random") < page.index("<section")
 
 
