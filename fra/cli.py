@@ -34,6 +34,7 @@ NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
 READER_GONE = 128 + 13
 """The exit status of programs that SIGPIPE ends, which Python turns into an error."""
 CLUSTER_HELP = "work on a Ray cluster (HOST:6379, ray://HOST:10001, auto or local)"
+DATASET_HELP = "the dataset of a transfer recipe, such as rafdb; labels of your own are folder, table or points"
 TASK_HELP = "a run folder of `fra transfer`, or a bundled task (`fra recipes`); repeatable"
 
 
@@ -235,7 +236,8 @@ def _command(
     `without_out`: it writes nothing unless `--out` is given.
     """
     # Abbreviated, --seed would be --seeds where there is only that one.
-    parser = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".", allow_abbrev=False)
+    told = help[0].upper() + help[1:] + ("" if help.endswith("?") else ".")
+    parser = commands.add_parser(name, help=help, description=told, allow_abbrev=False)
     parser.set_defaults(run=run, parser=parser)
     flags = common.split()
     if "out" in flags:
@@ -244,7 +246,9 @@ def _command(
         add_flags(parser, "resume")
     if "detector" in flags:
         parser.add_argument(
-            "--detector", default="retinaface", help="retinaface, yunet, or none if photos are already crops"
+            "--detector",
+            default="retinaface",
+            help="retinaface, yunet, or none if photos are already crops (default: retinaface)",
         )
     add_flags(parser, *(flag for flag in ("device", "precision", "workers", "threads") if flag in flags))
     if "seed" in flags:
@@ -297,7 +301,9 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="margin added to the face box, as a share of its longer side",
     )
     parser.add_argument("--align", default="none", choices=("none", "five-point"))
-    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
+    parser.add_argument(
+        "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
+    )
     parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
     parser.add_argument("--shard-faces", type=_count, default=10_000, metavar="N", help="faces in each .tar")
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
@@ -632,7 +638,9 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or .txt lists")
     task = parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
     _completed(task, _weights(TASK))
-    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
+    parser.add_argument(
+        "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
+    )
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
 
 
@@ -667,7 +675,9 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="a bundled encoder (`fra recipes`), a run folder, a checkpoint or timm:NAME=FILE (default: laptop)",
     )
     _completed(encoder, _weights(ENCODER))
-    parser.add_argument("--min-score", type=_share, default=0.6, help="ignore detections with a lower score")
+    parser.add_argument(
+        "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
+    )
     parser.add_argument(
         "--neighbours", type=Path, metavar="PHOTO", help="list and show the faces nearest to each face in this photo"
     )
@@ -675,7 +685,11 @@ def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--clusters", action="store_true", help="group faces that look alike (HDBSCAN; needs scikit-learn)"
     )
     parser.add_argument(
-        "--min-faces", type=number(int, Range(2)), default=5, metavar="N", help="faces in the smallest cluster"
+        "--min-faces",
+        type=number(int, Range(2)),
+        default=5,
+        metavar="N",
+        help="faces in the smallest cluster (default: 5)",
     )
     parser.add_argument(
         "--duplicates-above",
@@ -715,12 +729,12 @@ def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     synthetic.add_argument("--count", type=_count, required=True, metavar="N")
     synthetic.add_argument("--size", type=number(int, Range(8, 4096)), default=128, help="side of the images in pixels")
     layout = _command(kinds, "layout", "show the folder tree in which a dataset is read", _layout)
-    name = layout.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    name = layout.add_argument("name", metavar="NAME", help=DATASET_HELP)
     _completed(name, _datasets)
-    check = _command(kinds, "check", "compare a downloaded dataset with what was published", _check, common="workers")
-    name = check.add_argument("name", metavar="NAME", help="the dataset of a transfer recipe, such as rafdb")
+    check = _command(kinds, "check", "look for faults in a dataset: labels, splits, files", _check, common="workers")
+    name = check.add_argument("name", metavar="NAME", help=DATASET_HELP)
     _completed(name, _datasets)
-    check.add_argument("folder", type=Path, metavar="DIR", help="where it was unpacked")
+    check.add_argument("folder", type=Path, metavar="DIR", help="its folder")
     check.add_argument("--all", action="store_true", help="list all affected files, not only the first few")
 
 

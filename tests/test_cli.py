@@ -281,6 +281,15 @@ def test_a_misspelt_flag_or_command_is_answered_with_its_name(capsys: pytest.Cap
     assert "'chek'; did you mean 'check'?" in fails(capsys, "data", "chek", "folder", "here")
 
 
+def test_the_description_of_a_command_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["compare"], ["embed"], ["data", "check"]):
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--help"])
+        said = capsys.readouterr().out
+        assert ("?\n" in said) is (words == ["compare"])
+        assert "?." not in said
+
+
 def test_doctor_looks_for_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     asked = {name: tuple(one.partition(">")[0] for one in packages) for name, packages in extras.items()}

@@ -24,8 +24,8 @@ from fra.pretrain.run import METHODS
 from fra.regions import draw
 from fra.regions import heatmaps as measure
 from fra.report import charts, tables, words
-from fra.report.folders import PretrainRun, read_runs
-from fra.report.run import write_report
+from fra.report.folders import CompareRun, PretrainRun, read_runs
+from fra.report.run import _beside_random, write_report
 from fra.system.printable import duration
 from fra.transfer import compare
 
@@ -454,6 +454,13 @@ def test_the_verdict_comes_first_and_says_how_to_measure_what_is_not(
     assert "Better than random weights? Not measured." in shown
     assert f"fra transfer laptop/rafdb.linear --encoder {run.relative_to(Path.cwd())} --data DIR" in shown
     assert page.index("Better than random") < page.index("<section")
+
+
+@pytest.mark.parametrize(
+    ("sources", "known"), [(["laptop", "random:laptop"], True), (["laptop", "laptop_byol"], False), (["random"], False)]
+)
+def test_a_comparison_with_random_weights_answers_the_first_question(sources: list[str], known: bool) -> None:
+    assert _beside_random(CompareRun("pays", {"encoders": [{"source": source} for source in sources]})) is known
 
 
 def test_warnings_stand_above_pictures_and_curves_are_folded(story: list[Path], tmp_path: Path) -> None:
