@@ -22,6 +22,7 @@ from fra.models.encoder import Encoder
 from fra.models.region_head import RegionHead, RegionModel
 from fra.system.printable import counted
 from fra.weights import released_fra
+from fra.weights.families import family_of, translated, translates
 from fra.weights.layouts import (
     LAYOUTS,
     PATTERN,
@@ -266,6 +267,8 @@ def _encoder(checkpoint: Checkpoint, network: str | None) -> _Found:
     layout, encoder = _empty_encoder(checkpoint, network)
     wanted = shapes(encoder.backbone)
     classifiers = timm_classifiers(network) if network else ("fc.",)
+    if translates(encoder.backbone):
+        return _translated(checkpoint, encoder, classifiers)
     parts = backbone_parts(checkpoint.tensors, layout.backbone, like=wanted, classifiers=classifiers)
     advice = "" if network else " (for a network other than torchvision's ResNets give timm:NAME=FILE)"
     counters = fill(
@@ -275,6 +278,19 @@ def _encoder(checkpoint: Checkpoint, network: str | None) -> _Found:
         called={short: layout.backbone + short for short in [*wanted, *parts]},
     )
     return _Found(encoder, layout, counters, list(parts.values()))
+
+
+def _translated(checkpoint: Checkpoint, encoder: Encoder, classifiers: tuple[str, ...]) -> _Found:
+    """Of a ViT, Swin or ConvNeXt."""
+    prefixes = {layout.backbone for layout in LAYOUTS}
+    found = translated(
+        checkpoint.tensors, encoder.backbone, prefixes=prefixes, classifiers=classifiers, where=checkpoint.path
+    )
+    family = family_of(checkpoint.tensors)
+    layout = replace(_timm_layout(checkpoint.tensors, encoder), name=family.name if family else "timm")
+    what = f"{checkpoint.path} ({layout.name} layout) is not a complete {encoder.config.name}"
+    counters = fill(encoder.backbone, found.tensors, what, called=found.called)
+    return _Found(encoder, layout, counters, found.used)
 
 
 def _empty_encoder(checkpoint: Checkpoint, network: str | None) -> tuple[Layout, Encoder]:
@@ -333,6 +349,11 @@ def _group(name: str, backbone: str = "") -> str:
 def _unknown_layout(checkpoint: Checkpoint) -> str:
     if any(name.startswith("online.encoder.") for name in checkpoint.tensors):
         return f"{checkpoint.path} is a training checkpoint of `fra pretrain`: give the run folder instead"
+    if family := family_of(checkpoint.tensors):
+        return (
+            f"{checkpoint.path} is a checkpoint of a {family.name}: name its network as timm does, for example"
+            f" timm:{family.network}={checkpoint.path}"
+        )
     groups = Counter(_group(name) for name in checkpoint.tensors).most_common()
     found = ", ".join(f"{name} {count}" for name, count in groups[:8]) + ", ..." * (len(groups) > 8)
     known = ", ".join(layout.name for layout in LAYOUTS)
