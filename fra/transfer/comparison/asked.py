@@ -200,10 +200,15 @@ def base_recipe(folder: Path, word: str | None) -> str:
     raise ValueError(f"no dataset named '{word}'{did_you_mean(name, of_scale)} (known: {', '.join(of_scale)})")
 
 
+NOT_THERE = "shows what is read"
+"""In what readers of one's own labels say of a folder that holds none of theirs."""
+
+
 def recognise(folder: Path) -> str:
     """The dataset whose layout a folder has, published ones first. Raises ValueError when there is none, or several."""
     fitting: list[str] = []
     why = ""
+    faults: list[Exception] = []  # of one's own labels that are there and wrong
     # Of people's own the one with the fewest demands comes last: any folders can be classes.
     for name, dataset in sorted(DATASETS.items(), key=lambda item: (item[1].own, item[0] == "folder")):
         if dataset.own and fitting:
@@ -212,12 +217,17 @@ def recognise(folder: Path) -> str:
             dataset.read(folder)
         except (ValueError, OSError) as error:
             why = f" ({error})" if name == "folder" else why
+            split = (folder / "train").is_dir() or (folder / "test").is_dir()
+            if dataset.own and NOT_THERE not in str(error) and (name != "folder" or split):
+                faults.append(error)
             continue
         fitting.append(name)
     if "synthetic" in fitting:  # drawn faces have the layouts of several others as well
         return "synthetic"
     if len(fitting) > 1:
         raise ValueError(f"{folder} can be read as {' and as '.join(fitting)}: say which by --dataset NAME")
+    if not fitting and faults:
+        raise faults[0]
     if not fitting:
         raise ValueError(
             f"{folder} has no layout that is known; as one folder per class it cannot be read either{why}: say what it "

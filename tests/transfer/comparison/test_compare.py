@@ -130,6 +130,17 @@ def test_own_labels_are_recognised(few_faces: Path, tmp_path: Path) -> None:
     assert recognise(table) == "table"
     assert recognise(own.write_points(few_faces, tmp_path / "points")) == "points"
     assert recognise(few_faces) == "synthetic"
+
+
+def test_what_is_wrong_in_own_labels_is_said_instead_of_another_layout(few_faces: Path, tmp_path: Path) -> None:
+    rows = [row | {"age": "old" if number == 5 else row["age"]} for number, row in enumerate(own.table_rows(few_faces))]
+    table = own.write_table(own.with_images(few_faces, tmp_path / "table"), rows)
+    with pytest.raises(ValueError, match="1 of 40 values of 'age' is not a number"):
+        recognise(table)
+    classes = own.write_folder(few_faces, tmp_path / "classes")
+    shutil.rmtree(classes / "test/sad")
+    with pytest.raises(ValueError, match="no test image of 1 class of 2"):
+        recognise(classes)
     assert base_recipe(few_faces, "laptop/rafdb.linear") == "laptop/rafdb.linear"
     content = compare(tmp_path / "classes", tmp_path / "out", "--labels", "4", "--seeds", "1", encoders=SMALL[:1])
     assert content["dataset"] == "folder"
