@@ -130,6 +130,9 @@ def test_own_labels_are_recognised(few_faces: Path, tmp_path: Path) -> None:
     assert recognise(table) == "table"
     assert recognise(own.write_points(few_faces, tmp_path / "points")) == "points"
     assert recognise(few_faces) == "synthetic"
+    assert base_recipe(few_faces, "laptop/rafdb.linear") == "laptop/rafdb.linear"
+    content = compare(tmp_path / "classes", tmp_path / "out", "--labels", "4", "--seeds", "1", encoders=SMALL[:1])
+    assert content["dataset"] == "folder"
 
 
 def test_what_is_wrong_in_own_labels_is_said_instead_of_another_layout(few_faces: Path, tmp_path: Path) -> None:
@@ -141,9 +144,6 @@ def test_what_is_wrong_in_own_labels_is_said_instead_of_another_layout(few_faces
     shutil.rmtree(classes / "test/sad")
     with pytest.raises(ValueError, match="no test image of 1 class of 2"):
         recognise(classes)
-    assert base_recipe(few_faces, "laptop/rafdb.linear") == "laptop/rafdb.linear"
-    content = compare(tmp_path / "classes", tmp_path / "out", "--labels", "4", "--seeds", "1", encoders=SMALL[:1])
-    assert content["dataset"] == "folder"
 
 
 def test_numbers_of_a_table_are_compared_by_their_error(few_faces: Path, tmp_path: Path) -> None:
