@@ -13,6 +13,7 @@ TINY_PRETRAINING = (
     *("--workers", "0", "--set", "batch_size=4", "--set", "schedule.epochs=1", "--set", "schedule.warmup_epochs=0.5"),
     *("--set", "method.head={hidden: 32, out: 16}", "--set", "max_faces=12", "--set", "health_faces=8"),
 )
+TINY_FINETUNING = ("--set", "epochs=1", "--set", "min_steps=1")
 TINY_STAR = ("--set", "epochs=1", "--set", "min_steps=1", "--set", "falls=[]", "--fraction", "0.2")
 
 
@@ -33,8 +34,10 @@ def miniature(line: str) -> list[str]:
     if "--count" in words:
         words[words.index("--count") + 1] = FACES
     if words[0] == "pretrain":
-        words[1] = re.sub(r"^laptop/(resnet10_half\.(?:fra|byol|swav|lewel))$", r"smoke/\1", words[1])
+        words[1] = re.sub(r"^laptop/((?:resnet10_half|vit_tiny)\.(?:fra|byol|swav|lewel))$", r"smoke/\1", words[1])
         words += TINY_PRETRAINING
+    if words[0] == "transfer" and words[1].endswith(".finetune"):
+        words += TINY_FINETUNING
     if words[0] == "transfer" and words[1].endswith(".star"):
         words += TINY_STAR
     if words[0] == "transfer":

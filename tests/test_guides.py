@@ -11,6 +11,8 @@ from pathlib import Path
 
 import hand_labels
 import pytest
+import timm
+import torch
 from documented import FACES, ROOT, blocks, commands, copy_package, miniature, run
 
 from fra import cli
@@ -22,6 +24,8 @@ PAGES = {path.stem: path for folder in ("start", "guides") for path in sorted((R
 ORDINARY = [name for name, path in PAGES.items() if name not in ADDING and commands(path)]
 FIRST = ("fra crop photos --out crops", "fra data synthetic --out drawn", "fra --version")
 """What many pages begin with: done once."""
+FOUNDATIONS = {"tf_efficientnet_lite0": "imagenet.pth", "vit_tiny_patch16_224": "vit.pth"}
+"""Networks of timm, and the files that pages take for their weights; here these are random."""
 DRIVER = """
 import json, sys
 from fra import cli
@@ -43,6 +47,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["data", "synthetic", "--out", str(folder / "drawn"), "--count", FACES],
     ):
         assert cli.main(words) == 0
+    for name, file in FOUNDATIONS.items():
+        torch.save(timm.create_model(name).state_dict(), folder / file)
     hand_labels.write_folder(folder / "drawn", folder / "my_faces")
     hand_labels.write_table(
         hand_labels.with_images(folder / "drawn", folder / "my_table"), hand_labels.table_rows(folder / "drawn")
@@ -60,7 +66,7 @@ def test_guides_have_commands_that_run() -> None:
 def test_the_commands_of_a_page_run(
     name: str, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in ("photos", "crops", "drawn", "my_faces", "my_table", "my_points"):
+    for part in ("photos", "crops", "drawn", "my_faces", "my_table", "my_points", *FOUNDATIONS.values()):
         (tmp_path / part).symlink_to(begun / part)
     monkeypatch.chdir(tmp_path)
     run(commands(PAGES[name]), done=FIRST)
