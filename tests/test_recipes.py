@@ -196,7 +196,7 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
-    with pytest.raises(ValueError, match="setting|set|choose|smaller|Expected|batch_size|give") as caught:
+    with pytest.raises(ValueError, match="setting|set|choose|smaller|expected|batch_size|give") as caught:
         load_pretrain_recipe(SMALL, [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
