@@ -1,16 +1,20 @@
 """Self-supervised facial representations with facial region awareness.
 
-Importing it switches off what packages below it would report to their makers (`fra.system.telemetry`).
+Importing it switches off what packages below it would report to their makers (`fra.system.telemetry`), and lets
+OpenMP's threads wait asleep.
 
 The public API (docs/reference/api.md): `load_encoder`, `load_region_model`, `load_task_model`, `detect`, `crop_faces`,
 and `Runtime`, which says where and how to compute. Everything else may move between versions.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from fra.system.telemetry import switch_off
 
 switch_off()  # before torch, onnxruntime and the rest
+# Threads that wait for others sleep: spinning, they would take the core from the thread that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = [

@@ -29,7 +29,7 @@ class Runtime(Settings):
     workers: Annotated[int, Range(0, 1024)] | None = None
     """Processes or threads that read and prepare images; None lets each function choose for this machine."""
     threads: Annotated[int, Range(1, 1024)] | None = None
-    """Torch's threads on the CPU, in each process, from then on; None leaves them as they are."""
+    """Torch's threads on the CPU, in each process, from then on; None takes those that pay when work begins."""
     resume: bool = False
     """Continue an interrupted run; without it a folder that holds a run is refused."""
     quiet: bool = False
@@ -61,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
         "workers": dict(
             type=_setting("workers"), metavar="N", help="data-loading workers (default: chosen for this machine)"
         ),
-        "threads": dict(type=_threads, metavar="auto|N", help="CPU threads per process (default: chosen by torch)"),
+        "threads": dict(type=_threads, metavar="auto|N", help="CPU threads per process (default: as many as pay)"),
         "resume": dict(action="store_true", help="continue an interrupted run in --out"),
         "quiet": dict(action="store_true", help="print errors only"),
     }

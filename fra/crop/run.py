@@ -157,6 +157,7 @@ def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime
                 show(count)
             return
         with closing(ShardWriter(cropper.out, journal.shards, shard_faces=cropper.settings.shard_faces)) as writer:
+            writer.publish()
             for count, made in results:
                 rows = [writer.add(each) for each in made]
                 journal.append(rows, photos=count, shards=writer.sync())

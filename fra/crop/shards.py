@@ -33,8 +33,8 @@ class ShardPosition:
 class ShardWriter:
     """Writes below `out`/shards, from a position on; the n-th shard begins with face number n * `shard_faces`.
 
-    `add` faces, then `sync`, then let the journal keep the position, then `publish`. ValueError when a shard that was
-    begun is no longer there.
+    First `publish` what a killed run had not; then `add` faces, `sync`, let the journal keep the position, `publish`.
+    ValueError when a shard that was begun is no longer there.
     """
 
     def __init__(self, out: Path, position: ShardPosition, *, shard_faces: int) -> None:
@@ -52,7 +52,6 @@ class ShardWriter:
             self._stream.seek(position.bytes)
         elif position.bytes and not final.exists():  # a finished run has published its last shard
             raise ValueError(f"{growing} is shorter than when it was written: {AGAIN}")
-        self.publish()
 
     def add(self, made: Made) -> Row:
         """Write a crop and what is known about it; returns its row of crops.csv, with its place in it."""

@@ -36,6 +36,7 @@ from fra.runtime import Runtime
 from fra.system.printable import counted, printable
 from fra.system.text import install
 from fra.training.devices import begin, choose_device
+from fra.training.threads import settle_threads
 from fra.weights.load import encoder_fingerprint, load_encoder
 from fra.weights.source import EncoderSource
 
@@ -152,6 +153,11 @@ class Look:
             lines.append(line)
         return self.features(crops), lines
 
+    def warm_up(self) -> None:
+        """The work of a few faces."""
+        size = self.encoder.image_size
+        self.features([torch.zeros(3, size, size, dtype=torch.uint8)] * 8)
+
     @torch.inference_mode()
     def features(self, crops: Sequence[UInt8[Tensor, "3 S S"]]) -> Float32[np.ndarray, "B C"]:
         parts = [
@@ -188,6 +194,7 @@ def embed(
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise ValueError(f"--out {out} is inside the photo folder {photos}: choose another")
     look = Look.of(load_encoder(encoder, quiet=runtime.quiet), settings, begin(runtime))
+    settle_threads(runtime, look.device, look.warm_up)
     asked = _asked(look, settings.neighbours) if settings.neighbours is not None else []
     there = partial(_embed_chunk, str(EncoderSource.parse(encoder)), settings, runtime.device)
     with joined(cluster) if cluster else nullcontext() as ray:  # says what is wrong before anything is written

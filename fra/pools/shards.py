@@ -122,13 +122,14 @@ def load_index(shard: Path) -> Int64[np.ndarray, "N 3"]:
     """Of each image in the shard: where its entry starts, where its content starts, and the content's size, in bytes.
 
     Taken from the index beside the shard when that is still true, else from the shard's headers; then the index is
-    written for the next time, where the folder allows it. ValueError for what is not a .tar.
+    written for the next time, where that is possible. ValueError for what is not a .tar.
     """
     found = _kept_index(shard)
     if found is None:
         found = scan(shard)
-        with suppress(OSError):
-            write_index(shard, found)
+        if not index_file(shard).is_dir():
+            with suppress(OSError):
+                write_index(shard, found)
     return found
 
 

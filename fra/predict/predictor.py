@@ -34,6 +34,7 @@ from fra.predict.task_model import TaskModel, load_task_model
 from fra.runtime import Runtime
 from fra.system.printable import counted, first_of, printable
 from fra.training.devices import begin, choose_device
+from fra.training.threads import settle_threads
 from fra.weights.bundled import TASK, shipped_names
 from fra.weights.load import encoder_fingerprint
 
@@ -111,6 +112,12 @@ class Predictor:
                 self._answer(group, every[start : start + FACES_AT_ONCE])
         return seen
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """The encoders' work for a few faces."""
+        for group in self.groups:
+            next(iter(group.models.values())).features(torch.zeros(8, 3, group.size, group.size, device=self.device))
+
     def _answer(self, group: Group, faces: Sequence[tuple[Tensor, Seen]]) -> None:
         cuts = [group.framing.cut(photo, one.face.box, one.face.five_points, group.size) for photo, one in faces]
         crops = torch.stack([crop for crop, _ in cuts]).to(self.device) / 255
@@ -164,6 +171,7 @@ def predict(
     found.require_readable()
     found.account.refused += len(complaints)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
+    settle_threads(runtime, predictor.device, predictor.warm_up)
     places = tuple((name, _everywhere(task)) for name, task in name_tasks(tasks).items())
     there = partial(_answer_chunk, Asked(places, detector, min_score, runtime.device), out and out.absolute())
     question = _question(found, predictor, detector, min_score)

@@ -3,6 +3,7 @@
 recipe -> pool and views -> method -> training loop -> a run folder that explains itself.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -50,6 +51,7 @@ from fra.system.text import command
 from fra.training.batch_norm import require_enough_images
 from fra.training.checkpoint import checkpoints, written_precision
 from fra.training.devices import begin, choose_precision, make_fabric
+from fra.training.journal import tell_lost_rows
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.peers import launch, with_peers
@@ -69,6 +71,8 @@ METHODS: dict[str, tuple[type[Any], type[Method]]] = {
 """A method's settings and its module, which also says what its columns of health.csv mean."""
 CONFIGS = {name: config for name, (config, _) in METHODS.items()}
 SNAPSHOT_FACES = 8
+MOST_MEASURED = 300
+"""How often health is measured in a run: few faces make many epochs, each shorter than the measuring."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,9 @@ def pretrain(
         seed=recipe.seed,
         images_per_step=recipe.batch_size,
         log_every=max(1, min(10, steps_per_epoch // 4)),
+        measure_every=math.ceil(recipe.schedule.epochs / MOST_MEASURED),
         checkpoint_seconds=60 * checkpoint_minutes,
+        threads=runtime.threads or (torch.get_num_threads() if compiled else None),  # a compiled network has no copy
         quiet=quiet,
     )
 
@@ -299,6 +305,9 @@ def pretrain(
         on_epoch=lambda epoch, step: watch.epoch(method, epoch, step),
     )
     _finish(recipe, pool, method, out, metadata, steps=steps, work=work)
+    every = range(steps + 1)
+    tell_lost_rows(out / "log.csv", [step for step in every[1:] if how.logged(step)])
+    tell_lost_rows(out / "health.csv", [step for step in every if how.measured(step)])
     if not quiet:
         print(faces_line(pool, out))
         print(f"wrote {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
@@ -485,7 +494,12 @@ def faces_line(pool: Pool, out: Path) -> str:
 def _finish(
     recipe: PretrainRecipe, pool: Pool, method: Method, out: Path, metadata: dict[str, Any], *, steps: int, work: float
 ) -> None:
-    """Write summary.json and the card; the time is that of all sittings, from log.csv; `work` in multiply-adds."""
+    """Write the weights, summary.json and the card; the time is that of all sittings, from log.csv.
+
+    `work` is in multiply-adds. The last epoch has written the weights already; here they are mended when a finished run
+    goes on, whatever became of their files since.
+    """
+    export(method, out, metadata | {"epoch": recipe.schedule.epochs})
     table = out / "log.csv"
     with reading(table, REMOVE_TABLE):
         log = read_rows(table) if table.exists() else []

@@ -176,13 +176,23 @@ def _pretrain(folder: Path) -> PretrainRun:
         folder=folder,
         method=_method_in(recipe) or str(summary.get("method", "")),
         summary=summary,
-        log=_table(folder / "log.csv"),
-        health=_table(folder / "health.csv"),
+        log=_whole(folder / "log.csv", summary),
+        health=_whole(folder / "health.csv", summary),
         warnings=warnings,
         recipe=recipe,
         snapshots=load_snapshots(folder / "snapshots"),
         pictures=_pictures(folder),
     )
+
+
+def _whole(path: Path, summary: dict[str, Any]) -> Table:
+    """The columns of a table by steps. Raises DamagedFile when a finished run's ends before its last step."""
+    with reading(path, LEFT_OUT):
+        table = _table(path)
+        steps = table.get("step", [0 if path.exists() and not table else math.inf])
+        if max(steps) < summary.get("steps", 0):
+            raise ValueError(f"it ends at step {max(steps):.0f} of {summary['steps']:,}")
+    return table
 
 
 def _method_in(recipe: str | None) -> str:

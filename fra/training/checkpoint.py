@@ -12,6 +12,7 @@ from torch import nn
 
 from fra.files import RESTORE, DamagedFile, atomic, check_archive, reading
 from fra.system.printable import printable
+from fra.training.threads import most_threads
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ENTRIES = ("step", "identity", "model", "optimizer", "precision")
@@ -46,6 +47,7 @@ def save_checkpoint(
         model=model.state_dict(),
         optimizer=optimizer.state_dict(),
         precision=precision,
+        threads=torch.get_num_threads(),
     )
     with atomic(folder / LAST) as temporary:
         torch.save(state, temporary)
@@ -98,6 +100,12 @@ def latest_state(folder: Path, *, identity: dict[str, Any], tell: bool) -> tuple
     if damaged:
         raise DamagedFile(", and ".join(error.what for error in damaged), RESTORE)
     return None, True
+
+
+def kept_threads(state: dict[str, Any]) -> int | None:
+    """The CPU threads that a run computed with; None when it did not say, or this machine has fewer."""
+    threads = state.get("threads")  # absent before version 0.2
+    return threads if threads is not None and threads <= most_threads() else None
 
 
 def load_checkpoint(path: Path, *, identity: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """What training tells while it runs: a table on disk, a line on the screen."""
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from fra.files import REMOVE_TABLE, append_rows, read_rows, reading, shortened, write_rows
+from fra.system.printable import counted, printable
 
 SECONDS_BETWEEN_EPOCHS = 5
 """On the screen: few images make short epochs, whose lines would run away."""
+REMEDY = {
+    "compute-bound": "processor; stop the run (Ctrl-C) and continue with --resume --threads 1, or end the other work",
+    "data-bound": "disk or the processor; see --workers, or end the other work",
+}
 
 
 def keep_rows_until(path: Path, step: int) -> None:
@@ -28,6 +34,35 @@ def keep_rows_until(path: Path, step: int) -> None:
         path.unlink()
 
 
+def tell_lost_rows(path: Path, steps: Sequence[int]) -> None:
+    """Say on stderr when a table lacks rows of these steps: it was removed, or cut where a line ends."""
+    with reading(path, REMOVE_TABLE):
+        there = {int(row["step"]) for row in read_rows(path)} if path.exists() else set()
+    if lost := len(set(steps) - there):
+        print(f"fra: {printable(path)} has lost {counted(lost, 'row')} of {len(steps):,}", file=sys.stderr)
+
+
+class Pace:
+    """Notices, once, that a rate has been at most a third of the best for a minute."""
+
+    def __init__(self) -> None:
+        self._best = 0.0
+        self._slow_since: float | None = None
+        self._told = False
+
+    def fell(self, rate: float, now: float) -> bool:
+        """Whether this rate, measured `now` (seconds), is the one to tell."""
+        self._best = max(self._best, rate)
+        if rate > self._best / 3:
+            self._slow_since = None
+        elif self._slow_since is None:
+            self._slow_since = now
+        elif now - self._slow_since >= 60 and not self._told:
+            self._told = True
+            return True
+        return False
+
+
 class Journal:
     """Appends rows to `log.csv` and shows progress: images per second, time left, who waits for whom."""
 
@@ -39,6 +74,7 @@ class Journal:
         self._steps_here = 0
         self._waited = 0.0
         self._told = -float("inf")
+        self._pace = Pace()
         self._progress = None
         if not quiet:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -90,15 +126,22 @@ class Journal:
         if self._progress:
             bound = "data-bound" if speed["waiting"] > 0.2 else "compute-bound"
             rate = speed[f"{self.unit}_per_second"]
+            if self._pace.fell(rate, time.monotonic()):
+                self.tell(f"a third as fast as before, or less, for a minute: other work takes the {REMEDY[bound]}")
             note = f"loss {row['loss']:.3f}  {rate:.1f} {self.unit}/s, {bound}"
             self._progress.update(self._task, note=note)
+
+    def tell(self, line: str) -> None:
+        """A line above the progress bar."""
+        if self._progress:
+            self._progress.console.print(line)
 
     def tell_epoch(self, lines: list[str], *, last: bool) -> None:
         """An epoch's lines above the progress bar, unless another's are of just now; those of the last in any case."""
         if self._progress and lines and (last or time.monotonic() - self._told >= SECONDS_BETWEEN_EPOCHS):
             self._told = time.monotonic()
             for line in lines:
-                self._progress.console.print(line)
+                self.tell(line)
 
     def paused(self, work: Callable[[], None]) -> None:
         """Do `work` (measuring, saving) without counting its time as training."""

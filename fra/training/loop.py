@@ -1,6 +1,8 @@
 """The loop that fits methods and tasks alike. It knows neither."""
 
+import copy
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +17,11 @@ from torch import nn
 from fra.files import reading
 from fra.system.printable import counted
 from fra.system.stopping import KEPT, Hold, Stopped, held
-from fra.training.checkpoint import LAST, Position, latest_state, save_checkpoint
+from fra.training.checkpoint import LAST, Position, kept_threads, latest_state, save_checkpoint
 from fra.training.journal import Journal, keep_rows_until
 from fra.training.peers import as_lost
 from fra.training.schedules import Schedule
+from fra.training.threads import most_threads, threads_that_pay
 from fra.training.trainable import Loss, Part, Progress, detached, together
 
 if TYPE_CHECKING:
@@ -41,14 +44,26 @@ class Fit:
     """Batches per optimiser step."""
     seed: int = 0
     images_per_step: int = 1
+    threads: int | None = None
+    """On the CPU; None takes those that pay, or, resumed, as many as before, because bits depend on it."""
     unit: str = "pairs"
     log_every: int = 10
+    measure_every: int = 1
+    """Epochs from one call of `on_epoch` to the next; the last epoch is followed by one in any case."""
     checkpoint_seconds: float = 300.0
     quiet: bool = False
 
     @property
     def steps(self) -> int:
         return self.schedule.epochs * self.steps_per_epoch
+
+    def measured(self, step: int) -> bool:
+        """Whether `on_epoch` follows this step."""
+        return step % (self.measure_every * self.steps_per_epoch) == 0 or step == self.steps
+
+    def logged(self, step: int) -> bool:
+        """Whether this step, of those from 1 on, has a row in log.csv."""
+        return step % self.log_every == 0 or self.measured(step)
 
     def progress(self, step: int) -> Progress:
         return Progress(step, self.steps, step // self.steps_per_epoch, self.schedule.epochs)
@@ -68,13 +83,13 @@ def fit(
     `batches_from(n)` yields the endless batches of this process from batch n on. `on_epoch(epoch, step)` measures
     and returns lines to show (not all are, when epochs are short); it runs on process 0, first for epoch 0 before
     training. With `resume` the run goes on from its checkpoint, bit for bit as if it had not stopped, or from the one
-    before when that is damaged. Raises ValueError when the loss is not finite or no checkpoint can be read, Stopped
-    after a signal, and Lost without a process that it needs; both when the last whole step is saved, also in the middle
-    of the next.
+    before when that is damaged. Before, on a CPU, the first batch is tried with one, half and all threads. Raises
+    ValueError when the loss is not finite or no checkpoint can be read, Stopped after a signal, and Lost without a
+    process that it needs; both when the last whole step is saved, also in the middle of the next.
     """
     fabric, path = how.fabric, how.folder / LAST
     wrapped, stepper = fabric.setup(PartByPart(model), optimizer)
-    step, whole = 0, True
+    step, whole, threads = 0, True, how.threads
     if resume:
         state, whole = latest_state(how.folder, identity=how.identity, tell=fabric.is_global_zero)
         if state is not None:
@@ -83,6 +98,7 @@ def fit(
                 model.load_state_dict(state["model"])
                 optimizer.load_state_dict(state["optimizer"])
                 fabric.strategy.precision.load_state_dict(state["precision"])
+                threads = threads or kept_threads(state)
     if fabric.is_global_zero:
         for name in ("log.csv", "health.csv", "validation.csv"):
             keep_rows_until(how.folder / name, step)
@@ -131,6 +147,10 @@ def fit(
         if step == 0:
             at_epoch(0)
         batches = iter(batches_from(step * how.accumulate)) if step < how.steps else iter(())
+        if threads:
+            torch.set_num_threads(threads)
+        elif step < how.steps and fabric.world_size == 1 and fabric.device.type == "cpu":
+            batches = _with_threads_that_pay(model, batches, how, how.progress(step), journal)
         saved_at = time.monotonic()
         while step < how.steps:
             progress = how.progress(step)
@@ -147,11 +167,11 @@ def fit(
                 model.after_step(progress)  # type: ignore[operator]
                 between.remember()
                 step += 1
-                measuring = step % how.steps_per_epoch == 0
+                measuring = how.measured(step)
             journal.stepped(step, waited=waited)
-            if fabric.is_global_zero and (step % how.log_every == 0 or measuring):
+            if fabric.is_global_zero and how.logged(step):
                 journal.write(_row(model, progress, step, rate, terms))
-            if step % how.steps_per_epoch == 0:
+            if measuring:
                 at_epoch(step // how.steps_per_epoch)
                 saved_at = time.monotonic()
             elif fabric.is_global_zero and time.monotonic() - saved_at > how.checkpoint_seconds:
@@ -248,6 +268,24 @@ def forward_and_backward(
             fabric.backward(loss.total / batches)
         done.append(detached(loss))
     return together(done)
+
+
+def _with_threads_that_pay(
+    model: nn.Module, batches: Iterator[Any], how: Fit, progress: Progress, journal: Journal
+) -> Iterator[Any]:
+    """The same batches, when the first has been tried on a copy of the model with one, half and all threads."""
+    first = next(batches)
+    trial = how.fabric.setup_module(PartByPart(copy.deepcopy(model).train()))
+
+    def step() -> None:
+        forward_and_backward(how.fabric, trial, first, progress)
+        trial.zero_grad(set_to_none=True)
+
+    used, most = threads_that_pay(step), most_threads()
+    torch.set_num_threads(used)
+    if used < most:
+        journal.tell(f"computing with {used} of {counted(most, 'thread')}: more would not pay now (see --threads)")
+    return itertools.chain([first], batches)
 
 
 def _stop_unless_finite(terms: dict[str, torch.Tensor], how: Fit, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from fra.files import read_tensors, reading, write_tensors
 from fra.runtime import Runtime
 from fra.system.printable import counted
 from fra.training.devices import choose_device
+from fra.training.threads import settle_threads
 
 SPLITS = ("train", "val", "test")
 
@@ -109,6 +111,8 @@ def compute_features(
             continue
         kept += [image for image, _ in good]
         batch = torch.stack([item for _, item in good]).to(device)
+        if not plain:
+            settle_threads(runtime, device, partial(_encode, encoder, batch))
         plain.append(_encode(encoder, batch))
         if mirror:
             mirrored.append(_encode(encoder, batch.flip(-1)))

@@ -55,7 +55,7 @@ class WholeNetwork(Protocol):
     ) -> None:
         """`train` are all the training images that any seed will ask for."""
         self.learner, self.recipe, self.task, self.encoder = learner, recipe, task, encoder
-        self.fabric, self.quiet = fabric, runtime.quiet
+        self.fabric, self.quiet, self.threads = fabric, runtime.quiet, runtime.threads
         self._build(seed=0)  # what does not fit together is said before images are read
         self.targets, self.test = faces.targets[recipe.task], faces.splits["test"]
         splits = {"train": train, "val": faces.splits["val"], "test": self.test}
@@ -97,6 +97,7 @@ class WholeNetwork(Protocol):
             unit="images",
             log_every=max(1, batches.steps_per_epoch // 8),
             checkpoint_seconds=60,
+            threads=self.threads,
             quiet=self.quiet,
         )
         validation = Validation(folder, self.task, self.targets[val])

@@ -43,7 +43,8 @@ def export_official(run: Path, out: Path, *, runtime: Runtime = Runtime()) -> Pa
     (out / "parity.json").unlink(missing_ok=True)  # written last: it is of the file beside it
     path = out / f"{run.resolve().name}.pth.tar"
     with atomic(path) as temporary:
-        torch.save(content, temporary)
+        with open(temporary, "wb") as stream:  # given a path, torch writes its name into the archive
+            torch.save(content, stream)
         copy = import_region_model(temporary).model
         parity = _parity(model, copy)
         if max(parity["max_difference"].values()) > 0:

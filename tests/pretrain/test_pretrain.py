@@ -62,6 +62,15 @@ def test_short_epochs_are_measured_but_not_all_told(
     assert [row["epoch"] for row in read_rows(out / "health.csv")] == ["0", "1", "2", "3"]
 
 
+def test_many_short_epochs_are_not_all_measured(
+    drawn_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fra.pretrain.run.MOST_MEASURED", 2)
+    out = run(drawn_faces, tmp_path / "run", "schedule.epochs=5", "max_faces=16")
+    assert [row["epoch"] for row in read_rows(out / "health.csv")] == ["0", "3", "5"]
+    assert torch.load(out / "last.ckpt", weights_only=True)["step"] == 10
+
+
 def test_exported_encoder_has_torchvisions_keys_and_gives_features(finished: Path) -> None:
     state, metadata = read_weights(finished / "encoder.safetensors")
     assert {"conv1.weight", "bn1.running_mean", "layer4.0.conv1.weight"} <= set(state)
