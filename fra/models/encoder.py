@@ -1,4 +1,4 @@
-"""The encoder: what pre-training leaves behind. Any timm network with a feature map, ResNets above all."""
+"""The encoder: what pre-training leaves behind. Any timm network with a map of features or a grid of tokens."""
 
 import sys
 import warnings
@@ -119,11 +119,13 @@ def as_map(network: Any, last: Tensor, sides: Sequence[int]) -> Float[Tensor, "B
 
 
 def patch_grid(network: Any, sides: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of the patches of an image with these `sides`, height first, in pixels."""
     height, width = (side // patch for side, patch in zip(sides, network.patch_embed.patch_size, strict=True))
     return height, width
 
 
 def require_whole_patches(network: Any, name: str, sides: Sequence[int]) -> None:
+    """Raises ValueError for a token network's images whose sides, in pixels, are no multiples of its patches'."""
     patch = network.patch_embed.patch_size[0] if type(network) in TOKEN_NETWORKS else 1
     if any(side % patch for side in sides):
         raise ValueError(f"{name} takes images whose sides are multiples of {patch} px, not {sides[0]} x {sides[1]}")
