@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import timm
 import torch
 from jaxtyping import Float
+from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
 from timm.models.eva import Eva
 from timm.models.mobilenetv3 import MobileNetV3
@@ -42,6 +43,11 @@ TOKEN_NETWORKS: dict[type[nn.Module], dict[str, Any]] = {
     SwinTransformerV2: {"strict_img_size": False},
 }
 """timm's networks that are built for one image size, with what makes them take others too."""
+BEHIND_THE_MAP: dict[type[nn.Module], tuple[str, ...]] = {
+    ConvNeXt: ("head",),
+    MobileNetV3: ("conv_head", "norm_head"),
+}
+"""What timm computes from the pooled map: it gets no gradient here, for which several devices would wait."""
 Pooling = Literal["mean", "class_token"]
 
 
@@ -150,6 +156,9 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
     if config.pooling == "class_token" and getattr(network, "cls_token", None) is None:
         raise ValueError(f"{config.name} has no class token: leave encoder.pooling at mean")
     make_stages_fine(network, config)
+    for name, module in network.named_children():
+        if name in BEHIND_THE_MAP.get(type(network), ()):
+            module.requires_grad_(False)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -37,6 +37,8 @@ def test_networks_of_timm_give_a_map_at_the_size_asked_for_and_at_others(name: s
         seen = encoder.both(torch.rand(2, 3, side, side))
         assert seen.maps.shape == (2, channels, side // stride, side // stride)
         assert_close(seen.features, seen.maps.mean((2, 3)))
+    seen.maps.square().sum().backward()  # processes wait for the gradients of all weights that are trained
+    assert [key for key, w in encoder.named_parameters() if w.requires_grad and w.grad is None] == []
 
 
 def tokens(encoder: Encoder, images: Tensor) -> Tensor:
