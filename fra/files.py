@@ -160,23 +160,41 @@ def claim_folder(out: Path | str, *, command: str, resume: bool, shared: bool = 
     """Create `out` for `command` and mark it as ours; True when an existing run is continued.
 
     Until the `one_writer` around it ends, no other process can claim it, unless it is `shared`. Temporary files that a
-    killed run left are removed. Raises InUse when another process has it, and ValueError when the folder holds what is
+    killed run left are removed, and the whole folder when the command is refused (ValueError, OSError) before it has
+    written anything else. Raises InUse when another process has it, and ValueError when the folder holds what is
     not ours, another command's run, or a run of the same command while `resume` is False: nothing is ever overwritten
     by accident.
     """
     out = Path(out)
     _is_run(out, command)
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as here:
+        held = _held.get() or here
+        if new:
+            held.callback(_remove_if_empty, out)
         if not shared:
-            (_held.get() or here).enter_context(only_writer(out, LOCK, out))
+            held.enter_context(only_writer(out, LOCK, out))
         continued = _is_run(out, command)
         if continued and not resume:
             raise ValueError(f"{out} already holds a run of `fra {command}`: add --resume, or choose another --out")
         remove_leftovers(out, alone=not shared)
         if not continued:
             write_json(out / MARK, {"command": command})
+            held.push(functools.partial(_unmark_if_refused, out))
         return continued
+
+
+def _unmark_if_refused(out: Path, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is not None and issubclass(kind, (ValueError, OSError)):
+        with suppress(OSError):
+            if all(entry.name == MARK or _is_nothing(entry.name) for entry in out.iterdir()):
+                (out / MARK).unlink(missing_ok=True)
+
+
+def _remove_if_empty(out: Path) -> None:
+    with suppress(OSError):
+        out.rmdir()
 
 
 def numbered(out: Path, *, latest: bool = False, ending: str = "") -> Path:

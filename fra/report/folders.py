@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from fra.crop.cut import COLUMNS
 from fra.crop.journal import TABLE, read_journal
 from fra.files import MARK, read_json, read_rows, read_text, reading
 from fra.regions.draw import Snapshots, load_snapshots
+from fra.system.printable import printable
 
 Table = dict[str, np.ndarray]
 """Columns of numbers by name; an empty cell is NaN."""
@@ -168,13 +170,16 @@ def _add(runs: Runs, folder: Path) -> None:
 def _pretrain(folder: Path) -> PretrainRun:
     file, summary = folder / "recipe.yaml", _json(folder / "summary.json")
     recipe = read_text(file, LEFT_OUT) if os.path.lexists(file) else None
+    method = _method_in(recipe)
+    if recipe is not None and not method:
+        print(f"fra: {printable(file)} names no method", file=sys.stderr)
     with reading(folder / "health.csv", LEFT_OUT):
         rows = _rows(folder / "health.csv")
         warnings = [(int(float(row.get("epoch") or 0)), row["warning"]) for row in rows if row.get("warning")]
     return PretrainRun(
         name=folder.resolve().name,
         folder=folder,
-        method=_method_in(recipe) or str(summary.get("method", "")),
+        method=method or str(summary.get("method", "")),
         summary=summary,
         log=_whole(folder / "log.csv", summary),
         health=_whole(folder / "health.csv", summary),

@@ -216,6 +216,8 @@ def _file_of(source: EncoderSource, name: str) -> Path:
 def _weights_path(path: Path, name: str) -> Path:
     if path.is_dir():
         if not (path / name).exists():
+            if holds_task(path):
+                raise ValueError(f"{path} is a trained task, not an encoder: give the encoder that it was trained with")
             raise MissingPart(f"{path} has no {name}: give a finished run of `fra pretrain`")
         return path / name
     if not path.exists():

@@ -31,10 +31,14 @@ class EncoderSource:
         - `timm:NAME` (timm's own pre-trained weights), `timm:NAME=FILE`;
         - the name of bundled weights, which comes before a path of the same name;
         - a path, whether or not something is there.
+
+        ValueError for the empty string.
         """
         if isinstance(text, EncoderSource):
             return text
         text = str(text)
+        if not text:
+            raise ValueError("no encoder is named: give bundled weights, a run folder, a file, `random` or timm:NAME")
         kind, colon, like = text.partition(":")
         if kind == RANDOM and (colon or not like):
             if not like:

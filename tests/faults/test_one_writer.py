@@ -215,3 +215,42 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Pat
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_command_that_is_refused_leaves_no_folder_behind(tmp_path: Path) -> None:
+    @one_writer
+    def work(out: Path, error: Exception | None, *, write: bool) -> None:
+        claim_folder(out, command="crop", resume=False)
+        if write:
+            (out / "crops.csv").write_text("begun")
+        if error:
+            raise error
+
+    for error in (ValueError("none has a face"), OSError("gone")):
+        with pytest.raises(type(error)):
+            work(tmp_path / "deep" / "out", error, write=False)
+        assert not (tmp_path / "deep" / "out").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(ValueError, match="none"):
+        work(mine, ValueError("none"), write=False)
+    assert list(mine.iterdir()) == []  # and may be tried again
+    with pytest.raises(ValueError, match="late"):
+        work(mine, ValueError("late"), write=True)
+    assert {file.name for file in mine.iterdir()} == {MARK, "crops.csv"}
+    with pytest.raises(ValueError, match="already holds a run"):
+        work(mine, None, write=False)
+    assert (mine / MARK).exists()
+    with pytest.raises(RuntimeError):  # a fault of ours is looked at
+        work(tmp_path / "fault", RuntimeError(), write=False)
+    assert (tmp_path / "fault" / MARK).exists()
+
+
+def test_refused_photos_may_be_asked_again(tmp_path: Path, drawn_faces: Path) -> None:
+    """`fra embed` finds only after it has begun that nothing can be read."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8 no picture")
+    words = ["embed", str(tmp_path / "broken"), "--detector", "none", "--device", "cpu", "--quiet"]
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main([*words, *out]) == 2
+    assert cli.main([words[0], str(drawn_faces), *words[2:], *out]) == 0

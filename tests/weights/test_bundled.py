@@ -14,7 +14,7 @@ import fra
 from fra import cli
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
-from fra.files import write_rows
+from fra.files import claim_folder, write_rows
 from fra.weights import bundled
 from fra.weights.card import bundled_card
 from fra.weights.load import load_encoder, load_region_model, read_weights
@@ -193,6 +193,14 @@ def test_tasks_and_encoders_are_told_apart_in_one_line(age, fairface, tmp_path, 
     ):
         assert cli.main(words) == 2
         assert "'tiny_age' is a trained task, not an encoder" in capsys.readouterr().err
+    claim_folder(tmp_path / "run", command="transfer", resume=False)
+    for encoder, answer in (
+        (str(tmp_path / "run"), "run is a trained task, not an encoder: give the encoder that it was trained with"),
+        ("", "no encoder is named: give bundled weights, a run folder"),
+    ):
+        words = ["transfer", "smoke/fairface_age.linear", "--encoder", encoder, "--data", str(fairface)]
+        assert cli.main([*words, "--out", str(tmp_path / "c")]) == 2
+        assert answer in capsys.readouterr().err
     photo = str(next(fairface.glob("*/*.png")))
     assert cli.main(["predict", photo, "--task", "laptop"]) == 2
     assert "'laptop' is an encoder, not a trained task" in capsys.readouterr().err
