@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -25,10 +26,13 @@ from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.loader import EpochBatches, FaceLoader
 from fra.pretrain.method import HeadConfig, Method
 from fra.pretrain.plan import multiply_adds_per_pair
+from fra.pretrain.run import build_method, load_pretrain_recipe
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.system.printable import counted
 from fra.tasks.expression import Expression
 from fra.training.optimizers import OptimizerConfig, build_optimizer
+from fra.training.threads import most_threads, threads_that_pay
 from fra.training.trainable import Progress
 from fra.transfer.linear import TrainingViews, train_head
 from fra.transfer.recipes import load_transfer_recipe
@@ -388,8 +392,38 @@ def _orders() -> dict[str, Work]:
     return {str(count): order(count) for count in (10_000, 100_000, 1_000_000)}
 
 
+def threads(rounds: int = 7) -> list[Row]:
+    """A step of the demo's FRA beside busy processes, with one thread, all threads, and what `--threads auto` takes."""
+    recipe = load_pretrain_recipe("laptop/demo.fra", [])
+    step = own_step(build_method(recipe), random_views(recipe.batch_size, recipe.views.size))
+
+    def with_threads(number: int) -> Work:
+        def work() -> float:
+            torch.set_num_threads(number)
+            return step()
+
+        return work
+
+    rows = []
+    for count in range(3):
+        with ExitStack() as busy:
+            for _ in range(count):
+                process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                busy.callback(process.wait)
+                busy.callback(process.kill)
+            auto = threads_that_pay(step)
+            works = {"one thread": 1, "all threads": most_threads(), f"auto, which takes {auto}": auto}
+            candidates = {name: with_threads(number) for name, number in works.items()}
+            against = ["one thread", "all threads"]
+            beside = f"{counted(count, 'busy process', 'busy processes')} beside it"
+            rows += compare("threads", beside, candidates, unit="pairs", against=against, rounds=rounds)
+    torch.set_num_threads(most_threads())
+    return rows
+
+
 SUITES: dict[str, Callable[[], list[Row]]] = {
-    suite.__name__: suite for suite in (step, views, loading, memory, cropping, features, linear, startup, growth)
+    suite.__name__: suite
+    for suite in (step, views, loading, memory, cropping, features, linear, startup, growth, threads)
 }
 
 
