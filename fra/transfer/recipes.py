@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fra.recipe import build, hash_of, hints_of, plain, read_recipe
+from fra.recipe import LATER, build, hash_of, hints_of, plain, read_recipe
 from fra.shipped import shipped_recipes
 from fra.transfer.alignment.star import Star, StarRecipe
 from fra.transfer.eac import EAC, EACRecipe
@@ -89,7 +89,8 @@ def usual_settings(schema: type[TransferRecipe]) -> dict[str, Any]:
 def former_hash(recipe: TransferRecipe) -> str:
     """The `recipe_hash` of before protocols had settings of their own, by which folders may still be named."""
     every = {name: value for schema in RECIPES.values() for name, value in usual_settings(schema).items()}
-    return hash_of(every | plain(recipe))
+    later = {each.name for schema in RECIPES.values() for each in dataclasses.fields(schema) if each.metadata == LATER}
+    return hash_of({name: value for name, value in every.items() if name not in later} | plain(recipe))
 
 
 def _says(usual: Any, value: Any) -> bool:

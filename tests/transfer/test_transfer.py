@@ -293,7 +293,7 @@ def test_a_single_label_is_enough_to_run(planted: LabelledFaces, tmp_path: Path,
     "change, message",
     [
         ({"dataset": "mine"}, "no dataset named 'mine' \\(known: synthetic, rafdb"),
-        ({"task": "pose"}, "planted has no task 'pose' (it has expression)"),
+        ({"task": "pose"}, "planted has no task 'pose' \\(it has expression, attributes, landmarks\\)"),
         ({"fraction": 2.0}, "fraction"),
     ],
 )
