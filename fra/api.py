@@ -50,8 +50,8 @@ class FaceEncoder(Encoder):
 
     `encoder(faces)` gives features (B, C), `encoder.maps(faces)` the last map (B, C, h, w), both without gradients
     unless in training mode (`encoder.train()`). Pictures are resized to `image_size`; of float tensors (B, 3, H, W) in
-    [0, 1] another size is told by a warning, unless `resize`; so are whole
-    photos. Raises ValueError for what is not RGB in [0, 1].
+    [0, 1] another size is told by a warning, unless `resize`; so are whole photos. Raises ValueError for what is not
+    RGB in [0, 1].
     """
 
     def forward(self, faces: Pictures, *, resize: bool = False) -> Float[Tensor, "B C"]:

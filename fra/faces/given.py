@@ -61,8 +61,8 @@ def images_of(
     """A batch for a network trained at `size`, RGB in [0, 1]; of one picture a batch of one.
 
     Pictures are cut to their middle square and resized. A float tensor (B, 3, H, W), or (3, H, W), is only resized
-    with `resize`: a warning tells of another size. `look` is shown the
-    largest picture as it was given. Raises ValueError for other shapes and for floats that leave [0, 1].
+    with `resize`: a warning tells of another size. `look` is shown the largest picture as it was given. Raises
+    ValueError for other shapes and for floats that leave [0, 1].
     """
     if isinstance(given, Tensor) and given.is_floating_point():
         batch = given if given.ndim == 4 else given[None]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fra.runtime import Runtime
+from fra.training.threads import most_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -17,6 +18,7 @@ PRECISIONS = ("32", "bf16", "16")
 
 def begin(runtime: Runtime) -> str:
     """Give torch the threads that were asked for; the device that a command computes on, as `choose_device`."""
+    most_threads()  # which it remembers, before another number is set
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     return choose_device(runtime.device)

@@ -123,6 +123,21 @@ def test_threads_that_wait_leave_the_core_to_others(given: str | None, held: str
     assert done.stdout.strip() == held
 
 
+def test_a_number_that_was_asked_for_is_forgotten_by_the_next_command() -> None:
+    code = """
+import torch
+from fra.runtime import Runtime
+from fra.training.devices import begin
+from fra.training.threads import most_threads
+begin(Runtime("cpu", threads=1))
+assert torch.get_num_threads() == 1
+print(most_threads())
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2"
+
+
 def test_trying_ends_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     have(monkeypatch, 2)
     began = time.monotonic()
