@@ -24,7 +24,9 @@ from fra.faces.pictures import (
 
 SMALLEST = 600  # smaller photos are enlarged by a whole factor until their longer side reaches it, for the words' sake
 SMALLEST_DOT = 0.8
-POINT_COLOUR, POINT_RIM = (120, 255, 120), (20, 40, 20)
+POINT_COLOUR, UNSURE_COLOUR, POINT_RIM = (120, 255, 120), (255, 170, 60), (20, 40, 20)
+SURE = 0.5
+"""Confidence from which a point is drawn as a sure one."""
 
 Rectangle = tuple[float, float, float, float]
 Pen = ImageDraw.ImageDraw
@@ -41,6 +43,8 @@ class Mark:
     details: tuple[str, ...] = ()
     """Words that stand beside the photo only."""
     points: Float[Tensor, "P 2"] | None = None
+    confidence: Float[Tensor, "P"] | None = None
+    """Of each point, 0 to 1; those below SURE are orange."""
 
 
 def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tensor, "3 h w"]:
@@ -54,7 +58,11 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
     for mark, box in zip(marks, boxes, strict=True):
         if mark.points is not None:
             radius = max(SMALLEST_DOT, float((box[2:] - box[:2]).max()) / 120)
-            image = _dot(image, (mark.points + 0.5) * factor - 0.5, radius)
+            points = (mark.points + 0.5) * factor - 0.5
+            sure = torch.ones(len(points)) if mark.confidence is None else mark.confidence
+            for chosen, colour in ((sure < SURE, UNSURE_COLOUR), (sure >= SURE, POINT_COLOUR)):
+                if chosen.any():
+                    image = _dot(image, points[chosen], radius, colour)
     canvas = to_pillow(image)
     pen = ImageDraw.Draw(canvas)
     line = max(2, unit // 6)
@@ -72,7 +80,9 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
     return from_pillow(canvas)
 
 
-def _dot(image: UInt8[Tensor, "3 H W"], points: Float[Tensor, "P 2"], radius: float) -> UInt8[Tensor, "3 H W"]:
+def _dot(
+    image: UInt8[Tensor, "3 H W"], points: Float[Tensor, "P 2"], radius: float, colour: tuple[int, int, int]
+) -> UInt8[Tensor, "3 H W"]:
     """Light dots with a dark rim, drawn on the part of the image they are in: on a whole photo they take long."""
     room = math.ceil(radius) + 2
     left, top = (max(0, int(value) - room) for value in points.amin(0).tolist())
@@ -84,7 +94,7 @@ def _dot(image: UInt8[Tensor, "3 H W"], points: Float[Tensor, "P 2"], radius: fl
     if radius > SMALLEST_DOT:  # in a small face the rims would run together
         part = draw_points(part, there, colour=POINT_RIM, radius=radius + 0.7)
     image = image.clone()
-    image[:, top:bottom, left:right] = draw_points(part, there, colour=POINT_COLOUR, radius=radius)
+    image[:, top:bottom, left:right] = draw_points(part, there, colour=colour, radius=radius)
     return image
 
 

@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -297,17 +298,19 @@ def words(answer: Answer) -> tuple[str, list[str]]:
 
 def mark(one: Seen) -> Mark:
     """A face as `annotate` draws it: the first class at its box, everything else beside the photo."""
-    titles, details, points = [], [], []
+    titles, details, points, confidence = [], [], [], []
     for answer in one.answers.values():
         title, more = words(answer)
         titles += [title] if title else []
         details += [", ".join(more)] if more else []
         points += answer.get("landmarks", [])
+        confidence += answer.get("confidence", [1.0] * len(answer.get("landmarks", [])))
     return Mark(
         box=one.face.box,
         title=titles[0] if titles else "",
         details=(*titles[1:], *details),
         points=torch.tensor(points) if points else None,
+        confidence=torch.tensor(confidence) if points else None,
     )
 
 
@@ -352,6 +355,7 @@ def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: 
                 "framing": str(group.framing),
                 "weights": encoder_fingerprint(model),  # with those of the head
                 "temperature": model.temperature,
+                **({"certainty": asdict(model.certainty)} if model.certainty else {}),
             }
             for group in predictor.groups
             for name, model in group.models.items()
@@ -518,6 +522,7 @@ def in_short(answer: Answer) -> str:
     """An answer as one line: the class, the surest attributes, or the number of points."""
     title, details = words(answer)
     if "landmarks" in answer:
-        return f"{counted(len(answer['landmarks']), 'point')}"
+        sure = f", {100 * fmean(answer['confidence']):.0f} % sure" if "confidence" in answer else ""
+        return f"{counted(len(answer['landmarks']), 'point')}{sure}"
     more = [f"+{len(details) - SHOWN_ATTRIBUTES}"] if len(details) > SHOWN_ATTRIBUTES else []
     return title or ", ".join(details[:SHOWN_ATTRIBUTES] + more)

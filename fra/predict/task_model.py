@@ -16,7 +16,9 @@ from fra.files import reading
 from fra.models.encoder import Encoder
 from fra.predict.provenance import Provenance
 from fra.tasks import TASKS
+from fra.tasks.landmarks import Landmarks
 from fra.tasks.task import Task
+from fra.transfer.alignment.certainty import Certainty
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.calibration import tempered
 from fra.transfer.linear import Standardiser
@@ -48,6 +50,8 @@ class TaskModel(nn.Module):
         self.dataset, self.crop = dataset, crop
         self.temperature: float | None = None
         """By this outputs are divided before they are read as probabilities; None leaves them as they are."""
+        self.certainty: Certainty | None = None
+        """What makes landmarks from heatmaps say how sure they are."""
         self.provenance = Provenance(dataset, "unknown")
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B T"]:
@@ -64,8 +68,14 @@ class TaskModel(nn.Module):
         return self.encoder.maps(images) if self.reads_maps else self.encoder(images)  # type: ignore[operator]
 
     def from_features(self, features: Float[Tensor, "B C *hw"]) -> Float[Tensor, "B T"]:
-        """The head's outputs from `features`."""
-        return self.head(self.standardise(features))
+        """The head's outputs from `features`; with `certainty` the confidence of each landmark behind them."""
+        if self.certainty is None:
+            return self.head(self.standardise(features))
+        assert isinstance(self.head, AlignmentHead)
+        assert isinstance(self.task, Landmarks)
+        found = self.head.with_variances(features)
+        points, variances = self.task.split(found)
+        return torch.cat((points.flatten(1), self.certainty(points, variances, self.task.table.eye_corners)), 1)
 
     def values(self, outputs: Float[Tensor, "B T"], *, width: int | Tensor, height: int | Tensor) -> Tensor:
         """What `answer` says in words, of a batch and in numbers alone (B, ...)."""
@@ -143,13 +153,14 @@ def load_task_model(run: str | Path) -> TaskModel:
         if "alignment" in notes:
             head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
         head.load_state_dict(below("head.", tensors))
+        certainty = Certainty(*map(float, learned["certainty"])) if learned.get("certainty") else None
     calibrated = temperature is not None if task.gives == "probabilities" else None
     known = Provenance.of(learned, source=dataset, encoder=source, calibrated=calibrated)
     if str(run) in shipped_names():
         manifest = read_manifest(str(run))
         known = replace(known, licence=manifest.licence, not_for=manifest.intended_use)
     model = TaskModel(task, encoder, standardise, head, size=size, dataset=dataset, crop=crop)
-    model.temperature, model.provenance = temperature, known
+    model.temperature, model.certainty, model.provenance = temperature, certainty, known
     return model.eval()
 
 

@@ -152,14 +152,23 @@ class Landmarks(Task):
         self, outputs: Float[Tensor, "N P2"], *, width: int | Tensor, height: int | Tensor
     ) -> Float[Tensor, "N P 2"]:
         """x, y in pixels of the image, centre of its first pixel at (0, 0)."""
-        places = outputs.unflatten(1, (self.points, 2))
+        places, _ = self.split(outputs)
         # One axis after the other: in an exported network the size of the image is not known.
         axes = [(places[..., axis] + 1) / 2 * pixels - 0.5 for axis, pixels in enumerate((width, height))]
         return torch.stack(axes, -1)
 
-    def answer(self, output: Float[Tensor, "P2"], *, width: int, height: int) -> dict[str, Any]:
-        """`landmarks`: x, y in pixels of the image, centre of its first pixel at (0, 0)."""
-        return {"landmarks": self.values(output[None], width=width, height=height)[0].tolist()}
+    def split(self, outputs: Float[Tensor, "N T"]) -> tuple[Float[Tensor, "N P 2"], Float[Tensor, "N Q"]]:
+        """The places among outputs, and what stands behind them: a number for each point, or nothing (Q is 0)."""
+        return outputs[:, : 2 * self.points].unflatten(1, (self.points, 2)), outputs[:, 2 * self.points :]
+
+    def answer(self, output: Float[Tensor, "T"], *, width: int, height: int) -> dict[str, Any]:
+        """`landmarks`: x, y in pixels of the image, centre of its first pixel at (0, 0).
+
+        `confidence`, 0 to 1, of each, where the output has it behind the places.
+        """
+        _, confidence = self.split(output[None])
+        places = self.values(output[None], width=width, height=height)[0].tolist()
+        return {"landmarks": places, **({"confidence": confidence[0].tolist()} if confidence.numel() else {})}
 
     def columns(self, outputs: Float[Tensor, "N P2"], targets: Float[Tensor, "N Q 2"]) -> dict[str, list[Any]]:
         """NME of the face and the length it is divided by, then true and predicted x and y, in [-1, 1] of the image.

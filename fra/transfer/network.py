@@ -2,9 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ from fra.data.read import BATCH, FaceImages
 from fra.files import append_rows, read_rows, read_tensors, reading, shortened, write_tensors
 from fra.models.encoder import Encoder
 from fra.runtime import Runtime
+from fra.tasks.landmarks import Landmarks
 from fra.tasks.task import Task
 from fra.training.loop import Fit, fit
 from fra.training.optimizers import build_optimizer, groups_of
+from fra.transfer.alignment.certainty import WITHIN, certainty_error, fit_certainty, right
+from fra.transfer.alignment.network import AlignmentHead
 from fra.transfer.calibration import fit_temperature
 from fra.transfer.protocol import (
     Fitted,
@@ -115,13 +118,15 @@ class WholeNetwork(Protocol):
             return None
         outputs, tensors = self._outputs(model, self.test), state_of(model)
         averaged = None if model.average is None else self._outputs(model.average, self.test)
-        best = temperature = None
+        best = temperature = certainty = None
         if len(val):
             temperature = fit_temperature(self.task, self._outputs(model, val), self.targets[val])
+            certainty = self._certainty(model, val)
             with reading(validation.weights, again(folder)):
                 load_state(model, read_tensors(validation.weights)[0])
             best = self._outputs(model, self.test)
-        return Fitted(outputs, best, tensors, epoch_rows(folder, seed), len(train), averaged, temperature, len(val))
+        rows = epoch_rows(folder, seed)
+        return Fitted(outputs, best, tensors, rows, len(train), averaged, temperature, len(val), certainty)
 
     def _build(self, seed: int) -> Learner:
         """The network of a seed before training."""
@@ -146,12 +151,33 @@ class WholeNetwork(Protocol):
                 if ready is not None:
                     yield ready.result()
 
-    @torch.inference_mode()
     def _outputs(self, model: nn.Module, images: Int[Tensor, "N"]) -> Float[Tensor, "N T"]:
         """Without augmentation, in 32 bits."""
-        model.eval()
+        return self._answers(model.eval(), images)
+
+    @torch.inference_mode()
+    def _answers(self, ask: Callable[[Tensor], Tensor], images: Int[Tensor, "N"]) -> Float[Tensor, "N T"]:
         parts = (self.images[part].to(self.fabric.device) / 255 for part in images.split(BATCH))
-        return torch.cat([model(part).float().cpu() for part in parts])
+        return torch.cat([ask(part).float().cpu() for part in parts])
+
+    def _certainty(self, model: Learner, val: Int[Tensor, "m"]) -> dict[str, float] | None:
+        """What makes landmarks from heatmaps say how sure they are, and how right that is on the test split."""
+        head, task = model.head, self.task
+        if not isinstance(head, AlignmentHead) or not isinstance(task, Landmarks):
+            return None
+        model.eval()
+
+        def seen(images: Int[Tensor, "N"]) -> tuple[Tensor, Tensor, Tensor]:
+            found = self._answers(lambda part: head.with_variances(model.encoder.maps(part)), images)
+            return *task.split(found), task.places(self.targets[images])
+
+        eyes = task.table.eye_corners
+        fitted = fit_certainty(*seen(val), eyes)
+        if fitted is None:
+            return None
+        points, variances, truth = seen(self.test)
+        error = certainty_error(fitted(points, variances, eyes), right(points, truth, eyes))
+        return {**asdict(fitted), "within": WITHIN, "error": error}
 
 
 def weight_groups(recipe: NetworkRecipe, model: Learner) -> list[dict[str, Any]]:

@@ -248,6 +248,9 @@ class Fitted:
     """What makes the outputs' probabilities right on labelled faces that taught nothing, if there are such."""
     held_out: int = 0
     """The number of those faces."""
+    certainty: dict[str, float] | None = None
+    """Of landmarks from heatmaps: what makes them say how sure they are (`fra.transfer.alignment.certainty`), from the
+    same faces, and `error`, how far that is from the truth on the test split."""
 
 
 class Protocol(ABC):

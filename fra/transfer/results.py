@@ -40,6 +40,7 @@ class SeedResult:
     train_images: int
     temperature: float | None = None
     held_out: int = 0
+    certainty: dict[str, float] | None = None
 
 
 def seed_file(out: Path, seed: int) -> Path:
@@ -52,7 +53,8 @@ def save_seed(out: Path, seed: int, fitted: Fitted, subset: Tensor) -> None:
     for name in OPTIONAL:
         if getattr(fitted, name) is not None:
             tensors[name] = getattr(fitted, name)
-    notes = {name: json.dumps(getattr(fitted, name)) for name in ("log", "train_images", "temperature", "held_out")}
+    kept = ("log", "train_images", "temperature", "held_out", "certainty")
+    notes = {name: json.dumps(getattr(fitted, name)) for name in kept}
     write_tensors(seed_file(out, seed), tensors, notes)
 
 
@@ -72,6 +74,7 @@ def load_seed(out: Path, seed: int) -> SeedResult:
             int(notes["train_images"]),
             json.loads(notes.get("temperature", "null")),  # not in runs from before there was one
             int(notes.get("held_out", 0)),
+            json.loads(notes.get("certainty", "null")),
         )
 
 
@@ -138,7 +141,9 @@ def summarise(
 
 
 def _calibration(task: Task, seed: SeedResult, targets: Tensor) -> dict[str, Any]:
-    """Of the seed whose weights `task.safetensors` holds, if it has a temperature."""
+    """Of the seed whose weights `task.safetensors` holds, if its answers say how sure they are."""
+    if seed.certainty is not None:
+        return {"calibration": {**seed.certainty, "held_out_images": seed.held_out}}
     found = calibration(task, seed.outputs, targets, temperature=seed.temperature, held_out=seed.held_out)
     return {} if found is None else {"calibration": found}
 
@@ -201,7 +206,7 @@ def write_run(
 
 def learned_facts(results: dict[str, Any]) -> dict[str, Any]:
     """What `task.safetensors` says of how it was learned, for those who meet only its answers."""
-    metric = next(iter(results["metrics"]))
+    metric, calibrated = next(iter(results["metrics"])), results.get("calibration", {})
     return {
         "from": results.get("title") or results["dataset"],
         "terms": find_dataset(results["dataset"]).terms,
@@ -210,7 +215,8 @@ def learned_facts(results: dict[str, Any]) -> dict[str, Any]:
         "metric": metric,
         "score": results["metrics"][metric]["values"][0],
         "test_images": results["test_images"],
-        "temperature": results.get("calibration", {}).get("temperature"),
+        "temperature": calibrated.get("temperature"),
+        "certainty": [calibrated["offset"], calibrated["slope"]] if "slope" in calibrated else None,
     }
 
 

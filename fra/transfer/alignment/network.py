@@ -18,7 +18,7 @@ from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import PointTable
 from fra.tasks.task import Task
 from fra.transfer.alignment.maps import edges_of
-from fra.transfer.alignment.star_loss import Distance, Form, soft_argmax
+from fra.transfer.alignment.star_loss import Distance, Form, soft_argmax, spread
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ class AlignmentHead(nn.Module, ABC):
     def forward(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P2"]:
         """Landmarks, flat x, y in [-1, 1] of the image."""
         return soft_argmax(self.stages(maps)[-1].fused, consistent=self.consistent_grid).flatten(1)
+
+    def with_variances(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B P3"]:
+        """The same, and behind it the variance of each heatmap (the sum over both directions)."""
+        found = spread(self.stages(maps)[-1].fused, consistent=self.consistent_grid)
+        return torch.cat((found.mean.flatten(1), found.variances.sum(-1)), 1)
 
 
 class Deconvolutions(AlignmentHead):

@@ -29,6 +29,7 @@ from fra.tasks.landmarks import Landmarks
 from fra.tasks.point_tables import POINT_TABLES
 from fra.training.schedules import Stairs
 from fra.training.trainable import Progress
+from fra.transfer.alignment import certainty
 from fra.transfer.alignment.maps import adaptive_wing, edge_maps, point_maps
 from fra.transfer.alignment.network import AlignmentConfig, Attention, Deconvolutions, Hourglasses, alignment_head
 from fra.transfer.alignment.star import Star, StarRecipe
@@ -395,7 +396,10 @@ def test_star_is_for_landmarks_only() -> None:
 # Whole runs
 
 
-def test_a_run_learns_and_reports_the_last_epoch_and_the_average(planted: LabelledFaces, tmp_path: Path) -> None:
+def test_a_run_learns_and_reports_the_last_epoch_and_the_average(
+    planted: LabelledFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certainty, "FEWEST", 6)
     recipe = replace(RECIPE, epochs=12, falls=(10,), batch_size=4, learning_rate=0.01)
     results = judge(recipe, planted, tmp_path / "run")
     scores = results["metrics"]["nme"]
@@ -412,6 +416,19 @@ def test_a_run_learns_and_reports_the_last_epoch_and_the_average(planted: Labell
     assert {"star", "points", "edges", "val_nme"} <= set(log[0])
     assert float(log[-1]["loss"]) < float(log[0]["loss"]) / 3
     assert (tmp_path / "run/landmarks.png").stat().st_size > 10_000
+    # Its landmarks say how sure they are, and the places are those of the head alone.
+    found = results["calibration"]
+    assert found["held_out_images"] == 6
+    assert 0 <= found["error"] < 50
+    model = fra.load_task_model(tmp_path / "run")
+    image = planted.image(int(planted.splits["test"][0]), size=32)
+    answer = model.predict(image)
+    assert len(answer["confidence"]) == 68
+    assert all(0 < share < 1 for share in answer["confidence"])
+    model.certainty = None
+    alone = model.predict(image)
+    assert alone.keys() == {"landmarks"}
+    assert torch.allclose(torch.tensor(alone["landmarks"]), torch.tensor(answer["landmarks"]), atol=1e-3)
 
 
 def test_the_worst_faces_come_first_in_the_picture(planted: LabelledFaces) -> None:
