@@ -1,9 +1,9 @@
-# make install | demo | test | docs | soak   (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
+# make install | demo | test | test-all | docs | soak   (PYTHON=python3.12 chooses another interpreter, PHOTOS=folder the demo's photographs)
 PYTHON ?= python3
 VENV := .venv
 OUT ?= runs/demo$(if $(PHOTOS),.$(notdir $(PHOTOS:/=)))
 
-.PHONY: install demo test docs soak clean
+.PHONY: install demo test test-all docs soak clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
@@ -17,6 +17,9 @@ demo: install
 
 test: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check
+
+test-all: install
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/check -m "slow or not slow"
 
 docs: install
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" scripts/docs site

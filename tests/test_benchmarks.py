@@ -36,6 +36,7 @@ def test_the_guard_reports_what_lost_more_than_its_share() -> None:
     assert losses([], [ROW]) == []
 
 
+@pytest.mark.slow
 def test_a_small_step_is_measured_for_every_method_and_peer() -> None:
     rows = step(rounds=1, networks=(("resnet18", 32, 4, True),))
     measured = {row.candidate for row in rows}

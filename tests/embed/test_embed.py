@@ -346,6 +346,7 @@ def test_the_archive_is_sound(photos: Path, encoder: Path, tmp_path: Path) -> No
         assert archive.testzip() is None
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_the_same_bytes(photos: Path, encoder: Path, tmp_path: Path) -> None:
     words = ["embed", str(photos), "--encoder", str(encoder), "--detector", "none", "--device", "cpu", "--quiet"]
     for name, more in (("alone", []), ("cluster", ["--cluster", "local"])):

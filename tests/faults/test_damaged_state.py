@@ -253,6 +253,7 @@ def verdict(status: int, said: str, file: str, *, unaffected: bool) -> str:
     return "" if unaffected or any(name in line for line in lines) else f"another result, and says {said!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_going_on_from_a_damaged_state(
     name: str, states: dict[str, State], tmp_path: Path, fra: Callable[[list[str]], tuple[int, str]]
@@ -274,6 +275,7 @@ def test_going_on_from_a_damaged_state(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if name in ("pretrain", "transfer", "regions") or "crop" in name]
 )

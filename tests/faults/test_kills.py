@@ -10,6 +10,7 @@ from tiny_runs import FRA_TINY, run, same_bits
 
 from fra.files import read_json, read_rows
 
+pytestmark = pytest.mark.slow
 KILLS = 3
 SPEED = ("pairs_per_second", "waiting")
 """Columns of log.csv that differ from run to run."""

@@ -229,6 +229,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return torch.load(out / "last.ckpt", weights_only=True)["model"]
 
 
+@pytest.mark.slow
 def test_a_step_without_an_end_loses_nothing(
     starter: Starter, drawn_faces: Path, tmp_path: Path, whole_run: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_tar_unpacks_shards_without_dates_or_owners(photos: Path, tmp_path: Path
     assert shard.stat().st_size % tarfile.RECORDSIZE == 0
 
 
+@pytest.mark.slow
 def test_one_and_two_workers_write_the_same_shards(photos: Path, tmp_path: Path):
     for count in (1, 2):
         crop(
@@ -145,6 +146,7 @@ class Killed(BaseException):
     """Nothing in the program catches it."""
 
 
+@pytest.mark.slow
 def test_wherever_a_run_ends_readers_see_whole_shards_and_resuming_equals_not_stopping(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -555,6 +557,7 @@ print(json.dumps([measure(sys.argv[1], 20), measure(sys.argv[2], 20, 120)]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured on Linux only")
 @pytest.mark.parametrize("small, large", [("small.txt", "large.txt"), ("small.tar", "large")], ids=["list", "shards"])
 def test_the_memory_of_a_worker_does_not_grow_with_the_number_of_faces(million: Path, small: str, large: str):

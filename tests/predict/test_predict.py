@@ -515,6 +515,7 @@ def test_real_crops_are_answered_without_a_detector(real_faces: Path, encoder: P
     assert model.predict(Image.open(files[0])) == model.predict(crops[0])
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_answers(photos: Path, runs: list[str], tmp_path: Path) -> None:
     words = ["predict", str(photos), *runs, "--detector", "none", "--device", "cpu", "--quiet"]
     for name, more in (("alone", []), ("cluster", ["--cluster", "local"])):

@@ -143,6 +143,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         assert steps == [row["step"] for row in read_rows(whole / table)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(drawn_faces: Path, tmp_path: Path) -> None:
     settings = [word for setting in FRA_TINY for word in ("--set", setting)]
     command = [sys.executable, "-m", "fra.cli", "pretrain", "smoke/resnet10_half.fra", "--faces", str(drawn_faces)]

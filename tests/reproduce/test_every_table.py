@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from small_paper import records
 
@@ -11,6 +12,7 @@ from fra.reproduce.supplement.scales import Scale
 from fra.reproduce.supplement.tables import TABLES
 
 
+@pytest.mark.slow
 def test_every_table_from_nothing_on_drawn_faces(small_scale: Scale, tmp_path: Path) -> None:
     """The whole command at the scale smoke, on very few faces that it draws itself."""
     out = tmp_path / "out"

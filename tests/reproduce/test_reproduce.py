@@ -113,6 +113,7 @@ def test_a_mark_that_names_no_command_is_one_clear_line(tmp_path: Path, content:
         claim_folder(tmp_path, command="reproduce", resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_and_do_no_run_twice(few_faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = small_process(out, few_faces, "table2")
@@ -129,6 +130,7 @@ def test_two_processes_share_a_folder_and_do_no_run_twice(few_faces: Path, tmp_p
     assert (out / "table2.md").exists()
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_ends_with_the_same_tables(few_faces: Path, tmp_path: Path) -> None:
     plain, killed = tmp_path / "plain", tmp_path / "killed"
 

@@ -258,6 +258,7 @@ def test_each_hourglass_weighs_half_of_the_next(drawn: list[DrawnFace]) -> None:
 # Learning
 
 
+@pytest.mark.slow
 def test_four_faces_are_learned_by_heart(drawn: list[DrawnFace]) -> None:
     task = Landmarks(19)
     faces, points = torch.stack([face.image for face in drawn[:4]]) / 255, places(drawn[:4])[:, NINETEEN]
@@ -551,6 +552,7 @@ def test_98_landmarks_go_from_wflws_files_to_points_in_a_photo(wflw: Path, tmp_p
     assert len(model.predict(draw_face(1, size=64).image)["landmarks"]) == 98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [("--devices", "2"), ("--precision", "bf16")], ids=["two processes", "bf16"])
 def test_the_command_trains_with_two_processes_and_in_mixed_precision(
     extra: tuple[str, str], wflw: Path, tmp_path: Path
