@@ -3,6 +3,8 @@
 import time
 from dataclasses import replace
 
+import pytest
+
 from benchmarks.check import losses
 from benchmarks.paired import Row, compare
 from benchmarks.suites import step
