@@ -211,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_embed,
         _add_data,
         _add_reproduce,
+        _add_cluster,
         _add_report,
         _add_export,
         _add_recipes,
@@ -807,6 +808,91 @@ def _reproduce(options: Arguments) -> None:
         plan(names, **given)
         return
     reproduce(names, **given, wait=not options.no_wait)
+
+
+def _add_cluster(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    told = "write a job file that runs a command on a cluster"
+    parser = commands.add_parser("cluster", help=told, description=told[0].upper() + told[1:] + ".")
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    for kind, help in (
+        ("slurm", "write a job file for SLURM's sbatch"),
+        ("torchrun", "write a job file for machines without a batch system"),
+    ):
+        one = _command(kinds, kind, help, _cluster)
+        one.set_defaults(kind=kind)
+        one.add_argument("--nodes", type=_count, metavar="N", help="number of machines (default: 1)")
+        one.add_argument(
+            "--gpus", type=number(int, Range(0, 1024)), metavar="N", help="GPUs per machine, or 0 (default: 1)"
+        )
+        one.add_argument("--cpus", type=_count, default=16, metavar="N", help="cores per process (default: 16)")
+        if kind == "slurm":
+            one.add_argument("--time", default="24:00:00", metavar="TIME", help="time limit (default: 24:00:00)")
+            one.add_argument("--partition", default="", metavar="NAME")
+            one.add_argument("--account", default="", metavar="NAME")
+        one.add_argument(
+            "--job", type=Path, metavar="FILE", help="the file to write (default: fra-COMMAND.sh, numbered)"
+        )
+        one.add_argument("--print", action="store_true", help="print the job file instead of writing it")
+        one.add_argument("first", metavar="COMMAND", help="pretrain, transfer, crop, embed or reproduce; or a recipe")
+        one.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="what follows it, as without a cluster")
+
+
+def _cluster(options: Arguments) -> None:
+    from fra.jobs.write import Machines, how_to_start, job_text, without_ours, write_job
+
+    words = _job_words(options)
+    asked, unknown = _parser().parse_known_args(words)
+    if unknown:
+        _refuse_unknown(asked.parser, unknown)
+    given = {"nodes": options.nodes or getattr(asked, "nodes", 1), "gpus": options.gpus}
+    if options.gpus is None:
+        given["gpus"] = getattr(asked, "devices", 1)
+    if options.kind == "slurm":
+        given |= {name: getattr(options, name) for name in ("time", "partition", "account")}
+    machines = Machines(cpus=options.cpus, **given)
+    _require_job(asked, words[0], machines.nodes * machines.processes)
+    words = without_ours(words)
+    if options.print:
+        print(job_text(options.kind, words, machines, file=str(options.job or "FILE")), end="")
+        return
+    path = write_job(options.kind, words, machines, file=options.job)
+    if not options.quiet:
+        print(f"wrote {printable(path)}; start it with: {how_to_start(options.kind, path, machines)}")
+
+
+def _job_words(options: Arguments) -> list[str]:
+    """The command that is to become a job; its name may be missing before a recipe. ValueError for any other."""
+    from fra.jobs.write import COMMANDS
+
+    words = [options.first, *options.rest]
+    if words[0] not in COMMANDS:
+        kind = next((kind for kind in KINDS if words[0] in shipped_recipes(kind)), None)
+        if kind is None:
+            near = did_you_mean(words[0], [*COMMANDS, *(name for kind in KINDS for name in shipped_recipes(kind))])
+            raise ValueError(
+                f"'{words[0]}' cannot be a job{near}: give {', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}, or a recipe's "
+                "name, and what follows it"
+            )
+        words.insert(0, kind)
+    return words
+
+
+def _require_job(asked: Arguments, name: str, processes: int) -> None:
+    """ValueError for what would only fail hours later, when the job's turn has come."""
+    if asked.out is None:
+        raise ValueError("--out is missing: a job needs it, so that it continues there when it starts again")
+    if getattr(asked, "plan", False) or getattr(asked, "print_config", False):
+        raise ValueError("a job runs the command: leave out --plan and --print_config")
+    if name == "pretrain":
+        from fra.pretrain.run import load_pretrain_recipe, require_shares
+
+        if asked.faces is None:
+            raise ValueError("--faces is missing: give a folder of face crops")
+        require_shares(load_pretrain_recipe(asked.recipe, asked.set), processes)
+    elif name == "transfer":
+        from fra.transfer.recipes import load_transfer_recipe
+
+        load_transfer_recipe(asked.recipe, asked.set)
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

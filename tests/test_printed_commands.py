@@ -70,6 +70,8 @@ def test_all_are_understood() -> None:
 
 def check(options: argparse.Namespace, page: str) -> None:
     """What a command of a page calls by a name of ours is there, and the settings that it changes too."""
+    if options.run is cli._cluster:
+        options = cli._parser().parse_args(cli._job_words(options))
     recipe = getattr(options, "recipe", "")
     if recipe.startswith(("paper/", "one_gpu/", "laptop/", "smoke/")) and not PLACEHOLDER.search(recipe):
         settings = [word for word in options.set if not PLACEHOLDER.search(word)]

@@ -339,21 +339,25 @@ def _claim(fabric: "Fabric", out: Path, resume: bool) -> None:
 
 def _batches(recipe: PretrainRecipe, count: int, *, world: int, rank: int = 0, first_batch: int = 0) -> EpochBatches:
     """The order in which this process sees the faces. ValueError when the batch cannot be divided among all."""
-    parts = world * recipe.accumulate
-    if recipe.batch_size % parts:
-        raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be divided among {counted(world, 'process', 'processes')} x"
-            f" {counted(recipe.accumulate, 'pass', 'passes')}: use a multiple"
-        )
+    require_shares(recipe, world)
     return EpochBatches(
         count,
-        batch_size=recipe.batch_size // parts,
+        batch_size=recipe.batch_size // (world * recipe.accumulate),
         seed=recipe.seed,
         first_batch=first_batch,
         rank=rank,
         world=world,
         accumulate=recipe.accumulate,
     )
+
+
+def require_shares(recipe: PretrainRecipe, world: int) -> None:
+    """ValueError when a step's faces cannot be divided evenly among so many processes."""
+    if recipe.batch_size % (world * recipe.accumulate):
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be divided among {counted(world, 'process', 'processes')} x"
+            f" {counted(recipe.accumulate, 'pass', 'passes')}: use a multiple"
+        )
 
 
 def _require_enough_images(recipe: PretrainRecipe, method: Method, *, world: int, device: str) -> None:

@@ -1,0 +1,1 @@
+"""Job files for clusters: what `fra cluster` writes."""
