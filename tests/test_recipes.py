@@ -67,12 +67,13 @@ def test_pretraining_recipe_is_built(name: str) -> None:
         method = build_method(recipe)
         groups = build_optimizer(recipe.optimizer, method).param_groups
         decayed_and_not = 1 if recipe.optimizer.name == "larc" else 2
-        assert len(groups) == decayed_and_not * (1 if recipe.optimizer.predictor_rate == 1 else 2)
+        apart = sum(rate != 1 for rate in (recipe.optimizer.predictor_rate, recipe.optimizer.discriminator_rate))
+        assert len(groups) == decayed_and_not * (1 + apart)
     views = ViewMaker(recipe.views, seed=0).make(
         [torch.zeros(3, 32, 32, dtype=torch.uint8)], torch.tensor([0]), epoch=0
     )
     assert [tuple(view.shape) for view in views] == [(1, 3, size, size) for size in recipe.views.sizes]
-    assert len(views) == 2 or kind.multi_crop
+    assert len(views) == kind.large_views or kind.multi_crop
     assert 0 <= recipe.schedule.warmup_epochs < recipe.schedule.epochs
 
 
@@ -184,7 +185,7 @@ def test_settings_are_changed_by_dotted_keys_and_typed() -> None:
         ("batch_sise=16", "no setting named 'batch_sise'; did you mean 'batch_size'"),
         ("batch_size=many", "batch_size"),
         ("method.decoder.content=nothing", "content"),
-        ("method.name=dino", "choose one of byol, swav, lewel, fra"),
+        ("method.name=dino", "choose one of byol, swav, lewel, fra, fabrec"),
         ("batch_size", "key=value"),
         ("batch_size.x=3", "is a value, not a section"),
         ("views.scale=[0.9, 0.1]", "the smaller first"),

@@ -30,7 +30,10 @@ SWAV_TINY = [*TINY, "views.small_size=16", "method.prototypes=6", "method.queue=
 LEWEL_TINY = [*TINY, "method.heads=2"]
 
 
-SETTINGS = {"fra": FRA_TINY, "byol": TINY, "swav": SWAV_TINY, "lewel": LEWEL_TINY}
+FABREC_TINY = [*TINY[1:], "method.decoder_width=16", "method.discriminator_width=4", "method.structure_window=11"]
+
+
+SETTINGS = {"fra": FRA_TINY, "byol": TINY, "swav": SWAV_TINY, "lewel": LEWEL_TINY, "fabrec": FABREC_TINY}
 
 
 METHODS = list(SETTINGS)

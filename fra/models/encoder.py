@@ -16,7 +16,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
 from timm.models.eva import Eva
 from timm.models.mobilenetv3 import MobileNetV3
-from timm.models.resnet import BasicBlock, ResNet
+from timm.models.resnet import BasicBlock, ResNet, downsample_conv
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
@@ -35,6 +35,9 @@ SMALL_RESNETS: dict[str, dict[str, Any]] = {
     "resnet10_half": dict(block=BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 128, 256), stem_width=32),
     "resnet18_half": dict(block=BasicBlock, layers=(2, 2, 2, 2), channels=(32, 64, 128, 256), stem_width=32),
 }
+
+FIVE_STAGES = "resnet18_five_stages"
+"""The name of `FiveStageResNet`."""
 
 TOKEN_NETWORKS: dict[type[nn.Module], dict[str, Any]] = {
     VisionTransformer: {"dynamic_img_size": True},
@@ -73,6 +76,30 @@ class EncoderConfig(Settings):
 
 HOURGLASS = EncoderConfig(name="hourglass", image_size=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 """The first layers of STAR's own network, for its star protocol only; colours in [-1, 1] (STAR, released code)."""
+
+
+class FiveStageResNet(ResNet):
+    """ResNet-18 with a stage more: `layer0` is what `layer1` is elsewhere, `layer1` halves the map, as all after it do.
+
+    The last map is 4 x 4 at 256 pixels (3FabRec's encoder, Browatzki and Wallraven, CVPR 2020, released code).
+    """
+
+    layer0: nn.Module
+    layer1: nn.Module
+
+    def __init__(self) -> None:
+        block: Any = BasicBlock
+        super().__init__(block, (2, 2, 2, 2), num_classes=0, global_pool="", zero_init_last=False)
+        self.layer0 = self.layer1
+        halving = BasicBlock(64, 64, stride=2, downsample=downsample_conv(64, 64, kernel_size=1, stride=2))
+        self.layer1 = nn.Sequential(halving, BasicBlock(64, 64))
+        self.init_weights(zero_init_last=False)
+
+    def forward_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        stem = (self.conv1, self.bn1, self.act1, self.maxpool)
+        for layer in (*stem, self.layer0, self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+        return x
 
 
 class Seen(NamedTuple):
@@ -150,6 +177,8 @@ def build_backbone(config: EncoderConfig, *, pretrained: bool = False) -> Any:
         network = _timm_network(config, pretrained=pretrained)
     elif config.name == HOURGLASS.name:
         network = HourglassStem()
+    elif config.name == FIVE_STAGES:
+        network = FiveStageResNet()
     else:
         near = ", ".join([*SMALL_RESNETS, *timm.list_models("resnet[0-9]*")[:6]])
         raise ValueError(f"no encoder named '{config.name}': use a timm name or one of {near}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fra.models.encoder import Encoder
@@ -47,8 +47,10 @@ class Method(nn.Module, ABC):
 
     online: nn.Module
     """The network that is trained and exported, without its predictors."""
+    large_views: ClassVar[int] = 2
+    """How many large views of a face it takes."""
     multi_crop: ClassVar[bool] = False
-    """More than two views, and small ones, make sense to it."""
+    """More views than those, and small ones, make sense to it."""
     wants_frames: bool = False
     """In training `parts` is given FramedViews instead of the views alone."""
     loss_terms: ClassVar[Mapping[str, str]] = {}
@@ -100,6 +102,10 @@ class Method(nn.Module, ABC):
     def own_warnings(self, row: dict[str, Any]) -> list[str]:
         """Plain sentences on what is wrong in a row of health.csv that holds all columns; not asked before training."""
         return []
+
+    def own_pictures(self, faces: Float[Tensor, "B RGB S S"]) -> dict[str, list[UInt8[Tensor, "RGB _ _"]]]:
+        """Pictures to keep of an epoch by their names, in rows under these faces; in eval mode, without gradient."""
+        return {}
 
     def region_model(self) -> RegionModel | None:
         """The encoder with its region head, where the method has one."""

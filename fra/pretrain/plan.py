@@ -18,6 +18,8 @@ GPUS = {"V100 (fp16)": (62.5e12, 0.9e12), "A100": (156e12, 2.0e12), "H100": (495
 REACHED = 0.4  # of both; assumed, as the usual share for ResNets under autocast; not measured
 PASSES = 3  # over what is kept for the backward pass: written, read again, and its gradient written and read (halves)
 
+AT_THE_END = Progress(1, 1, 0, 1)
+"""The step that is measured: terms of a loss that come later take part."""
 WEIGHT_COPIES = 4  # the online network's weights, their gradients, their momentum, and the teacher
 
 
@@ -84,7 +86,7 @@ def make_plan(
     device = next(method.parameters()).device
     small = min(batch, small or max(8, 64 * 64 * 64 // sizes[0] ** 2))
     views = [torch.rand(small, 3, size, size, device=device) for size in sizes]
-    progress = Progress(0, max(steps, 1), 0, 1)
+    progress = AT_THE_END
     trained = [weight for weight in method.parameters() if weight.requires_grad]
     method.train()
     started, passes = time.perf_counter(), 1
@@ -118,7 +120,7 @@ def multiply_adds_per_pair(method: Method, *, sizes: Sequence[int]) -> float:
     device = next(method.parameters()).device
     views = [torch.rand(2, 3, size, size, device=device) for size in sizes]
     with FlopCounterMode(display=False) as counter:
-        backward(method.eval().parts(views, Progress(0, 1, 0, 1)))
+        backward(method.eval().parts(views, AT_THE_END))
     method.zero_grad(set_to_none=True)
     method.train(was_training)
     return counter.get_total_flops() / 2 / 2

@@ -35,6 +35,7 @@ from fra.models.encoder import Encoder, EncoderConfig, in_timms_layout
 from fra.pools.listing import closing_line
 from fra.pools.unlabelled import FirstImages, Pool, open_pool
 from fra.pretrain.byol import BYOL, BYOLConfig
+from fra.pretrain.fabrec import FabRec, FabRecConfig
 from fra.pretrain.fra import FRA, FRAConfig
 from fra.pretrain.health import COMMON_COLUMNS, HealthMonitor, read_labelled, read_pairs
 from fra.pretrain.lewel import LEWEL, LEWELConfig
@@ -67,6 +68,7 @@ METHODS: dict[str, tuple[type[Any], type[Method]]] = {
     "swav": (SwAVConfig, SwAV),
     "lewel": (LEWELConfig, LEWEL),
     "fra": (FRAConfig, FRA),
+    "fabrec": (FabRecConfig, FabRec),
 }
 """A method's settings and its module, which also says what its columns of health.csv mean."""
 CONFIGS = {name: config for name, (config, _) in METHODS.items()}
@@ -127,8 +129,9 @@ def build_method(recipe: PretrainRecipe, start: Start | None = None) -> Method:
     """
     _, kind = METHODS[recipe.method.name]
     views, small = len(recipe.views.sizes), recipe.views.small
-    if views - small < 2 or (views > 2 and not kind.multi_crop):
-        wanted = "at least two large views" if kind.multi_crop else "two large views and no others"
+    if views - small < kind.large_views or (views > kind.large_views and not kind.multi_crop):
+        large = {1: "one large view", 2: "two large views"}[kind.large_views]
+        wanted = f"at least {large}" if kind.multi_crop else f"{large} and no others"
         given = f"blur and solarize have {counted(views, 'number')} and small is {small}"
         raise ValueError(f"views: {recipe.method.name} needs {wanted}, but {given}")
     begun = None if start is None else start.read()  # builds a network of random weights, so before the seed
@@ -182,6 +185,8 @@ def rates_of(recipe: PretrainRecipe) -> list[str]:
     """The peak learning rates, and what is frozen, in lines for `--plan`."""
     optimizer, start = recipe.optimizer, recipe.start
     peaks = {"backbone": optimizer.backbone_rate, "heads": 1.0, "predictors": optimizer.predictor_rate}
+    if optimizer.discriminator_rate != 1:
+        peaks["discriminator"] = optimizer.discriminator_rate
     rates = ", ".join(f"{part} {optimizer.learning_rate * factor:g}" for part, factor in peaks.items())
     frozen = [
         counted(start.frozen_stages, "stage") if start.frozen_stages else "",
@@ -443,11 +448,20 @@ class Watch:
         if regions is not None:
             with atomic(self.out / "snapshots" / f"epoch_{epoch:04d}.npz") as temporary:
                 np.savez_compressed(temporary, heatmaps=shown(regions.heatmaps).half().cpu().numpy())
+        self._keep_pictures(method, epoch)
         self._list_unreadable()
         export(method, self.out, self.metadata | {"epoch": epoch})
         columns = (*COMMON_COLUMNS, *method.health_columns)
         numbers = "  ".join(f"{column.name} {row[column.name]:.3g}" for column in columns if column.name in row)
         return [f"epoch {epoch}: {numbers}"] + ([f"[yellow]warning: {row['warning']}"] if row["warning"] else [])
+
+    @torch.no_grad()
+    def _keep_pictures(self, method: Method, epoch: int) -> None:
+        """What the method has to show of an epoch, in rows under the faces of the snapshots."""
+        was_training, faces = method.training, shown(self.faces)
+        for name, images in method.eval().own_pictures(faces).items():
+            write_image(self.out / "pictures" / f"{name}_{epoch:04d}.jpg", contact_sheet(images, len(faces)))
+        method.train(was_training)
 
     def _list_unreadable(self) -> None:
         """Add the images met so far that could not be read; a resumed run keeps what was listed before."""

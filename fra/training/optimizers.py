@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from fra.models.encoder import layers_of
 from fra.recipe import LATER, NotNegative, Positive, Range, Settings, Share
 
-PREDICTOR, BACKBONE = "predictor.", "encoder.backbone."
-"""What is in the names of the weights of predictors, and of the encoder's network."""
+PREDICTOR, BACKBONE, DISCRIMINATOR = "predictor.", "encoder.backbone.", "discriminator."
+"""What is in the names of the weights of predictors, of the encoder's network, and of what tells images apart."""
 LayerDecay = Annotated[float, Range(0, 1, above=True)]
+Decay = Annotated[float, Range(0, 0.999999)]
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ class OptimizerConfig(Settings):
     layer_decay: LayerDecay = field(default=1.0, metadata=LATER)
     """Factor on the learning rate of the backbone's last layer, once more for each layer before it; for transformers
     that start from weights (BEiT; MAE's fine-tuning: .75)."""
+    discriminator_rate: NotNegative = field(default=1.0, metadata=LATER)
+    """Factor on the learning rate of a discriminator of images (3FabRec, code: a half)."""
+    betas: tuple[Decay, Decay] = field(default=(0.9, 0.999), metadata=LATER)
+    """Decay of Adam's and AdamW's means of gradients and of their squares (torch's; 3FabRec, code: 0 and .999)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for setting in ("predictor_rate", "backbone_rate", "layer_decay"):
+        for setting in ("predictor_rate", "backbone_rate", "layer_decay", "discriminator_rate"):
             if self.name == "larc" and getattr(self, setting) != 1:
                 raise ValueError(f"{setting} has no effect with larc: leave it out")
 
@@ -131,7 +136,7 @@ def build_optimizer(
     groups = groups_of(config, weights, frozen_epochs=frozen_epochs) if isinstance(weights, nn.Module) else weights
     usual: dict[str, Any] = dict(lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.name in ("adam", "adamw"):
-        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](groups, **usual)
+        return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name](groups, betas=config.betas, **usual)
     usual["momentum"] = config.momentum
     if config.name == "sgd":
         return torch.optim.SGD(groups, **usual)
@@ -164,8 +169,13 @@ def groups_of(config: OptimizerConfig, model: nn.Module, *, frozen_epochs: float
 def _by_part(
     group: dict[str, Any], config: OptimizerConfig, frozen_epochs: float, heights: Mapping[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """A group of named weights, divided into those of predictors, of the backbone and others, as far as they differ."""
-    factors = {PREDICTOR: config.predictor_rate, BACKBONE: config.backbone_rate}
+    """A group of named weights, divided into those of predictors, the backbone, a discriminator and others, as far as
+    they differ."""
+    factors = {
+        PREDICTOR: config.predictor_rate,
+        BACKBONE: config.backbone_rate,
+        DISCRIMINATOR: config.discriminator_rate,
+    }
     apart = [
         part for part, factor in factors.items() if factor != 1 or (part == BACKBONE and (frozen_epochs or heights))
     ]

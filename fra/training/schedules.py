@@ -30,8 +30,9 @@ class ScheduleConfig(Settings):
     """Passes over all faces (supplement 5.2: 400, ablations 50)."""
     warmup_epochs: NotNegative = 10
     """Epochs of linear warm-up, step by step (released code; not in the supplement)."""
-    form: Literal["epochwise", "stepwise"] = "epochwise"
-    """Cosine updated once per epoch (released code) or every step (SwAV; ours, for runs of few epochs)."""
+    form: Literal["epochwise", "stepwise", "constant"] = "epochwise"
+    """Cosine updated once per epoch (released code) or every step (SwAV; ours, for runs of few epochs), or after the
+    warm-up always the peak (3FabRec)."""
     first_rate: NotNegative | None = None
     """Learning rate of the first step, from which the warm-up rises linearly to the peak (SwAV: .3 of 4.8); without it
     the first step takes peak / warm-up steps (released code)."""
@@ -39,12 +40,14 @@ class ScheduleConfig(Settings):
     """Learning rate at the end of the cosine (SwAV: a thousandth of the peak)."""
 
     def rate(self, peak: float, step: int, steps_per_epoch: int) -> float:
-        """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down."""
+        """The rate of one optimiser step, counted from 0: up to `peak`, then half a cosine down, or as it is."""
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup_steps:
             if self.first_rate is None:
                 return peak * (step + 1) / warmup_steps
             return self.first_rate + (peak - self.first_rate) * step / max(warmup_steps - 1, 1)
+        if self.form == "constant":
+            return peak
         if self.form == "epochwise":
             done, length = step // steps_per_epoch - self.warmup_epochs, self.epochs - self.warmup_epochs
         else:

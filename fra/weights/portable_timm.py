@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from fra.files import temporary_prefix
 from fra.models.encoder import (
+    FIVE_STAGES,
     SMALL_RESNETS,
     TOKEN_NETWORKS,
     EncoderConfig,
@@ -112,6 +113,8 @@ def timm_architecture(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
     """timm's name of a network and the arguments that make it ours."""
     if config.name in SMALL_RESNETS:
         return "resnet18", {key: value for key, value in SMALL_RESNETS[config.name].items() if key != "block"}
+    if config.name == FIVE_STAGES:
+        raise ValueError(f"timm has no {config.name}: use --format onnx or torch")
     kind, _ = timm_kind(config.name)
     if kind not in TOKEN_NETWORKS:
         return config.name, {}

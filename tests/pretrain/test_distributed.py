@@ -18,6 +18,7 @@ from torch.testing import assert_close
 from fra.models.distributed import mean_over_processes, processes
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
+from fra.pretrain.fabrec import ChangeConfig, FabRec, FabRecConfig
 from fra.pretrain.fra import FRA, DecoderConfig, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.method import FramedViews, HeadConfig, Method
@@ -39,8 +40,22 @@ METHODS = {
         FRA,
         FRAConfig(head=SMALL, decoder=ALIVE, cluster_views="matched", balance="face", cluster_weight=2.0),
     ),
+    "fabrec": (
+        FabRec,
+        FabRecConfig(
+            code=6,
+            decoder_width=16,
+            critic_width=20,
+            discriminator_width=4,
+            structure_window=11,
+            structure_from=0,
+            image_from=0,
+            change=ChangeConfig(0.0, 0.0, (1.0, 1.0), 0.0),
+        ),
+    ),
     "fra aligned": (FRA, FRAConfig(head=SMALL, decoder=ALIVE, cluster_views="aligned", cluster_weight=2.0)),
 }
+"""3FabRec without what is random: its critic and its encoder have no adversarial turn in the first step."""
 MODES = ("eval", "train")
 START = Progress(step=0, steps=10, epoch=0, epochs=1)
 
@@ -111,7 +126,11 @@ def batch_for(method: Method, views: Sequence[Tensor], frames: Sequence[Tensor])
 
 def found_by(method: Method) -> dict[str, Any]:
     """After a backward pass: gradients, and buffers as they are once the step is over."""
-    gradients = {key: weight.grad for key, weight in method.named_parameters() if weight.requires_grad}
+    trained = {key: weight for key, weight in method.named_parameters() if weight.requires_grad}
+    # One process leaves out whose turn it is not; of several all are given zeros.
+    gradients = {
+        key: torch.zeros_like(weight) if weight.grad is None else weight.grad for key, weight in trained.items()
+    }
     method.after_step(START)
     return dict(gradients=gradients, buffers=dict(method.named_buffers()))
 

@@ -94,7 +94,11 @@ def test_exported_region_model_says_the_same_as_the_trained_one(finished: Path) 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_falls_on_drawn_faces(method: str, drawn_faces: Path, tmp_path: Path) -> None:
     settings = ["schedule.epochs=8", "optimizer.learning_rate=0.5"]
-    more = {"swav": ["optimizer.learning_rate=3", "method.queue=0"], "fra": ["method.cluster_views=same"]}
+    more = {
+        "swav": ["optimizer.learning_rate=3", "method.queue=0"],
+        "fra": ["method.cluster_views=same"],
+        "fabrec": ["optimizer.learning_rate=1e-3", "method.structure_from=1", "method.image_from=1"],
+    }
     settings += more.get(method, [])
     out = run(drawn_faces, tmp_path / "run", *settings, name=f"smoke/resnet10_half.{method}")
     losses = [float(row["loss"]) for row in read_rows(out / "log.csv")]
@@ -110,7 +114,9 @@ def assert_declared(out: Path, method: str) -> None:
     assert set(read_rows(out / "log.csv")[-1]) - set(OF_ALL_METHODS) == set(kind.loss_terms)
 
 
-@pytest.mark.parametrize(("method", "column"), [("swav", "prototype_usage"), ("lewel", "map_entropy")])
+@pytest.mark.parametrize(
+    ("method", "column"), [("swav", "prototype_usage"), ("lewel", "map_entropy"), ("fabrec", "code_std")]
+)
 def test_every_method_leaves_an_encoder_and_its_own_health(
     method: str, column: str, drawn_faces: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
-from tiny_runs import METHODS, TINY, interrupt_step, run, same_bits, weights_of
+from tiny_runs import METHODS, SETTINGS, TINY, interrupt_step, run, same_bits, weights_of
 from torch import Tensor, nn
 
 import fra
@@ -41,9 +41,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_begins_with_the_backbone_and_its_teacher_too(method: str, first: Path) -> None:
-    recipe = load_pretrain_recipe(
-        f"smoke/resnet10_half.{method}", TINY if method != "lewel" else [*TINY, "method.heads=2"]
-    )
+    recipe = load_pretrain_recipe(f"smoke/resnet10_half.{method}", SETTINGS[method])
     begun, fresh = build_method(recipe, start_from(str(first))), build_method(recipe)
     wanted = load_encoder(first).backbone.state_dict()
     assert equal(begun.encoder.backbone.state_dict(), wanted)
