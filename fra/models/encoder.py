@@ -96,7 +96,7 @@ class FiveStageResNet(ResNet):
         self.init_weights(zero_init_last=False)
 
     def forward_features(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        stem = (self.conv1, self.bn1, self.act1, self.maxpool)
+        stem: list[Any] = [self.conv1, self.bn1, self.act1, self.maxpool]
         for layer in (*stem, self.layer0, self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
         return x
