@@ -3,7 +3,7 @@
     python scripts/annotate_landmarks.py FAIRFACE --archives PACKAGES --out marks
     fra transfer laptop/points.star --encoder laptop_fine --data marks
 
-FAIRFACE holds folders of crops of which the face takes the middle (FairFace's, with margin .25). A face is kept when
+FAIRFACE holds folders of square crops that a face fills, as FairFace's do. A face is kept when
 the mesh is sure of it and agrees with its own answer on the mirrored and on a shifted crop. Faces of the last folder
 test, those of the one before it validate, drawn faces with exact points join the rest. Folder by folder; a folder that
 is done is not done again. Needs what benchmarks/peers/README.md lists for the mesh.
@@ -23,7 +23,7 @@ from torchvision.io import write_png
 from benchmarks.peers.mesh import FaceMesh, ibug68
 from benchmarks.peers.pins import pinned
 from fra.drawing.drawn_face import draw_face
-from fra.faces.geometry import flip_points
+from fra.faces.geometry import flip_points, whole_box
 from fra.faces.image import UnreadableImage, read_image
 from fra.files import atomic
 from fra.tasks.point_tables import POINT_TABLES
@@ -32,8 +32,8 @@ SURE = 0.9
 """Score of the mesh from which a face is kept (ours)."""
 AGREES = 0.03
 """Of the distance of the outer eye corners: how far the three answers may lie from their mean on average (ours)."""
-FACE = 1 / 1.5
-"""Side of the face in sides of the crop, for a margin of .25 on each side."""
+PASSES = 3
+"""Of each look: with two, the first box still shows in the answer (1.7 % of the eye distance between two boxes)."""
 SHIFT = 0.04
 """Of the crop's side, by which the box is moved for the third look (ours)."""
 DRAWN = 1_000
@@ -44,13 +44,12 @@ COLUMNS = ["path", "split", *(f"p{point}_{axis}" for point in range(68) for axis
 def marks(mesh: FaceMesh, crop: UInt8[Tensor, "3 S S"]) -> tuple[Float[Tensor, "68 2"] | None, str]:
     """The points in pixels of the crop, the mean of three looks; None, and why, when they cannot be trusted."""
     side = crop.shape[-1]
-    low = (1 - FACE) / 2 * side
-    box = torch.tensor([low, low, side - low, side - low])
-    found = mesh.find(crop, box)
+    box = whole_box(side, side)
+    found = mesh.find(crop, box, passes=PASSES)
     if found.score < SURE:
         return None, "not sure"
-    mirrored = mesh.find(crop.flip(-1), box)
-    shifted = mesh.find(crop, box + torch.tensor([SHIFT, -SHIFT] * 2) * side)
+    mirrored = mesh.find(crop.flip(-1), box, passes=PASSES)
+    shifted = mesh.find(crop, box + torch.tensor([SHIFT, -SHIFT] * 2) * side, passes=PASSES)
     back = flip_points(ibug68(mirrored.points), side, POINT_TABLES[68].flip)
     looks = torch.stack([ibug68(found.points), back, ibug68(shifted.points)])
     mean = looks.mean(0)
