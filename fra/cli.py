@@ -636,18 +636,33 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         common="out detector device threads",
         without_out=True,
     )
-    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, or .txt lists")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos, folders of photos, .txt lists; or one clip")
     task = parser.add_argument("--task", action="append", required=True, metavar="RUN", help=TASK_HELP)
     _completed(task, _weights(TASK))
     parser.add_argument(
         "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
     )
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
+    parser.add_argument(
+        "--every",
+        type=number(int, Range(1)),
+        default=1,
+        metavar="N",
+        help="in a clip, detect faces in every N-th frame only (default: 1)",
+    )
+    parser.add_argument("--smooth", action="store_true", help="in a clip, take the jitter out of landmarks")
 
 
 def _predict(options: Arguments) -> None:
+    from fra.faces.clip import is_clip
+
+    if any(map(is_clip, options.photos)):
+        _predict_clip(options)
+        return
     from fra.predict.predictor import predict
 
+    if options.every != 1 or options.smooth:
+        raise ValueError("--every and --smooth are for video clips: leave them out for photos")
     predict(
         options.photos,
         options.task,
@@ -655,6 +670,25 @@ def _predict(options: Arguments) -> None:
         detector=options.detector,
         min_score=options.min_score,
         cluster=options.cluster,
+        runtime=Runtime.of(options),
+    )
+
+
+def _predict_clip(options: Arguments) -> None:
+    from fra.predict.video import Following, predict_clip
+
+    if len(options.photos) > 1:
+        raise ValueError("a video clip is analysed by itself: give one clip and nothing else")
+    if options.cluster:
+        raise ValueError("the frames of a clip are followed one after another: leave out --cluster")
+    path = Path(options.photos[0])
+    predict_clip(
+        path,
+        options.task,
+        _out_of(options, "predict", path.stem),
+        following=Following(options.every, options.smooth),
+        detector=options.detector,
+        min_score=options.min_score,
         runtime=Runtime.of(options),
     )
 

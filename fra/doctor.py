@@ -23,6 +23,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript"),
     "photos": ("pillow-heif",),
     "tables": ("pyarrow",),
+    "video": ("av",),
 }
 """The optional dependencies of pyproject.toml, without dev."""
 LEAST_ROOM, LEAST_SHARED = 2e9, 256e6

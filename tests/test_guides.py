@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from documented import FACES, ROOT, blocks, commands, copy_package, miniature, run
+from drawn_clip import draw_clip
 
 from fra import cli
 from fra.drawing.drawn_face import draw_face
@@ -49,6 +50,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert cli.main(words) == 0
     for name, file in FOUNDATIONS.items():
         torch.save(timm.create_model(name).state_dict(), folder / file)
+    draw_clip(folder / "clip.mp4", count=4, faces=(3,), size=(128, 128))
     hand_labels.write_folder(folder / "drawn", folder / "my_faces")
     hand_labels.write_table(
         hand_labels.with_images(folder / "drawn", folder / "my_table"), hand_labels.table_rows(folder / "drawn")
@@ -66,7 +68,7 @@ def test_guides_have_commands_that_run() -> None:
 def test_the_commands_of_a_page_run(
     name: str, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in ("photos", "crops", "drawn", "my_faces", "my_table", "my_points", *FOUNDATIONS.values()):
+    for part in ("photos", "crops", "drawn", "my_faces", "my_table", "my_points", "clip.mp4", *FOUNDATIONS.values()):
         (tmp_path / part).symlink_to(begun / part)
     monkeypatch.chdir(tmp_path)
     run(commands(PAGES[name]), done=FIRST)

@@ -1,4 +1,4 @@
-"""The moving line while photos are cropped."""
+"""The moving line while photos or frames are worked through."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,28 +6,33 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes the number of photos just finished; shows photos, photos a second, time left."""
+def progress_bar(
+    total: int | None, *, done: int = 0, quiet: bool = False, doing: str = "cropping", of: str = "photos"
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that takes the number of photos just finished; shows photos, photos a second, time left.
+
+    None for a total that nobody knows.
+    """
     if quiet:
-        yield lambda photos: None
+        yield lambda finished: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("cropping"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("photos, {task.fields[rate]:.1f} a second,"),
+        TextColumn(of + ", {task.fields[rate]:.1f} a second,"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task("cropping", total=total, completed=done, rate=0.0)
+        task = progress.add_task(doing, total=total, completed=done, rate=0.0)
         began, here = time.monotonic(), 0
 
-        def show(photos: int) -> None:
+        def show(finished: int) -> None:
             nonlocal here
-            here += photos
-            progress.update(task, advance=photos, rate=here / max(time.monotonic() - began, 1e-9))
+            here += finished
+            progress.update(task, advance=finished, rate=here / max(time.monotonic() - began, 1e-9))
 
         yield show

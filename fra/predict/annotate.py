@@ -25,6 +25,7 @@ from fra.faces.pictures import (
 SMALLEST = 600  # smaller photos are enlarged by a whole factor until their longer side reaches it, for the words' sake
 SMALLEST_DOT = 0.8
 POINT_COLOUR, UNSURE_COLOUR, POINT_RIM = (120, 255, 120), (255, 170, 60), (20, 40, 20)
+TRACK_COLOURS = 8
 SURE = 0.5
 """Confidence from which a point is drawn as a sure one."""
 
@@ -51,9 +52,34 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
     """The photo (enlarged when it is small) with its marks, numbered from 1; words also in a list beside it."""
     height, width = photo.shape[1:]
     factor = max(1, math.ceil(SMALLEST / max(height, width)))
-    image = resize(photo, height * factor, width * factor)
-    unit = max(13, round(max(image.shape[1:]) / 55))
     colours = region_colours(len(marks))
+    numbers = range(1, len(marks) + 1)
+    image = resize(photo, height * factor, width * factor)
+    canvas = _drawn(image, marks, factor, numbers, colours)
+    if any(mark.title or mark.details for mark in marks):
+        canvas = _beside(canvas, marks, colours, _unit(canvas.size))
+    return from_pillow(canvas)
+
+
+def overlay(frame: UInt8[Tensor, "3 H W"], marks: Sequence[Mark], numbers: Sequence[int]) -> UInt8[Tensor, "3 H W"]:
+    """The frame of a clip with its marks; `numbers` are those of the tracks, which keep their colour."""
+    palette = region_colours(TRACK_COLOURS)
+    return from_pillow(_drawn(frame, marks, 1, numbers, [palette[number % TRACK_COLOURS] for number in numbers]))
+
+
+def _unit(size: tuple[int, int]) -> int:
+    """Height of the words, in pixels."""
+    return max(13, round(max(size) / 55))
+
+
+def _drawn(
+    image: UInt8[Tensor, "3 h w"],
+    marks: Sequence[Mark],
+    factor: int,
+    numbers: Sequence[int],
+    colours: Sequence[tuple[int, int, int]],
+) -> Image.Image:
+    """Boxes, points, numbers and titles on an image that is `factor` times as large as what the marks are of."""
     boxes = [(mark.box + 0.5) * factor - 0.5 for mark in marks]
     for mark, box in zip(marks, boxes, strict=True):
         if mark.points is not None:
@@ -64,6 +90,7 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
                 if chosen.any():
                     image = _dot(image, points[chosen], radius, colour)
     canvas = to_pillow(image)
+    unit = _unit(canvas.size)
     pen = ImageDraw.Draw(canvas)
     line = max(2, unit // 6)
     rectangles = [_inside(box, canvas.size, line) for box in boxes]
@@ -74,10 +101,9 @@ def annotate(photo: UInt8[Tensor, "3 H W"], marks: Sequence[Mark]) -> UInt8[Tens
     for number, mark in enumerate(marks):
         others = rectangles[:number] + rectangles[number + 1 :]
         taken = [*plates, *others]
-        plates.append(_plate(pen, canvas.size, rectangles[number], mark, number, colours[number], unit, taken))
-    if any(mark.title or mark.details for mark in marks):
-        canvas = _beside(canvas, marks, colours, unit)
-    return from_pillow(canvas)
+        words = f"{numbers[number]} {mark.title}".strip()
+        plates.append(_plate(pen, canvas.size, rectangles[number], words, f"{numbers[number]}", colours[number], taken))
+    return canvas
 
 
 def _dot(
@@ -109,13 +135,13 @@ def _plate(
     pen: Pen,
     size: tuple[int, int],
     box: Rectangle,
-    mark: Mark,
-    number: int,
+    titled: str,
+    bare: str,
     colour: tuple[int, int, int],
-    unit: int,
     taken: Sequence[Rectangle],
 ) -> Rectangle:
     """Number and title above or below the box where they cover nothing, else the number alone in the box's corner."""
+    unit = _unit(size)
     font, height = text_font(unit), round(1.4 * unit)
 
     def place(text: str, top: float) -> Rectangle:
@@ -126,7 +152,6 @@ def _plate(
     def free(spot: Rectangle) -> bool:
         return not any(_meet(spot, other) for other in taken)
 
-    titled, bare = f"{number + 1} {mark.title}".strip(), f"{number + 1}"
     around = [(titled, box[1] - height), (titled, box[3]), (bare, box[1] - height), (bare, box[3])]
     if height < (box[3] - box[1]) / 5:  # a large face may fill its photo: then the words cover some of its forehead
         around.insert(2, (titled, box[1]))

@@ -2,12 +2,11 @@
 
 import glob
 import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -28,9 +27,10 @@ from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import Framing, Whole, framing_of
 from fra.faces.geometry import invert_matrix, transform_points
 from fra.faces.image import UnreadableImage, write_image
-from fra.files import DamagedFile, atomic, claim_folder, one_writer, reading, sealed, unsealed
+from fra.files import claim_folder, one_writer, reading
 from fra.pools.listing import Account, closing_line, image_names
 from fra.predict.annotate import Mark, annotate
+from fra.predict.journal import AGAIN, JOURNAL, Entry, answered, recorded, short
 from fra.predict.task_model import TaskModel, load_task_model
 from fra.runtime import Runtime
 from fra.system.printable import counted, first_of, printable
@@ -42,13 +42,9 @@ from fra.weights.load import encoder_fingerprint
 PHOTOS_AT_ONCE, BYTES_AT_ONCE = 32, 1 << 28  # held in memory, with the crops of all their faces
 FACES_AT_ONCE = 64
 SHOWN_ROWS, SHOWN_ATTRIBUTES = 40, 6
-AGAIN = "remove it and analyse all photos again with --resume"
-JOURNAL = ".answers.jsonl"  # what was asked, then an entry per photo as soon as it is known
 
 Answer = dict[str, Any]
 """What `Task.answer` gives, with its points in pixels of the photo."""
-Entry = dict[str, Any]
-"""A photo in `predictions.json`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +103,15 @@ class Predictor:
         """For each photo its faces, the surest first; photos and faces may have any sizes."""
         faces = [self.detector.find_faces(photo) for photo in photos]
         seen = [[Seen(face, {}) for face in found] for found in faces]
-        every = [(photo, one) for photo, ones in zip(photos, seen, strict=True) for one in ones]
-        for start in range(0, len(every), FACES_AT_ONCE):
-            for group in self.groups:
-                self._answer(group, every[start : start + FACES_AT_ONCE])
+        self.ask([(photo, one) for photo, ones in zip(photos, seen, strict=True) for one in ones])
         return seen
+
+    @torch.inference_mode()
+    def ask(self, faces: Sequence[tuple[UInt8[Tensor, "3 _ _"], Seen]]) -> None:
+        """Fills in the answers of faces that were found in these photos."""
+        for start in range(0, len(faces), FACES_AT_ONCE):
+            for group in self.groups:
+                self._answer(group, faces[start : start + FACES_AT_ONCE])
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -175,22 +175,22 @@ def predict(
     settle_threads(runtime, predictor.device, predictor.warm_up)
     places = tuple((name, _everywhere(task)) for name, task in name_tasks(tasks).items())
     there = partial(_answer_chunk, Asked(places, detector, min_score, runtime.device), out and out.absolute())
-    question = _question(found, predictor, detector, min_score)
+    question = question_of(predictor, detector, min_score, found.files)
     summary = Summary({name: model.provenance.sentence() for name, model in predictor.models.items()})
     with joined(cluster) if cluster else nullcontext() as ray:  # says what is wrong before anything is written
         if out is not None and claim_folder(out, command="predict", resume=runtime.resume):
-            for entry in _answered(out, question):
+            for entry in answered(out, question):
                 with reading(out / JOURNAL, AGAIN):
                     summary.add(entry)
         kept = summary.photos
         about = {"provenance": dict(summary.tasks), "not_photos": found.account.record()}
         chunks = found.chunks(kept, PHOTOS_AT_ONCE)
-        with _record(out, question, about) as write:
+        with recorded(out, question, about, of="photos") as write:
             here = (answer_photos(predictor, out, chunk) for chunk in chunks)
             by_chunk = here if ray is None else (it for _, it in on_cluster(chunks, there, out, ray))
             for entry in _shown(chain.from_iterable(by_chunk), len(found) - kept, quiet=runtime.quiet):
                 summary.add(entry)
-                write(entry)
+                write([entry])
     unreadable = [str(UnreadableImage(found.root / name, reason)) for name, reason in summary.unreadable]
     for line in first_of(unreadable, "more unreadable photo"):
         print(f"fra: {line}", file=sys.stderr)
@@ -246,7 +246,7 @@ def answer_photos(predictor: Predictor, out: Path | None, photos: Sequence[Photo
     for photo, image, seen in _look(photos, predictor):
         if out is not None and isinstance(image, Tensor) and seen:
             write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
-        yield _short(_entry(photo, image, seen, pictures=out is not None))
+        yield short(_entry(photo, image, seen, pictures=out is not None))
 
 
 Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
@@ -340,9 +340,9 @@ def face_entry(one: Seen) -> dict[str, Any]:
     }
 
 
-def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: float) -> dict[str, Any]:
-    """What the answers depend on; of the photos a hash of where they are."""
-    places = b"\0".join(os.fsencode(os.path.abspath(file)) for file in found.files)
+def question_of(predictor: Predictor, detector: str, min_score: float, files: Iterable[str | Path]) -> dict[str, Any]:
+    """What the answers depend on; of the files a hash of where they are."""
+    places = b"\0".join(os.fsencode(os.path.abspath(file)) for file in files)
     return {
         "fra": fra.__version__,
         "detector": detector,
@@ -362,92 +362,6 @@ def _question(found: PhotoList, predictor: Predictor, detector: str, min_score: 
         },
         "photos": hashlib.blake2b(places, digest_size=8).hexdigest(),
     }
-
-
-def _answered(out: Path, question: dict[str, Any]) -> Iterator[Entry]:
-    """The entries of an earlier run in `out`, up to the first that is not whole or whose picture is gone.
-
-    The journal is cut off there, so that its photos are looked at again. Raises ValueError for another question, and
-    DamagedFile when the journal does not say which it was.
-    """
-    path, size = out / JOURNAL, 0
-    if not os.path.lexists(path):
-        return
-    with reading(path, AGAIN):
-        os.close(os.open(path, os.O_RDWR))
-    with open(path, "rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                with reading(path, AGAIN):
-                    content = _content(line.decode())
-            except DamagedFile as error:
-                if not size:
-                    raise
-                what = printable(f"{error.what}, line {number}: photos from there on are analysed again")
-                print(f"fra: {what}", file=sys.stderr)
-                break
-            if not size:
-                changed = [name for name in question if name != "fra" and question[name] != content.get(name)]
-                if changed:
-                    different = " and ".join(changed).replace("_", "-")
-                    raise ValueError(f"{out} was started with other {different}: use the same, or choose another --out")
-            elif "picture" in content and not (out / content["picture"]).is_file():
-                break
-            else:
-                yield content
-            size += len(line)
-    os.truncate(path, size)
-
-
-def _content(line: str) -> dict[str, Any]:
-    """What a line of the journal says. ValueError when it is damaged."""
-    content = json.loads(unsealed(line.rstrip("\n")))
-    if not isinstance(content, dict):
-        raise ValueError("it has no JSON objects")
-    return content
-
-
-@contextmanager
-def _record(out: Path | None, question: dict[str, Any], about: dict[str, Any]) -> Iterator[Callable[[Entry], None]]:
-    """The journal, to which one line per photo is added, and from it in the end `predictions.json`.
-
-    No number of photos fills the memory, and whatever ends the run, the photos before are answered.
-    """
-    if out is None:
-        yield lambda entry: None
-        return
-    with open(out / JOURNAL, "a", encoding="utf-8") as stream:
-
-        def write(line: dict[str, Any]) -> None:
-            stream.write(sealed(json.dumps(line)) + "\n")
-            stream.flush()
-
-        if stream.tell() == 0:
-            write(question)
-        yield write
-    kept = {name: value for name, value in question.items() if name != "photos"}
-    head = json.dumps({**kept, **about})
-    with (
-        open(out / JOURNAL, encoding="utf-8") as journal,
-        atomic(out / "predictions.json") as temporary,
-        open(temporary, "w", encoding="utf-8") as whole,
-    ):
-        next(journal)
-        whole.write(head[:-1] + ', "photos": [')
-        for number, line in enumerate(journal):
-            whole.write((",\n" if number else "\n") + unsealed(line.rstrip("\n")))
-        whole.write("\n]}\n")
-
-
-def _short(value: Any) -> Any:
-    """Floats with six digits: a hundredth of a pixel in the largest photo."""
-    if isinstance(value, dict):
-        return {name: _short(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 class Summary:
@@ -522,7 +436,7 @@ def in_short(answer: Answer) -> str:
     """An answer as one line: the class, the surest attributes, or the number of points."""
     title, details = words(answer)
     if "landmarks" in answer:
-        sure = f", {100 * fmean(answer['confidence']):.0f} % sure" if "confidence" in answer else ""
+        sure = f", confidence {100 * fmean(answer['confidence']):.0f} %" if "confidence" in answer else ""
         return f"{counted(len(answer['landmarks']), 'point')}{sure}"
     more = [f"+{len(details) - SHOWN_ATTRIBUTES}"] if len(details) > SHOWN_ATTRIBUTES else []
     return title or ", ".join(details[:SHOWN_ATTRIBUTES] + more)
