@@ -459,7 +459,7 @@ def _add_transfer(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument(
         "--protocol",
-        choices=("linear", "finetune", "eac", "star"),
+        choices=("linear", "finetune", "eac", "star", "fabrec"),
         default=None,
         help="use the recipe of the same scale and dataset for this protocol",
     )
@@ -524,7 +524,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--labels", default="20,100,500,all", metavar="N,N,all", help="numbers of labels (default: 20,100,500,all)"
     )
     parser.add_argument(
-        "--protocols", default="linear", metavar="P,P", help="linear, finetune, eac, star (default: linear)"
+        "--protocols", default="linear", metavar="P,P", help="linear, finetune, eac, star, fabrec (default: linear)"
     )
     parser.add_argument("--seeds", type=_count, default=3, metavar="N", help="draws of labels (default: 3)")
     dataset = parser.add_argument(

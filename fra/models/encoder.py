@@ -117,6 +117,9 @@ class Encoder(nn.Module):
     Normalisation happens inside, so it cannot be forgotten. `backbone` keeps timm's (torchvision's) key names.
     """
 
+    beside: Any = None
+    """What a protocol has fetched from the run that the encoder is from; no part of the encoder."""
+
     def __init__(self, config: EncoderConfig, *, pretrained: bool = False, backbone: Any = None) -> None:
         """`backbone` is a network that `config` describes; without it one is built."""
         super().__init__()

@@ -21,6 +21,7 @@ from fra.tasks.task import Task
 from fra.transfer.alignment.certainty import Certainty
 from fra.transfer.alignment.network import AlignmentConfig, AlignmentHead, alignment_head
 from fra.transfer.calibration import tempered
+from fra.transfer.fewshot.fabrec import FabRecHead, Shape
 from fra.transfer.linear import Standardiser
 from fra.weights.bundled import TASK, no_such, read_manifest, shipped_file, shipped_names
 from fra.weights.load import encoder_fingerprint
@@ -152,6 +153,9 @@ def load_task_model(run: str | Path) -> TaskModel:
         head = task.head(encoder.channels)
         if "alignment" in notes:
             head = alignment_head(AlignmentConfig(**notes["alignment"]), task, encoder)
+        elif "fabrec" in notes:
+            assert isinstance(task, Landmarks)
+            head = FabRecHead(Shape(**notes["fabrec"]), encoder.channels, task.points)
         head.load_state_dict(below("head.", tensors))
         certainty = Certainty(*map(float, learned["certainty"])) if learned.get("certainty") else None
     calibrated = temperature is not None if task.gives == "probabilities" else None

@@ -185,8 +185,7 @@ def weight_groups(recipe: NetworkRecipe, model: Learner) -> list[dict[str, Any]]
     if recipe.layer_decay != 1:
         config = replace(recipe.optimizer_config(), learning_rate=recipe.encoder_rate, layer_decay=recipe.layer_decay)
         return groups_of(config, model)  # the head's have no peak of their own: the loop's
-    peaks = ((model.encoder, recipe.encoder_rate), (model.head, recipe.learning_rate))
-    return [dict(params=list(part.parameters()), peak=peak) for part, peak in peaks]
+    return [dict(params=list(part.parameters()), peak=peak) for part, peak in model.rates()]
 
 
 def state_of(model: Learner) -> dict[str, Tensor]:

@@ -208,6 +208,18 @@ class Learner(nn.Module, ABC):
         """The head that learns with this encoder, initialised from torch's global generator."""
         return task.head(encoder.channels)
 
+    @staticmethod
+    def prepare(encoder: Encoder, source: str) -> dict[str, Any]:
+        """Fetch what heads need beside the encoder, `encoder.beside`, from where it is from (`EncoderSource`).
+
+        Returns what must be equal when a run is resumed. ValueError when something is missing.
+        """
+        return {}
+
+    def rates(self) -> Sequence[tuple[nn.Module, float]]:
+        """What is trained, and the peak learning rate of each part."""
+        return (self.encoder, self.recipe.encoder_rate), (self.head, self.recipe.learning_rate)
+
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B T"]:
         """The head's T outputs for images in [0, 1]."""
         return self.head(self.encoder(images))

@@ -9,6 +9,7 @@ from fra.recipe import LATER, build, hash_of, hints_of, plain, read_recipe
 from fra.shipped import shipped_recipes
 from fra.transfer.alignment.star import Star, StarRecipe
 from fra.transfer.eac import EAC, EACRecipe
+from fra.transfer.fewshot.fabrec import FabRec, FabRecRecipe
 from fra.transfer.finetune import FineTune, FineTuneRecipe
 from fra.transfer.linear import Linear, LinearRecipe
 from fra.transfer.protocol import Learner, TransferRecipe
@@ -18,6 +19,7 @@ PROTOCOLS: dict[str, tuple[type[TransferRecipe], type[Linear] | type[Learner]]] 
     "finetune": (FineTuneRecipe, FineTune),
     "eac": (EACRecipe, EAC),
     "star": (StarRecipe, Star),
+    "fabrec": (FabRecRecipe, FabRec),
 }
 """Settings of each protocol, and what learns by it: a Learner together with the encoder (`WholeNetwork`)."""
 RECIPES = {name: recipe for name, (recipe, _) in PROTOCOLS.items()}

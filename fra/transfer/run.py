@@ -27,6 +27,7 @@ from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.peers import launch, with_peers
 from fra.transfer.alignment.star import StarRecipe
 from fra.transfer.features import FrozenFeatures
+from fra.transfer.fewshot.fabrec import FabRecHead
 from fra.transfer.network import WholeNetwork
 from fra.transfer.protocol import Learner, NetworkRecipe, Protocol, TransferRecipe, batch_for, first_head
 from fra.transfer.recipes import PROTOCOLS, own_settings
@@ -88,6 +89,7 @@ def transfer(
     splits = {seed: split_labels(recipe, faces, seed) for seed in range(first_seed, first_seed + seeds)}
     fingerprint = encoder_fingerprint(network)
     learned: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
     _, kind = PROTOCOLS[recipe.protocol]
     if issubclass(kind, Learner):
         if not isinstance(network, Encoder):
@@ -95,6 +97,7 @@ def transfer(
                 f"protocol {recipe.protocol} trains only encoders of fra (`load_encoder`): use a linear recipe"
             )
         learned = {"encoder_config": asdict(network.config)}
+        beside = kind.prepare(network, named.source)
         head = first_head(lambda: kind.new_head(recipe, task, network), seed=first_seed)
         require_enough_images(
             nn.ModuleList([network, head]),
@@ -104,12 +107,14 @@ def transfer(
         )
         if isinstance(recipe, StarRecipe):
             learned["alignment"] = asdict(recipe.alignment)
+        if isinstance(head, FabRecHead):
+            learned["fabrec"] = asdict(head.shape)
     fabric, precision = _prepare(recipe, out, runtime)
     first = fabric.is_global_zero
     runtime = replace(runtime, quiet=runtime.quiet or not first)
     if first:
         _say_notes(faces, quiet=runtime.quiet)
-    settings = {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe)}
+    settings = {"encoder": fingerprint, "data": faces.fingerprint(recipe.task), "recipe": plain(recipe), **beside}
 
     def claim() -> list[int]:
         claim_folder(out, command="transfer", resume=runtime.resume)

@@ -26,6 +26,8 @@ from fra.weights.no_weights import is_safetensors, require_weights
 from fra.weights.rebuild import encoder_config, fill, region_head_config
 from fra.weights.source import EncoderSource
 
+MODEL = "model.safetensors"
+"""In the folder of a pre-training run: its whole online network."""
 WEIGHTS_AGAIN = "restore it from a backup, or continue its run with --resume, which writes it again"
 RANDOM = EncoderConfig(name="resnet18", last_stride=1, image_size=64)
 
@@ -87,7 +89,7 @@ def encoder_fingerprint(encoder: nn.Module) -> str:
 
 def read_online(run: Path) -> dict[str, Tensor]:
     """All tensors of the online network of a run of `fra pretrain`: encoder, projectors, region head."""
-    state, _ = read_weights(_weights_path(run, "model.safetensors"))
+    state, _ = read_weights(_weights_path(run, MODEL))
     return state
 
 
@@ -101,7 +103,7 @@ def load_region_model(what: str | Path, *, device: str | torch.device = "cpu", q
     shipped = shipped_file(str(what), REGIONS)
     if shipped:
         return _shipped_region_model(str(what), shipped).to(device).eval()
-    path = _weights_path(Path(what), "model.safetensors")
+    path = _weights_path(Path(what), MODEL)
     if not is_ours(path):
         imported = import_region_model(path)
         _say(imported.report, quiet)

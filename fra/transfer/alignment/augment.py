@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from fra.faces.colour import grey
@@ -47,13 +47,7 @@ def vary_landmarks(
     """
     side = images.shape[-1] - 2 * margin
     matrix, mirrored = _similarity(len(images), side, reach=images.shape[-1] / side if margin else math.inf)
-    if table.flip:
-        points = torch.where(mirrored[:, None, None].to(points.device), flip_points(points, 1, table.flip), points)
-    else:  # which point is which in the mirrored face is not known
-        mirrored = torch.zeros_like(mirrored)
-    turn, shift = matrix[:, :, :2].to(points), matrix[:, :, 2].to(points)
-    points = points @ turn.mT + shift[:, None]
-    faces = _warp(images, matrix, mirrored, side)
+    faces, points = move(images, points, table, matrix, mirrored, margin=margin)
     for chance, change in (
         (COVERED, _cover),
         (BLURRED, _blur),
@@ -65,6 +59,29 @@ def vary_landmarks(
         if len(some):
             faces[some] = change(faces[some])
     return faces, points
+
+
+def move(
+    images: UInt8[Tensor, "B 3 W W"],
+    points: Float[Tensor, "B P 2"],
+    table: PointTable,
+    matrix: Float[Tensor, "B 2 3"],
+    mirrored: Bool[Tensor, "B"],
+    *,
+    margin: int = 0,
+) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B P 2"]]:
+    """Mirror some of the images, then take every place to where its `matrix` says; the points with them.
+
+    Of each image the middle is what is shown, `margin` as in `vary_landmarks`. Places are x, y in [-1, 1] from edge to
+    edge of the middle; images come out as RGB in [0, 1], black where nothing is known. Points whose `table` does not
+    say how they change places are not mirrored.
+    """
+    if table.flip:
+        points = torch.where(mirrored[:, None, None].to(points.device), flip_points(points, 1, table.flip), points)
+    else:  # which point is which in the mirrored face is not known
+        mirrored = torch.zeros_like(mirrored)
+    turn, shift = matrix[:, :, :2].to(points), matrix[:, :, 2].to(points)
+    return _warp(images, matrix, mirrored, images.shape[-1] - 2 * margin), points @ turn.mT + shift[:, None]
 
 
 def _similarity(count: int, side: int, *, reach: float) -> tuple[Float[Tensor, "B 2 3"], Tensor]:
