@@ -52,7 +52,8 @@ def describe(words: Sequence[str]) -> Iterator[str]:
 
 
 def show_overview() -> None:
-    """Print everything on one screen: a row per network and per dataset, without descriptions."""
+    """Print everything on one screen: a row per network and for datasets with the same protocols, without
+    descriptions."""
     from rich.console import Console
     from rich.table import Table
 
@@ -76,7 +77,10 @@ def show_overview() -> None:
         for family, name in _families("transfer", scale):
             datasets[family][scale].append(name)
     used = [scale for scale in scales if any(scale in row for row in datasets.values())]
-    rows = ((dataset, *(" ".join(row.get(scale, ())) for scale in used)) for dataset, row in datasets.items())
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for dataset, row in datasets.items():
+        alike[tuple(" ".join(row.get(scale, ())) for scale in used)].append(dataset)
+    rows = ((", ".join(names), *protocols) for protocols, names in alike.items())
     show(TITLES["transfer"], ("", *(f"{scale}/" for scale in used)), rows)
     for file in (ENCODER, TASK):
         show(TITLES[file], ("", ""), ((name, _about(name)) for name in shipped_names(file)))
