@@ -132,6 +132,36 @@ def runs_are_taken() -> None:
     engine.claim, engine.holder = claim, lambda *_, **__: "another machine"
 
 
+# --- computing
+
+
+def in_double() -> None:
+    """Train in 64 bits, in which no rounding error grows to what a test could see. Views are made as always."""
+    import torch
+
+    from fra.pretrain.views import ViewMaker
+
+    single = torch.Tensor.float
+
+    def compute_in(kind: torch.dtype, to_float: Callable[..., torch.Tensor]) -> None:
+        torch.set_default_dtype(kind)
+        torch.Tensor.float = to_float
+
+    def as_always(make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: Any, **named: Any) -> Any:
+            compute_in(torch.float32, single)
+            try:
+                return make(*arguments, **named)
+            finally:
+                compute_in(torch.float64, torch.Tensor.double)
+
+        return made
+
+    compute_in(torch.float64, torch.Tensor.double)
+    ViewMaker.make = as_always(ViewMaker.make)
+    ViewMaker.make_with_frames = as_always(ViewMaker.make_with_frames)
+
+
 # --- losing
 
 
@@ -214,6 +244,14 @@ def other_is_suspended() -> None:
 
     peers.MISSED = 2
     in_step(5, lambda: die(signal.SIGSTOP), rank=1)
+
+
+def other_pauses() -> None:
+    def pause() -> None:
+        print("HERE", flush=True)
+        time.sleep(5)
+
+    in_step(5, pause, rank=1)
 
 
 def first_is_killed() -> None:

@@ -18,9 +18,10 @@ PATIENCE = 90.0
 class Starter:
     """A process that has imported what commands need, and is forked for each: seconds less than a new Python."""
 
-    def __init__(self) -> None:
+    def __init__(self, *before: str) -> None:
+        """`before`: words that start it elsewhere, such as in a network of its own."""
         self._process = subprocess.Popen(
-            [sys.executable, str(STARTER)],
+            [*before, sys.executable, str(STARTER)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdin=subprocess.PIPE,

@@ -49,7 +49,7 @@ from fra.recipe import LATER, Count, Seed, Settings, load_recipe, plain, recipe_
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
 from fra.system.text import command
-from fra.training.batch_norm import require_enough_images
+from fra.training.batch_norm import require_enough_images, synchronise
 from fra.training.checkpoint import checkpoints, written_precision
 from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.journal import tell_lost_rows
@@ -167,7 +167,7 @@ def plan(recipe: PretrainRecipe, faces: Path, *, start: Start | None = None, run
     method = build_method(recipe, start).to(device)
     hold_still(method, recipe.start)
     rates = rates_of(recipe)
-    _require_enough_images(recipe, method, world=runtime.processes, device=device)
+    _require_enough_images(recipe, method, world=runtime.processes)
     steps = recipe.schedule.epochs * order.steps_per_epoch
     found = make_plan(
         method, sizes=recipe.views.sizes, batch=order.batch_size, steps=steps, pairs=steps * recipe.batch_size
@@ -242,7 +242,7 @@ def pretrain(
     work = multiply_adds_per_pair(method, sizes=recipe.views.sizes)
     launch(fabric)
     steps_per_epoch = _batches(recipe, len(pool), world=fabric.world_size).steps_per_epoch
-    _require_enough_images(recipe, method, world=fabric.world_size, device=fabric.device.type)
+    _require_enough_images(recipe, method, world=fabric.world_size)
     side_sets = monitored.read(recipe.encoder.image_size)
     _claim(fabric, out, resume)
     if fabric.is_global_zero and not (out / "recipe.yaml").exists():
@@ -250,8 +250,8 @@ def pretrain(
             keep_start(start, out)
         write_text(out / "recipe.yaml", recipe_text(recipe))
 
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if fabric.world_size > 1:
+        method = synchronise(method, device=fabric.device.type)
     if compiled:
         compile_encoders(method)
     hold_still(method, recipe.start)
@@ -365,14 +365,14 @@ def require_shares(recipe: PretrainRecipe, world: int) -> None:
         )
 
 
-def _require_enough_images(recipe: PretrainRecipe, method: Method, *, world: int, device: str) -> None:
-    """ValueError when batch norm would see single images; several GPUs put theirs together."""
+def _require_enough_images(recipe: PretrainRecipe, method: Method, *, world: int) -> None:
+    """ValueError when batch norm would see single images; several processes put theirs together."""
     require_enough_images(
         method,
         batch_size=recipe.batch_size,
         processes=world,
         passes=recipe.accumulate,
-        synchronised=world > 1 and device == "cuda",
+        synchronised=world > 1,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ MISSED = 15
 MEETING = 60.0
 """Seconds that processes may take to meet once all have been started (ours)."""
 ALIVE, GOODBYE = b".", b"!"
+SIOCGIFADDR = 0x8915
+"""Linux's request for the address of an interface."""
 PARENT = "FRA_PARENT"
 SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "[Gloo]", "NCCL")
 """What torch says when another process is gone."""
@@ -50,12 +53,35 @@ def launch(fabric: "Fabric") -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets, also with --quiet
     parallel: Any = fabric.strategy
     world = parallel.num_processes * parallel.num_nodes
+    if parallel.num_nodes > 1 and (name := _interface_to(environment.main_address)):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     children = []
     if not environment.creates_processes_externally:
         children = _start_children(environment, parallel.num_processes, world)
     _watch = _Watch(world, children)
     fabric.launch()
     _watch.meet(fabric, environment.main_address)
+
+
+def _interface_to(address: str) -> str | None:
+    """The network interface by which this machine reaches `address`; None where that cannot be found out.
+
+    gloo would take the one that the machine's own name belongs to, which in many distributions is the loopback.
+    """
+    try:
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # sends nothing
+            mine = socket.inet_aton(probe.getsockname()[0])
+            for _, name in socket.if_nameindex():
+                with suppress(OSError):  # one without an address
+                    asked = struct.pack("256s", name.encode()[:15])
+                    if fcntl.ioctl(probe.fileno(), SIOCGIFADDR, asked)[20:24] == mine:
+                        return name
+    except (ImportError, OSError):
+        return None
+    return None
 
 
 def is_first() -> bool:

@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
-from fra.models.distributed import mean_over_processes, processes
+from fra.models.distributed import mean_over_processes
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fabrec import ChangeConfig, FabRec, FabRecConfig
@@ -23,6 +24,7 @@ from fra.pretrain.fra import FRA, DecoderConfig, FRAConfig
 from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.pretrain.swav import SwAV, SwAVConfig
+from fra.training.batch_norm import synchronise
 from fra.training.loop import PartByPart
 from fra.training.trainable import Progress
 
@@ -60,45 +62,12 @@ MODES = ("eval", "train")
 START = Progress(step=0, steps=10, epoch=0, epochs=1)
 
 
-class SynchronisedBatchNorm(_BatchNorm):
-    """Batch norm whose statistics in train mode are those of all processes together, gradients included.
-
-    A reference for the tests: torch's own refuses CPU tensors.
-    """
-
-    def _check_input_dim(self, x: Tensor) -> None:
-        """Any shape (N, C, ...)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        shape = [-1 if axis == 1 else 1 for axis in range(x.dim())]
-        mean = mean_over_processes(x.mean(axes))
-        centred = x - mean.view(shape)
-        variance = mean_over_processes((centred**2).mean(axes))
-        with torch.no_grad():
-            count = x.numel() / x.shape[1] * processes()
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight / (variance + self.eps).sqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
-
-
-def synchronise(module: nn.Module) -> None:
-    """Every batch norm inside takes its statistics over all processes; names and values stay."""
-    for norm in module.modules():
-        if isinstance(norm, _BatchNorm):
-            norm.__class__ = SynchronisedBatchNorm
-
-
 def build(name: str, mode: str) -> Method:
     """A method with batch-norm statistics that are not trivial, and a teacher that is not its student."""
     torch.manual_seed(0)
     kind, config = METHODS[name]
     method = kind(config, Encoder(EncoderConfig(name="resnet10_half", last_stride=1, image_size=32)))
-    synchronise(method)
+    synchronise(method, device="cpu")
     for module in method.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean.normal_(0, 0.1)
@@ -178,7 +147,7 @@ def test_one_process_equals_two(name: str, mode: str, found_by_two: Path) -> Non
 @pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3, 3)])
 def test_alone_the_synchronised_batch_norm_is_torchs(shape: tuple[int, ...]) -> None:
     norms = [nn.BatchNorm1d(5) if len(shape) == 2 else nn.BatchNorm2d(5) for _ in range(2)]
-    synchronise(norms[1])
+    synchronise(nn.ModuleList(norms[1:]), device="cpu")
     x, direction = torch.randn(shape) + 2, torch.randn(shape)
     found = []
     for norm in norms:
@@ -195,3 +164,13 @@ def test_alone_the_synchronised_batch_norm_is_torchs(shape: tuple[int, ...]) -> 
 def test_alone_the_mean_over_processes_is_the_tensor_itself() -> None:
     x = torch.ones(3)
     assert mean_over_processes(x) is x
+
+
+def test_norms_with_an_activation_keep_it() -> None:
+    x = torch.randn(4, 5, 3, 3)
+    plain, ours = BatchNormAct2d(5).train(), BatchNormAct2d(5).train()
+    assert_close(synchronise(ours, device="cpu")(x), plain(x))
+    assert (plain(x) == 0).any()
+    without = nn.BatchNorm2d(5, affine=False)
+    expected = without(x)
+    assert_close(synchronise(nn.BatchNorm2d(5, affine=False), device="cpu")(x), expected)
