@@ -21,6 +21,7 @@ def make_small() -> Scale:
         method: (words[0], *TINY, *(decoder if method == "fra" else ()))
         for method, words in SCALES["smoke"].methods.items()
     }
+    methods["fabrec"] = (methods["fabrec"][0], *TINY[1:], "method.decoder_width=16", "method.discriminator_width=4")
     SCALES["smoke"] = replace(SCALES["smoke"], methods=methods, drawing=Drawing(40))
     return SCALES["smoke"]
 

@@ -158,6 +158,7 @@ class Planner:
         def build() -> Method:
             encoder = Encoder(run.encoder.recipe.encoder)
             learner = _learner(recipe)
+            learner.prepare(encoder, "random")
             head = learner.new_head(recipe, task, encoder)
             return _AsMethod(learner(recipe, task, encoder, head), _targets(task, recipe.batch_size))
 

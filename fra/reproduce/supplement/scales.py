@@ -17,6 +17,8 @@ class Data:
     """With all labels."""
     few: str | None = None
     """With a part of them, where that takes another."""
+    fabrec: str | None = None
+    """By 3FabRec's protocol."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,13 @@ class Scale:
     def transfer(
         self, data: str, encoder: Pretraining, fraction: float = 1.0, *, random: bool = False, seeds: int | None = None
     ) -> Transfer:
-        """An encoder judged on what is used for `data`; `seeds` replaces the scale's number."""
+        """An encoder judged on what is used for `data`, 3FabRec's by its own protocol; `seeds` replaces the scale's
+        number."""
         used = self.data[data]
         wanted = self.seeds_all if fraction == 1 else self.seeds_few
         recipe = used.recipe if fraction == 1 else used.few or used.recipe
+        if used.fabrec and encoder.recipe.method.name == "fabrec":
+            recipe = used.fabrec
         return Transfer(recipe, encoder, fraction, seeds or wanted, random)
 
 
@@ -72,12 +77,13 @@ SCALES = {
             "swav": ("paper/resnet50.swav_bulat",),
             # The supplement does not say how long LEWEL was trained; as long as FRA is a fair comparison (ours).
             "lewel": ("paper/resnet50.lewel_vggface2_50ep", "schedule.epochs=400"),
+            "fabrec": ("paper/resnet18.fabrec",),
         },
         data={
             "AffectNet": Data("AffectNet", "paper/affectnet7.finetune"),
             "RAF-DB": Data("RAF-DB", "paper/rafdb.finetune"),
             "CelebA": Data("CelebA", "paper/celeba.finetune"),
-            "WFLW": Data("WFLW", "paper/wflw.star", "paper/wflw.star_fewshot"),
+            "WFLW": Data("WFLW", "paper/wflw.star", "paper/wflw.star_fewshot", "paper/wflw.fabrec"),
             "300W": Data("300W", "paper/300w.star"),
         },
         seeds_few=3,
@@ -87,12 +93,12 @@ SCALES = {
     "laptop": Scale(
         name="laptop",
         faces="FairFace",
-        methods={method: (f"laptop/resnet10_half.{method}",) for method in ("fra", "byol", "swav", "lewel")},
+        methods={method: (f"laptop/resnet10_half.{method}",) for method in ("fra", "byol", "swav", "lewel", "fabrec")},
         data={
             "AffectNet": Data("RAF-DB", "laptop/rafdb.finetune"),
             "RAF-DB": Data("RAF-DB", "laptop/rafdb.finetune"),
             "CelebA": Data("CelebA", "laptop/celeba.finetune"),
-            "WFLW": Data("300-W", "laptop/300w.star", "laptop/300w.star_fewshot"),
+            "WFLW": Data("300-W", "laptop/300w.star", "laptop/300w.star_fewshot", "laptop/300w.fabrec"),
             "300W": Data("300-W", "laptop/300w.star"),
         },
         seeds_few=3,
@@ -105,13 +111,13 @@ SCALES = {
         # Four epochs, so that an eighth, a half and all of them differ.
         methods={
             method: (f"smoke/resnet10_half.{method}", "schedule.epochs=4")
-            for method in ("fra", "byol", "swav", "lewel")
+            for method in ("fra", "byol", "swav", "lewel", "fabrec")
         },
         data={
             "AffectNet": Data("drawn faces", "smoke/rafdb.finetune"),
             "RAF-DB": Data("drawn faces", "smoke/rafdb.finetune"),
             "CelebA": Data("drawn faces", "smoke/celeba.finetune"),
-            "WFLW": Data("drawn faces", "smoke/300w.star", "smoke/300w.star_fewshot"),
+            "WFLW": Data("drawn faces", "smoke/300w.star", "smoke/300w.star_fewshot", "smoke/300w.fabrec"),
             "300W": Data("drawn faces", "smoke/300w.star"),
         },
         seeds_few=1,
