@@ -65,6 +65,9 @@ class FabRecConfig(Settings):
     """Numbers of a code Z (paper, Sec. 3.2)."""
     decoder_width: Count = 512
     """Channels of the decoder's first map; a half, a quarter and an eighth follow (code)."""
+    last_scale: Positive = 1.0
+    """Factor on the first weights of the last layers of decoder and discriminator (code: 1, at which the hyperbolic
+    tangent is saturated and logits are large, so that learning begins slowly; ours, for short runs: .05)."""
     critic_width: Count = 1000
     """Units of the code's critic (code)."""
     discriminator_width: Count = 32
@@ -179,6 +182,12 @@ class FabRec(Method):
         self.online = Autoencoder(config, encoder)
         self.critic = CodeCritic(config.code, hidden=config.critic_width)
         self.discriminator = Discriminator(side=side, width=config.discriminator_width) if config.image_weight else None
+        last: list[Any] = [self.online.decoder.last]
+        if self.discriminator is not None:
+            last.append(self.discriminator.layers[-1])
+        with torch.no_grad():
+            for layer in last:
+                layer.weight.mul_(config.last_scale)
 
     @property
     def encoder(self) -> Encoder:

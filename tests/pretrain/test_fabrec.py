@@ -75,6 +75,13 @@ def test_the_loss_is_what_it_is_made_of() -> None:
     assert early.terms.keys() == later.terms.keys() == method.loss_terms.keys()
 
 
+def test_with_a_small_last_layer_it_begins_at_the_mean_colour() -> None:
+    plain, quiet = small(), small(last_scale=0.05)
+    assert_close(quiet.online.decoder.last.weight, 0.05 * plain.online.decoder.last.weight)
+    assert quiet.online(faces()).abs().mean() < 0.2 * plain.online(faces()).abs().mean()
+    assert_close(quiet.discriminator(faces()), 0.05 * plain.discriminator(faces()))  # and logits begin near 0
+
+
 def test_critic_and_encoder_have_their_turns_every_fourth_and_second_step() -> None:
     method = small().eval()
     base = [loss_at(method, step) for step in range(4)]

@@ -97,7 +97,12 @@ def test_the_loss_falls_on_drawn_faces(method: str, drawn_faces: Path, tmp_path:
     more = {
         "swav": ["optimizer.learning_rate=3", "method.queue=0"],
         "fra": ["method.cluster_views=same"],
-        "fabrec": ["optimizer.learning_rate=1e-3", "method.structure_from=1", "method.image_from=1"],
+        "fabrec": [
+            "optimizer.learning_rate=1e-3",
+            "method.structure_from=1",
+            "method.image_from=1",
+            "method.last_scale=1",
+        ],
     }
     settings += more.get(method, [])
     out = run(drawn_faces, tmp_path / "run", *settings, name=f"smoke/resnet10_half.{method}")
