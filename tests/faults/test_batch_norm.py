@@ -32,11 +32,11 @@ def test_pretraining_refuses_single_images(
 
 
 def test_a_plan_refuses_them_too(drawn_faces: Path) -> None:
-    with pytest.raises(ValueError, match="divided over 2 processes x 1 pass.* at least 4"):
+    with pytest.raises(ValueError, match="divided over 1 process x 2 passes.* at least 4"):
         plan(
-            load_pretrain_recipe("smoke/resnet10_half.byol", ["batch_size=2"]),
+            load_pretrain_recipe("smoke/resnet10_half.byol", ["batch_size=2", "accumulate=2"]),
             drawn_faces,
-            runtime=Runtime(device="cpu", devices=2),
+            runtime=Runtime(device="cpu"),
         )
 
 
