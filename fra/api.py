@@ -16,7 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from fra.crop.cut import Alignment, CropSettings, cut_face
-from fra.crop.detectors import Face, shared_detector
+from fra.crop.detectors import Face
+from fra.crop.tiles import shared_detector
 from fra.crop.whole import photos_among, warn_of_photos
 from fra.faces import MARGIN
 from fra.faces.given import Picture, Pictures, images_of, picture_of

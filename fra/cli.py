@@ -251,6 +251,13 @@ def _command(
             default="retinaface",
             help="retinaface, yunet, or none if photos are already crops (default: retinaface)",
         )
+        parser.add_argument(
+            "--detail",
+            choices=("auto", "whole", "tiles"),
+            default="auto",
+            help="look for small faces in parts of large photos: tiles always, auto unless the whole photo shows only "
+            "large faces (default: auto)",
+        )
     add_flags(parser, *(flag for flag in ("device", "precision", "workers", "threads") if flag in flags))
     if "seed" in flags:
         parser.add_argument("--seed", type=number(int, Range(0, 2**63 - 1)), default=None, metavar="N")
@@ -321,6 +328,7 @@ def _crop(options: Arguments) -> None:
         margin=options.margin,
         align=options.align,
         min_score=options.min_score,
+        detail=options.detail,
         seed=options.seed or 0,
         shards=options.shards,
         shard_faces=options.shard_faces,
@@ -669,6 +677,7 @@ def _predict(options: Arguments) -> None:
         options.out,
         detector=options.detector,
         min_score=options.min_score,
+        detail=options.detail,
         cluster=options.cluster,
         runtime=Runtime.of(options),
     )
@@ -689,6 +698,7 @@ def _predict_clip(options: Arguments) -> None:
         following=Following(options.every, options.smooth),
         detector=options.detector,
         min_score=options.min_score,
+        detail=options.detail,
         runtime=Runtime.of(options),
     )
 
@@ -742,6 +752,7 @@ def _embed(options: Arguments) -> None:
     settings = EmbedSettings(
         detector=options.detector,
         min_score=options.min_score,
+        detail=options.detail,
         neighbours=options.neighbours,
         clusters=options.clusters,
         min_faces=options.min_faces,
@@ -1073,7 +1084,14 @@ def _add_app(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _app(options: Arguments) -> None:
     from fra.app.serve import app
 
-    app(options.model, options.task, detector=options.detector, port=options.port, runtime=Runtime.of(options))
+    app(
+        options.model,
+        options.task,
+        detector=options.detector,
+        detail=options.detail,
+        port=options.port,
+        runtime=Runtime.of(options),
+    )
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ PASSES = 3
 """Of each look: with two, the first box still shows in the answer (1.7 % of the eye distance between two boxes)."""
 SHIFT = 0.04
 """Of the crop's side, by which the box is moved for the third look (ours)."""
+BEYOND = 0.2
+"""Of the crop's side, by which a point may lie outside of it (ours: the reader refuses faces from .25 on)."""
 DRAWN = 1_000
 """Drawn faces among the training faces (ours: a twentieth)."""
 COLUMNS = ["path", "split", *(f"p{point}_{axis}" for point in range(68) for axis in "xy")]
@@ -55,7 +57,11 @@ def marks(mesh: FaceMesh, crop: UInt8[Tensor, "3 S S"]) -> tuple[Float[Tensor, "
     mean = looks.mean(0)
     eyes = float(torch.linalg.vector_norm(mean[36] - mean[45]))
     apart = float(torch.linalg.vector_norm(looks - mean, dim=-1).mean(1).max())
-    return (mean, "") if apart <= AGREES * eyes else (None, "disagrees")
+    if apart > AGREES * eyes:
+        return None, "disagrees"
+    beyond = torch.maximum(-mean, mean - (side - 1)).amax(1)
+    seen = float(beyond.max()) <= BEYOND * side and float((beyond > 0).float().mean()) < 0.5
+    return (mean, "") if seen else (None, "outside")
 
 
 def annotate(faces: Path, mesh: FaceMesh, out: Path) -> Counter[str]:

@@ -178,7 +178,7 @@ def test_the_names_that_people_try_for_datasets_are_known(capsys: pytest.Capture
         ("fra transfer laptop/rafdb.eac --encoder laptop_f", {"laptop_fine"}),
         ("fra predict a.jpg --task laptop_", {"laptop_age"}),
         ("fra data layout raf", {"rafdb"}),
-        ("fra crop --det", {"--detector"}),
+        ("fra crop --det", {"--detector", "--detail"}),
     ],
 )
 def test_the_shell_offers_what_may_follow(line: str, offered: set[str]) -> None:

@@ -19,7 +19,7 @@ from benchmarks.peers.faceapi import Dense
 from benchmarks.peers.judge import DRAWS, interval
 from benchmarks.peers.mesh import FaceMesh, Offset, ibug68
 from benchmarks.peers.pins import pinned
-from fra.crop.detectors import shared_detector
+from fra.crop.tiles import shared_detector
 from fra.data.datasets.w300 import picture_of, pts_files, read_pts
 from fra.faces.geometry import box_matrix, crop_box, invert_matrix, square_box, transform_points, whole_box
 from fra.faces.image import read_image

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from fra.crop.tiles import Detail
 from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
@@ -82,6 +83,7 @@ class Looker:
         tasks: Sequence[str | Path] = (),
         *,
         detector: str = "retinaface",
+        detail: Detail = "auto",
         device: str = "auto",
     ) -> None:
         """`model` as for `fra regions`, `tasks` and `detector` as for `fra predict`.
@@ -92,7 +94,7 @@ class Looker:
             model = DEFAULT_MODEL
         self.device = choose_device(device)
         self.regions = None if model is None else load_region_model(model, device=self.device)
-        self.predictor = Predictor(tasks, detector=detector, device=device)
+        self.predictor = Predictor(tasks, detector=detector, detail=detail, device=device)
         self.framing = Whole() if detector == "none" else CROPS
         origins = {} if model is None else {f"regions, {model}": _origin(model)}
         self.origins = origins | {name: task.provenance.sentence() for name, task in self.predictor.models.items()}

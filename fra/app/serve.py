@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fra.app.look import Look, Looker
+from fra.crop.tiles import Detail
 from fra.faces.image import jpeg_bytes
 from fra.runtime import Runtime
 from fra.system.text import install
@@ -39,6 +40,7 @@ def app(
     tasks: Sequence[str | Path] = (),
     *,
     detector: str = "retinaface",
+    detail: Detail = "auto",
     port: int = 7860,
     runtime: Runtime = Runtime(),
 ) -> None:
@@ -54,7 +56,7 @@ def app(
         import uvicorn
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: {install('app')}") from error
-    looker = Looker(model, tasks, detector=detector, device=begin(runtime))
+    looker = Looker(model, tasks, detector=detector, detail=detail, device=begin(runtime))
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:

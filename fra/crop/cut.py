@@ -12,7 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.crop.detectors import Detector, Face, make_detector, why_no_face
+from fra.crop.detectors import Detector, Face
+from fra.crop.tiles import Detail, close_detector, why_no_face
 from fra.faces import MARGIN
 from fra.faces.geometry import crop_box, five_point_template, similarity_transform, square_box, warp
 from fra.faces.image import UnreadableImage, jpeg_bytes, read_image, write_image
@@ -45,6 +46,8 @@ class CropSettings:
     """`five-point` turns the eyes level (ours, an option: the paper does not rotate)."""
     min_score: float = 0.6
     """Detections below it do not count (visibility threshold of the reference RetinaFace)."""
+    detail: Detail = "auto"
+    """How closely large photos are looked at (ours)."""
     seed: int = 0
     """Decides, together with a photo's path below the input folder, which face `random` takes."""
     shards: bool = False
@@ -53,7 +56,11 @@ class CropSettings:
     """Faces in a shard (ours: about 100 MB at 128 pixels, so that copying and reading work in large pieces)."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("choose", self.choose, Choice), ("align", self.align, Alignment)):
+        for name, value, allowed in (
+            ("choose", self.choose, Choice),
+            ("align", self.align, Alignment),
+            ("detail", self.detail, Detail),
+        ):
             if value not in get_args(allowed):
                 raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(get_args(allowed))}")
         if not 1 <= self.size <= LARGEST:
@@ -122,7 +129,9 @@ class Cropper:
 
     def __init__(self, settings: CropSettings, out: Path) -> None:
         self.settings, self.out = settings, out
-        self.detector: Detector = make_detector(settings.detector, min_score=settings.min_score)
+        self.detector: Detector = close_detector(
+            settings.detector, min_score=settings.min_score, detail=settings.detail
+        )
 
     def crop(self, photos: Sequence[Photo]) -> list[Made]:
         """Cut the photos; write the crops, or return them for shards. OSError when a crop cannot be written.
@@ -155,7 +164,7 @@ class Cropper:
             crop = f"crops/{photo.stem}_{number}.jpg" if self.settings.choose == "all" else f"crops/{photo.stem}.jpg"
             write_image(self.out / crop, cut)
             made.append(Made(_row(photo.name, crop=crop, face=face)))
-        return made or [Made(_row(photo.name, reason=why_no_face(*image.shape[1:])))]
+        return made or [Made(_row(photo.name, reason=why_no_face(*image.shape[1:], detail=self.settings.detail)))]
 
 
 def _row(photo: str, *, crop: str = "", face: Face | None = None, reason: str = "") -> Row:

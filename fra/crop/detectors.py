@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
@@ -112,12 +111,6 @@ def make_detector(name: str, *, min_score: float) -> Detector:
     return DETECTORS[kind](min_score=min_score, model=model or None)
 
 
-@cache
-def shared_detector(name: str, min_score: float) -> Detector:
-    """`make_detector`, once per process: for what is called again and again."""
-    return make_detector(name, min_score=min_score)
-
-
 def reduce(image: UInt8[Tensor, "3 H W"]) -> tuple[UInt8[Tensor, "3 h w"], Float[Tensor, "2"]]:
     """The photo at most LONGER_SIDE large, and how much larger the photo is in x and y (never less than 1)."""
     height, width = image.shape[1:]
@@ -133,8 +126,8 @@ def reduced_size(height: int, width: int) -> list[int]:
     return [max(1, round(height * factor)), max(1, round(width * factor))]
 
 
-def why_no_face(height: int, width: int) -> str:
-    """The reason why a photo of this size has no face: NO_FACE, and what could not be seen where it was reduced."""
+def why_not_whole(height: int, width: int) -> str:
+    """The reason why a photo that was searched as a whole has no face."""
     small = reduced_size(height, width)
     if small == [height, width]:
         return NO_FACE

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.crop.detectors import shared_detector
+from fra.crop.tiles import shared_detector
 from fra.faces.image import UnreadableImage, read_image
 from fra.pools.listing import image_folder, image_names, named
 from fra.system.printable import counted
@@ -33,7 +33,7 @@ def sized_like_a_crop(height: int, width: int) -> bool:
 
 def is_a_photo(image: UInt8[Tensor, "3 H W"]) -> bool:
     """Whether a picture is no face crop: its largest face is small, or it is large and no face is found in it."""
-    faces = shared_detector("retinaface", 0.6).find_faces(image)
+    faces = shared_detector("retinaface", 0.6, "whole").find_faces(image)
     if not faces:
         return not sized_like_a_crop(*image.shape[1:])
     longest = max(float((face.box[2:] - face.box[:2]).max()) for face in faces)

@@ -22,8 +22,9 @@ from torch import Tensor
 import fra
 from fra.crop.cluster import joined, on_cluster
 from fra.crop.cut import UNREADABLE, CropSettings, Photo
-from fra.crop.detectors import NO_FACE, Detector, make_detector, reduced_photos, why_no_face
+from fra.crop.detectors import NO_FACE, Detector, reduced_photos
 from fra.crop.photos import PhotoList
+from fra.crop.tiles import Detail, close_detector, why_no_face
 from fra.crop.whole import sized_like_a_crop
 from fra.embed import alike, show
 from fra.embed.store import POSITION, Faces, Journal, Line, read_faces, write_npz, write_parquet
@@ -60,6 +61,8 @@ class EmbedSettings(Settings):
     """A name in DETECTORS, or name:model; `none` where photos are face crops already."""
     min_score: Annotated[float, Range(0, 1, above=True)] = 0.6
     """Detections below it do not count (as for `fra crop`)."""
+    detail: Detail = "auto"
+    """How closely large photos are looked at (as for `fra crop`)."""
     neighbours: Path | None = None
     """A photo whose faces are asked for: the nearest faces to each are listed."""
     nearest: Count = 12
@@ -128,8 +131,13 @@ class Look:
 
     @classmethod
     def of(cls, encoder: Encoder, settings: EmbedSettings, device: str) -> "Look":
-        cut = CropSettings(detector=settings.detector, min_score=settings.min_score, size=encoder.image_size)
-        detector = make_detector(settings.detector, min_score=settings.min_score)
+        cut = CropSettings(
+            detector=settings.detector,
+            min_score=settings.min_score,
+            detail=settings.detail,
+            size=encoder.image_size,
+        )
+        detector = close_detector(cut.detector, min_score=cut.min_score, detail=cut.detail)
         return cls(detector, encoder.to(device).eval(), device, cut)
 
     def faces(self, image: UInt8[Tensor, "3 H W"]) -> tuple[list[UInt8[Tensor, "3 S S"]], Line]:
@@ -245,6 +253,7 @@ def _begin(
         "image_size": look.encoder.image_size,
         "detector": look.settings.detector,
         "min_score": look.settings.min_score,
+        "detail": look.settings.detail,
         "photos": len(found),
         "photos_digest": found.digest(),
         "not_photos": found.account.record(),
@@ -253,15 +262,15 @@ def _begin(
     if claim_folder(out, command="embed", resume=resume) and any(map(os.path.lexists, (path, out / POSITION))):
         before = read_json(path)
         with reading(path):
-            same = {name: before[name] == record[name] for name in record}
+            same = {name: before.get(name) == record[name] for name in record}
         again = "resume with the same, or choose another --out"
         if not same["encoder_fingerprint"]:
             what = "other weights" if same["encoder"] else f"the encoder {before['encoder']}, not {record['encoder']}"
             raise ValueError(f"{out} was started with {what}: {again}")
-        for name in ("detector", "min_score"):
+        for name in ("detector", "min_score", "detail"):
             if not same[name]:
                 flag = name.replace("_", "-")
-                raise ValueError(f"{out} was started with {flag} {before[name]}, not {record[name]}: {again}")
+                raise ValueError(f"{out} was started with {flag} {before.get(name)}, not {record[name]}: {again}")
         if not same["photos_digest"]:
             raise ValueError(
                 f"the photos have changed since {out} was started ({before['photos']} then, {len(found)} now): "
@@ -314,7 +323,7 @@ def _finish(found: PhotoList, out: Path, look: Look, summary: EmbedSummary) -> F
             if len(summary.unreadable) < SHOWN:
                 summary.unreadable.append(UnreadableImage(found.files[place], line["unreadable"]))
         elif not line["boxes"]:
-            reason = why_no_face(*line["size"])
+            reason = why_no_face(*line["size"], detail=look.settings.detail)
             summary.skipped[NO_FACE] += 1
             summary.reduced += reason != NO_FACE
             summary.like_crops += sized_like_a_crop(*line["size"])

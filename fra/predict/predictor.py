@@ -21,8 +21,9 @@ from torch import Tensor
 import fra
 from fra.crop.cluster import joined, on_cluster
 from fra.crop.cut import UNREADABLE, Photo
-from fra.crop.detectors import NO_FACE, Face, make_detector, reduced_photos, why_no_face
+from fra.crop.detectors import NO_FACE, Face, reduced_photos
 from fra.crop.photos import PhotoList
+from fra.crop.tiles import Detail, close_detector, why_no_face
 from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import Framing, Whole, framing_of
 from fra.faces.geometry import invert_matrix, transform_points
@@ -73,6 +74,7 @@ class Predictor:
         *,
         detector: str = "retinaface",
         min_score: float = 0.6,
+        detail: Detail = "auto",
         device: str = "auto",
     ) -> None:
         """`tasks` are run folders of `fra transfer`, or task models by name; `detector` is a name in DETECTORS.
@@ -82,7 +84,8 @@ class Predictor:
         """
         if not 0 < min_score <= 1:
             raise ValueError(f"min-score is {min_score}: it must be above 0 and at most 1")
-        self.detector = make_detector(detector, min_score=min_score)
+        self.detector = close_detector(detector, min_score=min_score, detail=detail)
+        self.detail = detail
         self.device = choose_device(device)
         self.models = (
             dict(tasks)
@@ -147,6 +150,7 @@ def predict(
     *,
     detector: str = "retinaface",
     min_score: float = 0.6,
+    detail: Detail = "auto",
     cluster: str | None = None,
     runtime: Runtime = Runtime(),
 ) -> None:
@@ -171,10 +175,10 @@ def predict(
     found = PhotoList(*sources)
     found.require_readable()
     found.account.refused += len(complaints)
-    predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
+    predictor = Predictor(tasks, detector=detector, min_score=min_score, detail=detail, device=begin(runtime))
     settle_threads(runtime, predictor.device, predictor.warm_up)
     places = tuple((name, _everywhere(task)) for name, task in name_tasks(tasks).items())
-    there = partial(_answer_chunk, Asked(places, detector, min_score, runtime.device), out and out.absolute())
+    there = partial(_answer_chunk, Asked(places, detector, min_score, detail, runtime.device), out and out.absolute())
     question = question_of(predictor, detector, min_score, found.files)
     summary = Summary({name: model.provenance.sentence() for name, model in predictor.models.items()})
     with joined(cluster) if cluster else nullcontext() as ray:  # says what is wrong before anything is written
@@ -221,11 +225,14 @@ class Asked:
     """Name and place of each."""
     detector: str
     min_score: float
+    detail: Detail
     device: str
 
     def predictor(self) -> Predictor:
         models = {name: load_task_model(place) for name, place in self.tasks}
-        return Predictor(models, detector=self.detector, min_score=self.min_score, device=self.device)
+        return Predictor(
+            models, detector=self.detector, min_score=self.min_score, detail=self.detail, device=self.device
+        )
 
 
 def _everywhere(task: Path) -> str:
@@ -246,7 +253,7 @@ def answer_photos(predictor: Predictor, out: Path | None, photos: Sequence[Photo
     for photo, image, seen in _look(photos, predictor):
         if out is not None and isinstance(image, Tensor) and seen:
             write_image(out / _picture(photo), annotate(image, [mark(one) for one in seen]))
-        yield short(_entry(photo, image, seen, pictures=out is not None))
+        yield short(_entry(photo, image, seen, pictures=out is not None, detail=predictor.detail))
 
 
 Looked = tuple[Photo, UInt8[Tensor, "3 H W"] | UnreadableImage, list[Seen]]
@@ -318,13 +325,15 @@ def _picture(photo: Photo) -> str:
     return f"pictures/{photo.stem}.jpg"
 
 
-def _entry(photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], *, pictures: bool) -> Entry:
+def _entry(
+    photo: Photo, image: Tensor | UnreadableImage, seen: Sequence[Seen], *, pictures: bool, detail: Detail
+) -> Entry:
     if isinstance(image, UnreadableImage):
         return {"photo": photo.name, "unreadable": image.reason, "faces": []}
     entry: Entry = {"photo": photo.name, "width": image.shape[2], "height": image.shape[1]}
     if pictures and seen:
         entry["picture"] = _picture(photo)
-    if not seen and (reason := why_no_face(*image.shape[1:])) != NO_FACE:
+    if not seen and (reason := why_no_face(*image.shape[1:], detail=detail)) != NO_FACE:
         entry["no_face"] = reason.removeprefix(f"{NO_FACE}: ")
     entry["faces"] = [face_entry(one) for one in seen]
     return entry
@@ -347,6 +356,7 @@ def question_of(predictor: Predictor, detector: str, min_score: float, files: It
         "fra": fra.__version__,
         "detector": detector,
         "min_score": min_score,
+        "detail": predictor.detail,
         "tasks": {
             name: {
                 "task": model.task.name,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fra.crop.detectors import Face
+from fra.crop.tiles import Detail
 from fra.faces.clip import Clip, ClipWriter, Frame, frames_of
 from fra.files import atomic, claim_folder, one_writer, reading, write_cells
 from fra.predict.annotate import overlay
@@ -59,6 +60,7 @@ def predict_clip(
     following: Following = Following(),
     detector: str = "retinaface",
     min_score: float = 0.6,
+    detail: Detail = "auto",
     runtime: Runtime = Runtime(),
 ) -> None:
     """Write `predictions.json`, `faces.csv`, with pyarrow `faces.parquet`, and `annotated.mp4` into `out`.
@@ -67,7 +69,7 @@ def predict_clip(
     task cannot be used, or `out` was begun with other ones.
     """
     clip = Clip.open(path)
-    predictor = Predictor(tasks, detector=detector, min_score=min_score, device=begin(runtime))
+    predictor = Predictor(tasks, detector=detector, min_score=min_score, detail=detail, device=begin(runtime))
     settle_threads(runtime, predictor.device, predictor.warm_up)
     question = question_of(predictor, detector, min_score, [path]) | {"every": following.every}
     analyst, began = Analyst(predictor, following.every), time.monotonic()

@@ -12,8 +12,8 @@ LEAST_STEPS = 1000
 """Optimiser steps below which regions have not formed and features are hardly better than random ones (ours: the demo's
 1,125 steps are about the fewest that showed both, docs/dev/log.md)."""
 ALONE = (
-    "50 and 600 each taught an encoder 59 % on RAF-DB (linear), where random weights have 50 % and the bundled laptop 67 %; use a "
-    "bundled encoder, start from one (--from laptop), or give some thousand faces"
+    "50 and 600 each taught an encoder 59 % on RAF-DB (linear), where random weights have 50 % and the bundled laptop "
+    "67 %; use a bundled encoder, start from one (--from laptop), or give some thousand faces"
 )
 STARTED = "they may spoil the weights that you start from, so evaluate both, or give some thousand faces"
 FEW = 5000

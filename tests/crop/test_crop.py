@@ -87,6 +87,7 @@ def test_the_settings_and_counts_are_kept_for_checkpoints(photos: Path, tmp_path
     record = yaml.safe_load((tmp_path / "out/crop.yaml").read_text())
     assert record["settings"] == {
         "detector": "two", "choose": "all", "size": 16, "margin": 0.5, "align": "none", "min_score": 0.6, "seed": 0,
+        "detail": "auto",
         "shards": False, "shard_faces": 10000,
     }  # fmt: skip
     assert record["counts"] == {"photos": 41, "faces": 80, "skipped": {"no face": 1}}

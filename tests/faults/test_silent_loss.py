@@ -17,8 +17,9 @@ from tiny_runs import FRA_TINY, run
 
 from fra import cli
 from fra.crop.cut import CropSettings
-from fra.crop.detectors import make_detector, why_no_face
+from fra.crop.detectors import make_detector
 from fra.crop.run import crop
+from fra.crop.tiles import why_no_face
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import write_image
 from fra.models.encoder import Encoder, EncoderConfig
@@ -303,7 +304,7 @@ def test_what_lies_beside_shards_is_counted(tmp_path: Path) -> None:
     (641, 640, "scaled down from 641x640 to 640x639, so faces smaller than about 16 pixels"),
 ])  # fmt: skip
 def test_the_reason_says_that_a_photo_was_reduced(width: int, height: int, said: str) -> None:
-    assert why_no_face(height, width) == f"no face: the photo was {said} cannot be found"
+    assert why_no_face(height, width, detail="whole") == f"no face: the photo was {said} cannot be found"
     assert why_no_face(640, 640) == why_no_face(1, 1) == "no face"
 
 
