@@ -76,8 +76,8 @@ def predict_clip(
     at_once = max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // (3 * clip.height * clip.width)))
     tally = Tally(clip)
     if claim_folder(out, command="predict", resume=runtime.resume):
-        with reading(out / JOURNAL, AGAIN):
-            for entry in answered(out, question, at_once=at_once):
+        for entry in answered(out, question, at_once=at_once):
+            with reading(out / JOURNAL, AGAIN):
                 analyst.recall(entry)
                 tally.add(entry)
     kept = tally.frames

@@ -176,7 +176,7 @@ def states(few_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         "crop into shards": State(made("shards", shards), shards, crops, report),
         "crop into shards, interrupted": State(made("sharding", shards, (2, append)), shards, crops),
         "predict": State(made("answers", predict), predict, answers),
-        "predict, interrupted": State(made("asking", predict, (9, "fra.predict.predictor._short")), predict, answers),
+        "predict, interrupted": State(made("asking", predict, (9, "fra.predict.predictor.short")), predict, answers),
         "embed": State(made("features", embed), embed, features),
         "embed, interrupted": State(made("embedding", embed, (1, "fra.embed.store.Journal.append")), embed, features),
         "regions": State(made("drawn", draw), draw, parsed("regions.json"), report),

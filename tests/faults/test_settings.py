@@ -75,7 +75,8 @@ def several(hint: Any, number: float) -> Any:
     pair = next((part for part in (hint, *get_args(hint)) if get_origin(part) is tuple), None)
     if pair is None:
         return number
-    return (1,) * (0 if get_args(pair)[-1] is Ellipsis else len(get_args(pair)) - 1) + (number,)
+    usual = 1 if is_whole(hint) else 0.5
+    return (usual,) * (0 if get_args(pair)[-1] is Ellipsis else len(get_args(pair)) - 1) + (number,)
 
 
 def test_every_number_of_every_recipe_has_a_range() -> None:
@@ -104,7 +105,7 @@ def test_a_number_out_of_its_range_is_refused(schema: Any, name: str, hint: Any)
 @pytest.mark.parametrize(("method", "below", "schema"), NAMED, ids=[f"{m}:{name}" for m, name, _ in NAMED])
 def test_in_a_recipe_its_dotted_name_is_given(method: str, below: str, schema: Any) -> None:
     name, hint = next((name, hint) for name, hint in hints_of(schema).items() if is_number(hint))
-    value, raw = several(hint, bad_numbers(hint)[3]), raw_recipe(method)
+    value, raw = several(hint, bad_numbers(hint)[3]), raw_recipe(method, below)
     place: Any = raw
     for section in filter(None, below.split(".")):
         place = place.setdefault(section, {})
@@ -113,8 +114,8 @@ def test_in_a_recipe_its_dotted_name_is_given(method: str, below: str, schema: A
         built(raw)
 
 
-def raw_recipe(method: str) -> dict[str, Any]:
-    if method in RECIPES:
+def raw_recipe(method: str, below: str = "") -> dict[str, Any]:
+    if method in RECIPES and not below.startswith("method."):
         return REQUIRED[RECIPES[method]] | {"protocol": method}
     return {"encoder": {"name": "resnet10_half"}, "method": {"name": method}}
 

@@ -369,8 +369,9 @@ def test_the_rate_falls_to_a_tenth_at_80_and_90() -> None:
 
 
 def test_encoder_and_head_learn_at_their_own_rates_and_the_average_does_not() -> None:
-    model = learner(Landmarks(68))
-    groups = weight_groups(replace(RECIPE, backbone_rate=5e-5, learning_rate=1e-3), model)
+    recipe, task, net = replace(RECIPE, backbone_rate=5e-5, learning_rate=1e-3), Landmarks(68), encoder()
+    model = Star(recipe, task, net, Star.new_head(recipe, task, net))
+    groups = weight_groups(recipe, model)
     assert [group["peak"] for group in groups] == [5e-5, 1e-3]
     learned = {id(weight) for group in groups for weight in group["params"]}
     assert learned == {id(weight) for weight in model.parameters() if weight.requires_grad}
