@@ -1,12 +1,12 @@
 """68 landmarks on unlabelled face crops, by MediaPipe's face mesh, as a dataset for `fra transfer SCALE/points.star`.
 
-    python scripts/annotate_landmarks.py FAIRFACE --archives PACKAGES --out marks
+    python -m scripts.annotate_landmarks FAIRFACE --archives PACKAGES --out marks
     fra transfer laptop/points.star --encoder laptop_fine --data marks
 
 FAIRFACE holds folders of square crops that a face fills, as FairFace's do. A face is kept when
 the mesh is sure of it and agrees with its own answer on the mirrored and on a shifted crop. Faces of the last folder
 test, those of the one before it validate, drawn faces with exact points join the rest. Folder by folder; a folder that
-is done is not done again. Needs what benchmarks/peers/README.md lists for the mesh.
+is done is not done again. Needs the packages that docs/results/peers.md names for the mesh.
 """
 
 import argparse

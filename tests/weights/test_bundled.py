@@ -223,6 +223,76 @@ def test_a_task_that_may_not_be_shipped_is_refused(script, age, fairface, run, w
     assert sorted(path.name for path in weights.iterdir()) == ["tiny_age"]
 
 
+@pytest.fixture
+def marks(fairface: Path, tmp_path: Path) -> Path:
+    """Landmarks on these faces and on drawn ones, as scripts/annotate_landmarks.py writes them."""
+    folder = tmp_path / "marks"
+    for name in ("00", "01", "02"):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        (folder / "images" / name).symlink_to(fairface / name)
+    rows = []
+    for seed in range(40):
+        face = draw_face(seed, size=48)
+        place = f"{seed // 12:02d}/{seed}.png" if seed < 36 else f"drawn/{seed:04d}.png"
+        if seed >= 36:
+            write_image(folder / "images" / place, face.image)
+        split = {1: "val", 2: "test"}.get(seed // 12, "train")
+        places = {f"p{k}_{axis}": float(face.points68[k, j]) for k in range(68) for j, axis in enumerate("xy")}
+        rows.append({"path": place, "split": split, **places})
+    write_rows(folder / "points.csv", rows)
+    (folder / "labels.yaml").write_text("layout: ibug68\n")
+    return folder
+
+
+@pytest.fixture
+def marked(tiny: Path, marks: Path, tmp_path: Path) -> Path:
+    """A run that learned them."""
+    out = tmp_path / "marked"
+    words = ["transfer", "smoke/points.star", "--encoder", "laptop", "--data", str(marks), "--out", str(out), "--quiet"]
+    settings = ["--set", "epochs=1", "--set", "falls=[]", "--set", "min_steps=0", "--set", "alignment.stacks=1"]
+    assert cli.main([*words, *settings, "--no-control", "--device", "cpu", "--precision", "32", "--workers", "0"]) == 0
+    return out
+
+
+def test_landmarks_that_were_marked_on_fairface_can_be_shipped(script, marked, marks, fairface, weights, tmp_path):
+    judged = {"nme": {"mean": 5.25}, "nme with offset": {"mean": 4.5}, "failure_rate@10 nme": 1.5, "faces": 165}
+    (tmp_path / "judged.json").write_text(json.dumps(judged))
+    words = [str(marked), "--name", "landmarks68", "--faces", str(fairface), "--marks", str(marks)]
+    assert script.main([*words, "--results", str(tmp_path / "judged.json")]) == 0
+    text = (weights / "landmarks68/card.md").read_text()
+    for said in (
+        "Kärkkäinen and Joo",
+        "Apache-2.0",
+        "drawn faces",
+        "nme 5.25",
+        "68 landmarks as MediaPipe's face mesh",
+    ):
+        assert said in text
+    assert str(tmp_path) not in text + (weights / "landmarks68/manifest.json").read_text()
+    face = draw_face(3, size=48).image
+    ours, theirs = (
+        torch.tensor(fra.load_task_model(one).predict(face)["landmarks"]) for one in ("landmarks68", marked)
+    )
+    assert ours.shape == (68, 2)
+    assert torch.allclose(ours, theirs, atol=0.5)
+    assert "MediaPipe's face mesh" in fra.load_task_model("landmarks68").provenance.sentence()
+
+
+def test_landmarks_on_other_faces_are_refused(script, marked, marks, fairface, capsys):
+    words = [str(marked), "--name", "landmarks68", "--faces", str(fairface)]
+    assert script.main(words) == 2
+    assert "give --marks" in capsys.readouterr().err
+    drawn = marks / "images/drawn/0036.png"
+    write_image(drawn, draw_face(99, size=48).image)
+    assert script.main([*words, "--marks", str(marks)]) == 2
+    assert "is not the face that is drawn from its number" in capsys.readouterr().err
+    write_image(drawn, draw_face(36, size=48).image)
+    (marks / "images/01").unlink()
+    shutil.copytree(fairface / "01", marks / "images/01")
+    assert script.main([*words, "--marks", str(marks)]) == 2
+    assert "is not in the list of FairFace" in capsys.readouterr().err
+
+
 def test_a_shipped_name_wins_over_a_folder_that_is_called_so(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "laptop").mkdir()
