@@ -210,6 +210,9 @@ def test_rows_replace_those_of_before_and_unchanged_ones_keep_their_date(tmp_pat
     assert ",600," in changed
     assert "2026-02-02" not in changed
     assert same == memory.replace(datetime.date.today().isoformat(), "2026-02-02")
+    write_json(cost, {"dlib": {"rate": 100.0, "memory": 145.0}})  # measured elsewhere: what is not known here stays
+    assert rows.write(tmp_path / "scores", table) == 2
+    assert table.read_text().splitlines()[2:4] == [changed, same]
 
 
 def test_anchors_lie_in_the_middle_of_their_cells() -> None:

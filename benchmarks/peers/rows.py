@@ -1,19 +1,24 @@
-"""Scores of a work folder into results/results.csv, in place of the peers' rows that stand there."""
+"""Scores of a work folder into results/results.csv, in place of the same numbers that stand there."""
 
 import csv
 import datetime
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.peers.encoders import OURS
 from benchmarks.peers.judge import EXAMS, LFW
 from fra.files import atomic, read_json
 
 TABLE = Path(__file__).parents[2] / "results" / "results.csv"
+CPUINFO = Path("/proc/cpuinfo")
 SOURCE = "peers"
 """The source of all these rows."""
-MACHINE = "AMD EPYC, AVX2, one thread"
+MEASURED = ("encoder", "dataset", "protocol", "fraction", "seeds", "metric")
+"""What tells one number from another."""
 
 
 def encoder_rows(scores: Path) -> list[dict[str, Any]]:
@@ -93,31 +98,43 @@ def rounded(found: dict[str, float], digits: int) -> dict[str, str]:
 
 
 def write(scores: Path, table: Path = TABLE) -> int:
-    """Replace the peers' rows; how many there are now. A row whose numbers are as before keeps its commit and date."""
+    """Write what was measured here in place of what stood there; how many rows. The same number keeps its date.
+
+    Rows that this work folder says nothing of stay.
+    """
     made = [*encoder_rows(scores), *landmark_rows(scores), *detection_rows(scores), *expression_rows(scores)]
     made += cost_rows(scores)
     asked = ["git", "rev-parse", "--short=7", "HEAD"]
     commit = subprocess.run(asked, capture_output=True, text=True, cwd=table.parent).stdout.strip()
-    now = {"commit": commit, "date": datetime.date.today().isoformat()}
+    now = {"commit": commit, "date": datetime.date.today().isoformat(), "machine": machine()}
     with table.open(newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         everything = list(reader)
         columns = list(reader.fieldnames or ())
-    kept = [row for row in everything if row["source"] != SOURCE]
-    recipes = {row["encoder"]: row["recipe"] for row in kept if row["encoder"] in OURS and row["superseded"] == "no"}
-    before = {said(row): row for row in everything if row["source"] == SOURCE}
-    rows = []
+    ours = [row for row in everything if row["source"] != SOURCE]
+    recipes = {row["encoder"]: row["recipe"] for row in ours if row["encoder"] in OURS and row["superseded"] == "no"}
+    before = {number(row): row for row in everything if row["source"] == SOURCE}
     for numbers in made:
-        row = dict.fromkeys(columns, "") | {"machine": MACHINE, "superseded": "no", "source": SOURCE}
+        row = dict.fromkeys(columns, "") | {"superseded": "no", "source": SOURCE}
         row |= {"recipe": recipes.get(numbers["encoder"], "")} | {key: str(value) for key, value in numbers.items()}
-        rows.append(before.get(said(row), row | now))
+        old = before.get(number(row))
+        same = old is not None and all(old[column] == row[column] for column in ("mean", "low", "high"))
+        before[number(row)] = old if old is not None and same else row | now
+    rows = list(before.values())
     with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *rows])
-    return len(rows)
+        writer.writerows([*ours, *rows])
+    return len(made)
 
 
-def said(row: dict[str, str]) -> tuple[str, ...]:
-    """All of a row but when and by what it was measured."""
-    return tuple(value for column, value in row.items() if column not in ("commit", "date"))
+def number(row: dict[str, str]) -> tuple[str, ...]:
+    """What a row is the value of."""
+    return tuple(row[column] for column in MEASURED)
+
+
+def machine() -> str:
+    """The processor's maker and the vectors that torch uses."""
+    maker = re.search(r"^model name\s*: (\w+(?: EPYC)?)", CPUINFO.read_text() if CPUINFO.exists() else "", re.M)
+    vectors = torch.backends.cpu.get_cpu_capability().replace("AVX512", "AVX-512")
+    return f"{maker[1] if maker else 'unknown'}, {vectors}, one thread"
