@@ -353,7 +353,7 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         metavar="DIR",
         help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
     )
-    add_flags(parser, "devices", "nodes")
+    add_flags(parser, "devices", "nodes", "views_on")
     parser.add_argument(
         "--checkpoint-minutes",
         type=number(float, Range(0)),

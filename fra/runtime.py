@@ -30,6 +30,9 @@ class Runtime(Settings):
     """Processes or threads that read and prepare images; None lets each function choose for this machine."""
     threads: Annotated[int, Range(1, 1024)] | None = None
     """Torch's threads on the CPU, in each process, from then on; None takes those that pay when work begins."""
+    views_on: str = "auto"
+    """Where pre-training finishes its views: `cpu` (by the workers), `device` (they crop, it does the rest), or `auto`:
+    on a GPU that trains on more than the workers make."""
     resume: bool = False
     """Continue an interrupted run; without it a folder that holds a run is refused."""
     quiet: bool = False
@@ -62,11 +65,15 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             type=_setting("workers"), metavar="N", help="data-loading workers (default: chosen for this machine)"
         ),
         "threads": dict(type=_threads, metavar="auto|N", help="CPU threads per process (default: as many as pay)"),
+        "views_on": dict(
+            choices=("auto", "cpu", "device"),
+            help="what finishes the views: workers, or the GPU (default: measured)",
+        ),
         "resume": dict(action="store_true", help="continue an interrupted run in --out"),
         "quiet": dict(action="store_true", help="print errors only"),
     }
     for name in names:
-        parser.add_argument(f"--{name}", default=getattr(Runtime, name), **flags[name])
+        parser.add_argument(f"--{name.replace('_', '-')}", default=getattr(Runtime, name), **flags[name])
 
 
 def number(kind: type[int] | type[float], allowed: Range) -> Callable[[str], Any]:

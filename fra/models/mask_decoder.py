@@ -35,15 +35,18 @@ class DecoderConfig(Settings):
     (ours)."""
 
 
-def sine_encoding(height: int, width: int, channels: int) -> Float[Tensor, "P D"]:
+def sine_encoding(
+    height: int, width: int, channels: int, *, device: torch.device | str = "cpu"
+) -> Float[Tensor, "P D"]:
     """DETR's normalised 2-D sine encoding, one row per position; the first half of the channels encodes y."""
     half = channels // 2
-    divisor = 10000 ** (2 * (torch.arange(half) // 2).double() / half)
+    each = torch.arange(half, device=device)
+    divisor = 10000 ** (2 * (each // 2).double() / half)
 
     def axis(length: int) -> Tensor:
-        angle = torch.arange(1, length + 1).double() / (length + 1e-6) * 2 * math.pi
+        angle = torch.arange(1, length + 1, device=device).double() / (length + 1e-6) * 2 * math.pi
         phases = angle[:, None] / divisor
-        return torch.where(torch.arange(half) % 2 == 0, phases.sin(), phases.cos())
+        return torch.where(each % 2 == 0, phases.sin(), phases.cos())
 
     rows, columns = axis(height), axis(width)
     grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
@@ -107,7 +110,9 @@ class MaskDecoder(nn.Module):
 
     def forward(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K D"]:
         memory = self.input(maps).flatten(2).transpose(1, 2)
-        places = sine_encoding(maps.shape[2], maps.shape[3], memory.shape[2]).to(memory)
+        # Made where it is needed: to send it there, a GPU would be waited for. Apple's has no double precision.
+        device = "cpu" if memory.device.type == "mps" else memory.device
+        places = sine_encoding(maps.shape[2], maps.shape[3], memory.shape[2], device=device).to(memory)
         queries = self.queries.weight.expand(len(maps), -1, -1)
         content = queries if self.content == "queries" else torch.zeros_like(queries)
         for layer in self.layers:

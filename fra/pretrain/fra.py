@@ -26,6 +26,7 @@ from fra.models.similarity import cosine_distance, cosines
 from fra.models.sinkhorn import sinkhorn, sinkhorn_within
 from fra.pretrain.method import FramedViews, HeadConfig, Method
 from fra.pretrain.region_health import REGION_COLUMNS, region_warnings
+from fra.pretrain.views import beside
 from fra.recipe import LATER, Count, NotNegative, Positive, Range, Settings, Share
 from fra.training.trainable import Loss, Part, Progress
 
@@ -170,7 +171,7 @@ class FRA(Method):
     def parts(self, views: Sequence[Float[Tensor, "B RGB S S"]] | FramedViews, progress: Progress) -> Sequence[Part]:
         """Without frames, which only aligned and matched clusters ask for, every view counts as the whole face."""
         if not isinstance(views, FramedViews):
-            views = FramedViews(views, [WHOLE.to(view.device).expand(len(view), -1) for view in views])
+            views = FramedViews(views, [beside(view, WHOLE).expand(len(view), -1) for view in views])
         views, frames = views
         targets = [self.teacher(view) for view in views]
         assignments = [self._balanced(target.scores) for target in targets]

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fra.faces.image import to_input
 from fra.pools.unlabelled import Pool
-from fra.pretrain.views import ViewMaker, random_bits
+from fra.pretrain.views import Drawn, ViewMaker, crop_only, random_bits
+from fra.pretrain.views_on_device import finish
 from fra.system.printable import counted
 from fra.system.processes import LOOK, Helpers, Lost, available_cores, end_with_parent, no_room, starting_helpers
 
@@ -94,6 +95,8 @@ class Batch:
     """Places in the pool, as asked for."""
     unreadable: list[int]
     """Places whose images could not be read; the next readable ones stand in for them."""
+    unfinished: list[Drawn] = field(default_factory=list)
+    """For each view what the device does with it: views are crops so far. Empty when they are done."""
 
     def pin_memory(self) -> "Batch":
         """Called by DataLoader: copies to a GPU are then faster."""
@@ -110,14 +113,17 @@ class Batch:
 
     def views_on(self, device: torch.device) -> list[Float[Tensor, "B 3 _ _"]]:
         """The views as methods take them: RGB in [0, 1]. They travel as bytes."""
-        return [view.to(device, non_blocking=True).float().div_(255) for view in self.views]
+        there = [view.to(device, non_blocking=True) for view in self.views]
+        if self.unfinished:
+            return [finish(crops, drawn) for crops, drawn in zip(there, self.unfinished, strict=True)]
+        return [view.float().div_(255) for view in there]
 
 
 class ViewBatches(Dataset[Batch | Exception]):
     """From (epoch, indices) to a batch: what a worker does. It hands over what went wrong in place of a batch."""
 
-    def __init__(self, pool: Pool, maker: ViewMaker, *, with_frames: bool) -> None:
-        self.pool, self.maker, self.with_frames = pool, maker, with_frames
+    def __init__(self, pool: Pool, maker: ViewMaker, *, with_frames: bool, crops_only: bool) -> None:
+        self.pool, self.maker, self.with_frames, self.crops_only = pool, maker, with_frames, crops_only
 
     def __getitem__(self, which: tuple[int, list[int]]) -> Batch | Exception:
         epoch, indices = which
@@ -132,9 +138,20 @@ class ViewBatches(Dataset[Batch | Exception]):
     def _batch(self, epoch: int, indices: Int[Tensor, "B"]) -> Batch:
         images, missing = zip(*(self.pool.read(index) for index in indices.tolist()), strict=True)
         unreadable = sorted({index for each in missing for index in each})
+        if self.crops_only:
+            return self._crops(images, indices, epoch, unreadable)
         if self.with_frames:
             return Batch(*self.maker.make_with_frames(images, indices, epoch=epoch), indices, unreadable)
         return Batch(self.maker.make(images, indices, epoch=epoch), [], indices, unreadable)
+
+    def _crops(
+        self, images: Sequence[UInt8[Tensor, "3 _ _"]], indices: Int[Tensor, "B"], epoch: int, unreadable: list[int]
+    ) -> Batch:
+        drawn = self.maker.draw(images, indices, epoch=epoch)
+        sizes = np.array([image.shape[1:] for image in images])
+        frames = [torch.from_numpy(each.parameters.frames(sizes)).float() for each in drawn if self.with_frames]
+        crops = [crop_only(config, images, parameters) for config, parameters in drawn]
+        return Batch(crops, frames, indices, unreadable, drawn)
 
 
 class _AsNumbers(Sampler[tuple[int, list[int]]]):
@@ -151,17 +168,25 @@ class FaceLoader:
     """The endless batches of `order`, one after the other, made by workers that live as long as this object.
 
     With 0 workers the batches are made here. The same batches come in the same order whatever the number; they have
-    frames only `with_frames`. Raises Lost when a worker has ended, or when none has made a batch for PATIENCE seconds.
+    frames only `with_frames`; with `crops_only` their views are finished where `Batch.views_on` puts them. Raises Lost
+    when a worker has ended, or when none has made a batch for PATIENCE seconds.
     """
 
     def __init__(
-        self, pool: Pool, maker: ViewMaker, order: EpochBatches, *, workers: int, with_frames: bool = False
+        self,
+        pool: Pool,
+        maker: ViewMaker,
+        order: EpochBatches,
+        *,
+        workers: int,
+        with_frames: bool = False,
+        crops_only: bool = False,
     ) -> None:
         self.pool = pool
         self.unreadable: dict[int, Path] = {}
         """The images met so far that could not be read, by index."""
         self._loader = DataLoader(
-            ViewBatches(pool, maker, with_frames=with_frames),
+            ViewBatches(pool, maker, with_frames=with_frames, crops_only=crops_only),
             batch_size=None,
             sampler=_AsNumbers(order),
             num_workers=workers,

@@ -45,12 +45,13 @@ from fra.pretrain.plan import Plan, make_plan, multiply_adds_per_pair
 from fra.pretrain.start import Start, StartConfig, adapted, hold_still, keep_start, kept_start, take_heads
 from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
+from fra.pretrain.views_on_device import device_should_finish
 from fra.recipe import LATER, Count, Seed, Settings, load_recipe, plain, recipe_hash, recipe_text
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
 from fra.system.text import command
 from fra.training.batch_norm import require_enough_images, synchronise
-from fra.training.checkpoint import checkpoints, written_precision
+from fra.training.checkpoint import checkpoints, written_identity
 from fra.training.devices import begin, choose_precision, make_fabric
 from fra.training.journal import tell_lost_rows
 from fra.training.loop import Fit, fit
@@ -233,8 +234,9 @@ def pretrain(
     recipe = _warm(recipe, start)
     pool = faces_of(recipe, faces)
     device, precision, resume, quiet = begin(runtime), runtime.precision, runtime.resume, runtime.quiet
-    if resume and precision == "auto":
-        precision = written_precision(out) or precision
+    written = (written_identity(out) if resume else None) or {}
+    if precision == "auto":
+        precision = written.get("precision", precision)
     precision = choose_precision(device, precision, processes=runtime.processes)
     fabric = make_fabric(replace(runtime, precision=precision))
     method = build_method(recipe, None if resume and checkpoints(out) else start)
@@ -259,12 +261,14 @@ def pretrain(
     workers = runtime.workers
     if workers is None:
         workers = default_workers(on_gpu=fabric.device.type == "cuda", processes=runtime.devices)
+    on_device = _device_finishes(recipe, pool, replace(runtime, workers=workers), fabric, written, work)
     loaders: list[FaceLoader] = []
     how = Fit(
         fabric=fabric,
         folder=out,
         identity=_identity(recipe, pool, precision)
         | ({"compiled": True} if compiled else {})
+        | ({"views_on": "device"} if on_device else {})
         | ({} if start is None else {"start": start.fingerprint, "start heads": start.with_heads}),
         schedule=recipe.schedule,
         learning_rate=recipe.optimizer.learning_rate,
@@ -282,8 +286,9 @@ def pretrain(
     def views_from(first: int) -> Iterator[list[Tensor] | FramedViews]:
         order = _batches(recipe, len(pool), world=fabric.world_size, rank=fabric.global_rank, first_batch=first)
         maker = ViewMaker(recipe.views, seed=recipe.seed)
-        loaders.append(FaceLoader(pool, maker, order, workers=workers, with_frames=method.wants_frames))
-        for loaded in loaders[-1]:
+        loader = FaceLoader(pool, maker, order, workers=workers, with_frames=method.wants_frames, crops_only=on_device)
+        loaders.append(loader)
+        for loaded in loader:
             views = loaded.views_on(fabric.device)
             frames = [frame.to(fabric.device, non_blocking=True) for frame in loaded.frames]
             yield FramedViews(views, frames) if frames else views
@@ -318,6 +323,28 @@ def pretrain(
         print(f"wrote {printable(out / 'encoder.safetensors')}; next: {next_steps(method, faces, out)}")
     fabric.barrier()
     return out
+
+
+TRIED = 32
+"""Faces whose views are made to measure how long that takes."""
+
+
+def _device_finishes(
+    recipe: PretrainRecipe, pool: Pool, runtime: Runtime, fabric: "Fabric", written: dict[str, Any], work: float
+) -> bool:
+    """Whether the device finishes the views, the same for all processes; auto keeps to what a resumed run was `written`
+    with, and else measures where there is a GPU."""
+    asked = written.get("views_on", "cpu") if written and runtime.views_on == "auto" else runtime.views_on
+    if asked != "auto" or fabric.device.type != "cuda":
+        return asked == "device"
+    images = [pool.read(index)[0] for index in range(min(TRIED, len(pool)))] if fabric.is_global_zero else []
+    maker, workers = ViewMaker(recipe.views, seed=recipe.seed), runtime.workers or 0
+    return bool(
+        fabric.broadcast(
+            fabric.is_global_zero
+            and device_should_finish(maker, images, device=fabric.device, cores=workers, work=work)
+        )
+    )
 
 
 def next_steps(method: Method, faces: Path, out: Path) -> str:

@@ -11,7 +11,7 @@ order whatever else is in the batch: workers, processes, batch composition and r
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -170,6 +170,11 @@ class ViewParameters:
         left, width = np.where(self.flip, left + width, left), np.where(self.flip, -width, width)
         return np.stack([left, top, width, height], 1) / sizes[:, [1, 0, 1, 0]]
 
+    def together(self) -> Int[np.ndarray, "B"]:
+        """The images in an order in which those whose colours change alike are neighbours; those that keep their
+        colours come last."""
+        return np.where(self.jitter, self.order @ np.array([64, 16, 4, 1]), 256).argsort(kind="stable")
+
 
 ATTEMPTS = 10  # at a random crop, before the centre is taken (torchvision's RandomResizedCrop)
 
@@ -229,6 +234,13 @@ def _crops(
     return np.concatenate([corner, w, h], 1).astype(np.int64)
 
 
+class Drawn(NamedTuple):
+    """Everything that decides about one view of B images."""
+
+    config: ViewConfig
+    parameters: ViewParameters
+
+
 class ViewMaker:
     """Makes the views of batches of faces."""
 
@@ -253,6 +265,10 @@ class ViewMaker:
         drawn = self._draw(sizes, indices, epoch)
         return self._make(images, drawn), [torch.from_numpy(what.frames(sizes)).float() for what in drawn]
 
+    def draw(self, images: Sequence[UInt8[Tensor, "3 _ _"]], indices: Int[Tensor, "B"], *, epoch: int) -> list[Drawn]:
+        """What `make` would carry out, a view after the other."""
+        return [Drawn(*each) for each in zip(self.views, self._draw(_sizes(images), indices, epoch), strict=True)]
+
     def _draw(self, sizes: Int[np.ndarray, "B 2"], indices: Int[Tensor, "B"], epoch: int) -> list[ViewParameters]:
         return [
             draw(config, sizes, indices.numpy(), seed=self.seed, epoch=epoch, view=number)
@@ -273,17 +289,14 @@ def carry_out(
     config: ViewConfig, images: Sequence[UInt8[Tensor, "3 _ _"]], drawn: ViewParameters
 ) -> UInt8[Tensor, "B 3 S S"]:
     """Do what was drawn, a few images at a time."""
-    # Images whose colours change in the same order become neighbours, to be worked on together.
-    rank = np.where(drawn.jitter, drawn.order @ np.array([64, 16, 4, 1]), 256)
     made = np.empty((len(images), 3, config.size, config.size), np.uint8)
-    pieces = chunks(rank.argsort(kind="stable"), config.size, PIECE)
+    pieces = chunks(drawn.together(), config.size, PIECE)
     memory = torch.empty(len(pieces[0]), 3, config.size, config.size)  # used again and again: fresh memory is slow
     for chosen in pieces:
         faces, parts = memory[: len(chosen)], chunks(chosen, config.size)
         for few, part in zip(faces.split(len(parts[0])), parts, strict=True):
             for face, i in zip(few, part, strict=True):
-                resized = crop(images[i], drawn.boxes[i], size=config.size).numpy()
-                np.copyto(face.numpy(), resized[..., ::-1] if drawn.flip[i] else resized)
+                np.copyto(face.numpy(), _cropped(images[i], drawn, i, size=config.size))
             few.mul_(1 / 255)
             jittered = int(drawn.jitter[part].sum())  # they come first
             change_colours(few[:jittered], drawn.order[part], drawn.amounts[part])
@@ -296,6 +309,23 @@ def carry_out(
         for i, face in zip(chosen, levels, strict=True):
             np.copyto(made[i], face, casting="unsafe")  # cuts off; six times as fast as torch's conversion
     return torch.from_numpy(made)
+
+
+def crop_only(
+    config: ViewConfig, images: Sequence[UInt8[Tensor, "3 _ _"]], drawn: ViewParameters
+) -> UInt8[Tensor, "B 3 S S"]:
+    """The first half of `carry_out`: crops, resized and mirrored. `fra.pretrain.views_on_device` does the other."""
+    made = np.empty((len(images), 3, config.size, config.size), np.uint8)
+    for i, image in enumerate(images):
+        np.copyto(made[i], _cropped(image, drawn, i, size=config.size))
+    return torch.from_numpy(made)
+
+
+def _cropped(
+    image: UInt8[Tensor, "3 _ _"], drawn: ViewParameters, i: int | np.integer, *, size: int
+) -> UInt8[np.ndarray, "3 S S"]:
+    resized = crop(image, drawn.boxes[i], size=size).numpy()
+    return resized[..., ::-1] if drawn.flip[i] else resized
 
 
 def chunks(chosen: Int[np.ndarray, "N"], size: int, values: int = CHUNK) -> list[Int[np.ndarray, "_"]]:
@@ -319,12 +349,17 @@ def change_colours(
     """Colour jitter in place: each face's four steps in its own order; neighbours with the same step go together."""
     count = len(faces)
     steps = (brighten, change_contrast, saturate, shift_hue)
-    factors = torch.from_numpy(amounts.astype(np.float32))[..., None, None, None]
+    factors = beside(faces, torch.from_numpy(amounts.astype(np.float32))[..., None, None, None])
     for step in order[:count].T.tolist():
         turns = [at for at in range(1, count) if step[at] != step[at - 1]]
         for start, stop in pairwise([0, *turns, count]) if count else ():
             which = step[start]
             steps[which](faces[start:stop], factors[start:stop, which])
+
+
+def beside(faces: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor where the faces are, on a GPU without waiting for it."""
+    return tensor.to(faces.device, non_blocking=faces.is_cuda)
 
 
 def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) -> None:
@@ -340,7 +375,7 @@ def shift_hue(faces: Float[Tensor, "N 3 S S"], turns: Float[Tensor, "N 1 1 1"]) 
     apart = side.abs()
     hue = torch.addcmul(apart, apart, away, value=-2).add_(away, alpha=3).copysign_(side).add_(turns[:, 0] * 6)
     # A pure colour holds all of a channel within one sixth of that channel's hue, and nothing beyond two.
-    held = (hue[:, None] - CENTRES).abs_()
+    held = (hue[:, None] - beside(hue, CENTRES)).abs_()
     held.sub_(3).abs_().sub_(1).clamp_(0, 1)
     torch.addcmul(low[:, None], chroma[:, None], held, out=faces)
 
@@ -349,18 +384,22 @@ def blur(faces: Float[Tensor, "B 3 S S"], sigma: Float[np.ndarray, "B"]) -> None
     """Gaussian blur in place, cut off at three sigma; the border pixels continue outside, as in Pillow."""
     size = faces.shape[-1]
     reach = np.rint(3 * sigma).astype(int)
-    for r in np.unique(reach[reach > 0]):
-        steps = np.arange(-r, r + 1)
+    for r in np.unique(reach[reach > 0]).tolist():
         for chosen in chunks((reach == r).nonzero()[0], size):
-            taps = np.exp(-0.5 * (steps / sigma[chosen, None]) ** 2)
-            weights = torch.from_numpy((taps / taps.sum(1, keepdims=True)).astype(np.float32))
+            weights = gaussian(sigma[chosen], r)
             alone = len(chosen) == 1
             sharp = faces[chosen[0]][None] if alone else faces.index_select(0, torch.from_numpy(chosen))
-            for i, face in zip(chosen, _weighted_sums(sharp, weights), strict=True):
+            for i, face in zip(chosen, weighted_sums(sharp, weights), strict=True):
                 faces[i] = face
 
 
-def _weighted_sums(faces: Float[Tensor, "N 3 S S"], weights: Float[Tensor, "N taps"]) -> Float[Tensor, "N 3 S S"]:
+def gaussian(sigma: Float[np.ndarray, "N"], reach: int) -> Float[Tensor, "N taps"]:
+    """The weights of a blur's neighbours, which are `reach` pixels away at most, for each standard deviation."""
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma[:, None]) ** 2)
+    return torch.from_numpy((taps / taps.sum(1, keepdims=True)).astype(np.float32))
+
+
+def weighted_sums(faces: Float[Tensor, "N 3 S S"], weights: Float[Tensor, "N taps"]) -> Float[Tensor, "N 3 S S"]:
     """Sums over neighbours along columns, then along rows, each face with its own weights."""
     count, size, reach = len(faces), faces.shape[-1], weights.shape[1] // 2
     stride = size + 2 * reach
@@ -377,7 +416,7 @@ def _weighted_sums(faces: Float[Tensor, "N 3 S S"], weights: Float[Tensor, "N ta
     return rows.as_strided(faces.shape, (length, size * stride, stride, 1))
 
 
-def solarize(face: Float[Tensor, "3 S S"], threshold: float) -> None:
+def solarize(face: Float[Tensor, "*N 3 S S"], threshold: float) -> None:
     """Invert, in place, what is at least as bright as the threshold."""
     bright = (face - threshold).ge_(0)
     face.add_(bright.mul_(1 - 2 * face))

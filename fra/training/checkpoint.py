@@ -69,11 +69,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return [folder / name for name in (LAST, PREVIOUS) if os.path.lexists(folder / name)]
 
 
-def written_precision(folder: Path) -> str | None:
-    """The precision that a run computes in; None when there is no readable checkpoint."""
+def written_identity(folder: Path) -> dict[str, Any] | None:
+    """What a run was started with, as far as it must stay; None when there is no readable checkpoint."""
     for path in checkpoints(folder):
         with suppress(DamagedFile), reading(path):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"].get("precision")
+            return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"])
     return None
 
 

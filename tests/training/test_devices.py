@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fra.runtime import Runtime
 from fra.training import devices
-from fra.training.checkpoint import Position, save_checkpoint, written_precision
+from fra.training.checkpoint import Position, save_checkpoint, written_identity
 from fra.training.devices import bf16_speedup, choose_device, choose_precision, make_fabric
 from fra.training.loop import Fit, fit
 from fra.training.schedules import ScheduleConfig
@@ -52,7 +52,7 @@ def test_what_a_device_cannot_do_is_refused() -> None:
 
 
 def test_a_resumed_run_can_ask_its_checkpoint_for_the_precision(tmp_path) -> None:
-    assert written_precision(tmp_path) is None
+    assert written_identity(tmp_path) is None
     model = torch.nn.Linear(2, 2)
     save_checkpoint(
         tmp_path,
@@ -61,9 +61,9 @@ def test_a_resumed_run_can_ask_its_checkpoint_for_the_precision(tmp_path) -> Non
         precision={},
         position=Position(3, {"precision": "bf16"}),
     )
-    assert written_precision(tmp_path) == "bf16"
+    assert written_identity(tmp_path) == {"precision": "bf16"}
     (tmp_path / "last.ckpt").write_bytes(b"half a file")
-    assert written_precision(tmp_path) is None
+    assert written_identity(tmp_path) is None
 
 
 class Line(nn.Module):
