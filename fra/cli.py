@@ -594,7 +594,7 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "regions",
         "draw or score the facial regions that a model has learned",
         _regions,
-        common="out device threads",
+        common="out detector device threads",
     )
     model = parser.add_argument(
         "model",
@@ -604,7 +604,9 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     _completed(model, _weights(REGIONS))
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--faces", type=Path, metavar="FILE_OR_DIR", help="faces to draw the regions of")
+    what.add_argument(
+        "--faces", type=Path, metavar="FILE_OR_DIR", help="faces, or a video clip, to draw the regions of"
+    )
     what.add_argument(
         "--score",
         type=Path,
@@ -613,9 +615,22 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--top", type=_count, default=3, help="number of heatmaps, highest variance first")
     parser.add_argument("--per-image", action="store_true", help="rank the heatmaps for each face separately")
+    _add_every(parser)
+    parser.add_argument(
+        "--region",
+        type=_count,
+        metavar="K",
+        help="in a clip, show the heatmap of region K over the faces (default: the strongest region per pixel)",
+    )
 
 
 def _regions(options: Arguments) -> None:
+    from fra.faces.clip import is_clip
+
+    if options.faces is not None and is_clip(options.faces):
+        _regions_of_clip(options)
+        return
+    _refuse_given(options, "for video clips only: faces are taken as they are", "every", "region", "detector", "detail")
     out = _out_of(options, "score" if options.score else "regions", Path(options.model).resolve().name)
     if options.score is not None:
         from fra.regions.score import write_score
@@ -635,6 +650,38 @@ def _regions(options: Arguments) -> None:
     )
 
 
+def _regions_of_clip(options: Arguments) -> None:
+    from fra.predict.region_clip import Finding, regions_of_clip
+
+    _refuse_given(options, "for face crops, not for a video clip (which takes --region K)", "top", "per_image")
+    regions_of_clip(
+        options.model,
+        options.faces,
+        _out_of(options, "regions", Path(options.model).resolve().name, options.faces.stem),
+        region=options.region,
+        finding=Finding(options.detector, detail=options.detail, every=options.every),
+        runtime=Runtime.of(options),
+    )
+
+
+def _refuse_given(options: Arguments, why: str, *names: str) -> None:
+    """ValueError when one of these flags is not at its default; `why` says what they are for."""
+    given = [name for name in names if getattr(options, name) != options.parser.get_default(name)]
+    if given:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{flags} {'is' if len(given) == 1 else 'are'} {why}")
+
+
+def _add_every(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--every",
+        type=number(int, Range(1)),
+        default=1,
+        metavar="N",
+        help="in a clip, detect faces in every N-th frame only (default: 1)",
+    )
+
+
 def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
         commands,
@@ -651,13 +698,7 @@ def _add_predict(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
     )
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
-    parser.add_argument(
-        "--every",
-        type=number(int, Range(1)),
-        default=1,
-        metavar="N",
-        help="in a clip, detect faces in every N-th frame only (default: 1)",
-    )
+    _add_every(parser)
     parser.add_argument("--smooth", action="store_true", help="in a clip, take the jitter out of landmarks")
 
 
@@ -669,8 +710,7 @@ def _predict(options: Arguments) -> None:
         return
     from fra.predict.predictor import predict
 
-    if options.every != 1 or options.smooth:
-        raise ValueError("--every and --smooth are for video clips: leave them out for photos")
+    _refuse_given(options, "for video clips only, not for photos", "every", "smooth")
     predict(
         options.photos,
         options.task,

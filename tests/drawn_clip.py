@@ -48,7 +48,7 @@ def draw_clip(
     for number in range(count):
         seconds.append(now / 1000)
         now += 40 if even else (20, 100)[number % 2]
-    lanes = width // len(faces)
+    lanes = width // max(1, len(faces))
     places = [
         [
             (

@@ -85,14 +85,16 @@ def _content(line: str) -> dict[str, Any]:
 def recorded(
     out: Path | None,
     question: Mapping[str, Any],
-    about: Mapping[str, Any],
+    about: Callable[[], Mapping[str, Any]],
     *,
     of: str,
     change: Callable[[Entry], Entry] = lambda entry: entry,
+    document: str = "predictions.json",
 ) -> Iterator[Callable[[list[Entry]], None]]:
-    """Yields what adds entries to the journal; in the end writes `predictions.json`, in which they stand below `of`.
+    """Yields what adds entries to the journal; in the end writes `document`, in which they stand below `of`.
 
-    `change` is made to each entry on the way there. Of `question` the hash of the photos is left out.
+    `about` is asked then for what stands before them, and `change` is made to each on the way there. Of `question` the
+    hash of the photos is left out.
     """
     if out is None:
         yield lambda entries: None
@@ -107,8 +109,8 @@ def recorded(
             write([dict(question)])
         yield write
     kept = {name: value for name, value in question.items() if name != "photos"}
-    head = json.dumps({**kept, **about})
-    with atomic(out / "predictions.json") as temporary, open(temporary, "w", encoding="utf-8") as whole:
+    head = json.dumps({**kept, **about()})
+    with atomic(out / document) as temporary, open(temporary, "w", encoding="utf-8") as whole:
         whole.write(f'{head[:-1]}, "{of}": [')
         for number, entry in enumerate(entries(out)):
             whole.write((",\n" if number else "\n") + json.dumps(change(entry)))

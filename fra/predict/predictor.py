@@ -189,7 +189,7 @@ def predict(
         kept = summary.photos
         about = {"provenance": dict(summary.tasks), "not_photos": found.account.record()}
         chunks = found.chunks(kept, PHOTOS_AT_ONCE)
-        with recorded(out, question, about, of="photos") as write:
+        with recorded(out, question, lambda: about, of="photos") as write:
             here = (answer_photos(predictor, out, chunk) for chunk in chunks)
             by_chunk = here if ray is None else (it for _, it in on_cluster(chunks, there, out, ray))
             for entry in _shown(chain.from_iterable(by_chunk), len(found) - kept, quiet=runtime.quiet):

@@ -1,40 +1,27 @@
-"""`fra predict CLIP`: the faces in a video clip, followed from frame to frame, and what trained tasks say of them.
+"""`fra predict CLIP`: what trained tasks say of the faces in a video clip."""
 
-First every frame is analysed, and its answers go into a journal; then tables and the annotated clip are made from that.
-A run that is killed goes on with the frames that are missing, and ends with the same answers.
-"""
-
-import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
-from fra.crop.detectors import Face
 from fra.crop.tiles import Detail
-from fra.faces.clip import Clip, ClipWriter, Frame, frames_of
-from fra.files import atomic, claim_folder, one_writer, reading, write_cells
+from fra.faces.clip import Clip
+from fra.files import one_writer
 from fra.predict.annotate import overlay
-from fra.predict.journal import AGAIN, JOURNAL, Entry, answered, entries, recorded, short
+from fra.predict.following import Inquiry, Pass, face_of, facts_of, follow_clip
+from fra.predict.journal import Entry, short
 from fra.predict.predictor import Predictor, Seen, mark, question_of
-from fra.predict.tracks import Smoother, Tracker
+from fra.predict.tracks import Smoother
 from fra.runtime import Runtime
-from fra.system.printable import counted, printable
+from fra.system.printable import counted
 from fra.training.devices import begin
-from fra.training.threads import settle_threads
-
-FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 28
-"""Frames that are analysed together, fewer when they are large."""
-SHOWN_TRACKS = 20
-TABLE, CLIP = "faces.csv", "annotated.mp4"
-ABOUT = ["frame", "seconds", "track", "x1", "y1", "x2", "y2", "score"]
-"""Columns that do not depend on the tasks."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +32,6 @@ class Following:
     """Faces are detected in each n-th frame; in between their boxes move on as before."""
     smooth: bool = False
     """Take the jitter out of landmarks, in the tables and the annotated clip."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"--every is {self.every}: give at least 1")
 
 
 @one_writer
@@ -70,130 +53,62 @@ def predict_clip(
     """
     clip = Clip.open(path)
     predictor = Predictor(tasks, detector=detector, min_score=min_score, detail=detail, device=begin(runtime))
-    settle_threads(runtime, predictor.device, predictor.warm_up)
-    question = question_of(predictor, detector, min_score, [path]) | {"every": following.every}
-    analyst, began = Analyst(predictor, following.every), time.monotonic()
-    at_once = max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // (3 * clip.height * clip.width)))
-    tally = Tally(clip)
-    if claim_folder(out, command="predict", resume=runtime.resume):
-        for entry in answered(out, question, at_once=at_once):
-            with reading(out / JOURNAL, AGAIN):
-                analyst.recall(entry)
-                tally.add(entry)
-    kept = tally.frames
-    smoothed = _smoothing() if following.smooth else (lambda entry: entry)
-    about = {
-        "clip": {**asdict(clip), "path": path.name, "smooth": following.smooth},
-        "provenance": {name: model.provenance.sentence() for name, model in predictor.models.items()},
-    }
-    with recorded(out, question, about, of="frames", change=smoothed) as write:
-        missing = islice(frames_of(path), kept, None)
-        for group in _groups(_shown(missing, clip, kept, "analysing", quiet=runtime.quiet), at_once):
-            found = analyst.look(group)
-            write(found)
-            for entry in found:
-                tally.add(entry)
-    seconds = time.monotonic() - began
-    written = ["predictions.json", *_write_tables(out, following), CLIP]
-    _write_clip(out, clip, following, quiet=runtime.quiet)
-    if tally.unreadable:
-        print(f"fra: {counted(tally.unreadable, 'frame')} of {printable(path)} cannot be read", file=sys.stderr)
-    if not runtime.quiet:
-        tally.show((tally.frames - kept) / seconds, list(predictor.models))
-        print(f"{', '.join(written)} in {printable(out)}")
+    about = question_of(predictor, detector, min_score, [])
+    follow_clip(
+        clip, TaskInquiry(clip, predictor, about, following.smooth), out, every=following.every, runtime=runtime
+    )
 
 
-class Analyst:
-    """Looks at the frames of a clip, in their order."""
+class TaskInquiry(Inquiry):
+    """Asks trained tasks."""
 
-    def __init__(self, predictor: Predictor, every: int) -> None:
-        self.predictor, self.every, self.tracker = predictor, every, Tracker()
-        self.last: dict[int, Face] = {}
-        """The face of each track at the last detection."""
+    command, document = "predict", "predictions.json"
 
-    def look(self, frames: list[Frame]) -> list[Entry]:
-        """The entry of each frame."""
-        found = [self._faces(frame) for frame in frames]
-        asked = [
-            (frame.image, Seen(face, {}))
-            for frame, faces in zip(frames, found, strict=True)
-            if frame.image is not None
-            for _, face in faces
-        ]
-        self.predictor.ask(asked)
-        seen = iter(asked)
-        return [
-            _entry(frame, [(number, next(seen)[1]) for number, _ in faces])
-            for frame, faces in zip(frames, found, strict=True)
-        ]
+    def __init__(self, clip: Clip, predictor: Predictor, question: Mapping[str, Any], smooth: bool) -> None:
+        self.clip, self.predictor, self.smooth = clip, predictor, smooth
+        self.detector, self.device = predictor.detector, predictor.device
+        self._question = dict(question)
+        self.said: dict[int, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        """How often each answer was given, by track and task."""
 
-    def recall(self, entry: Entry) -> None:
-        """What a former run saw in the next frame."""
-        if entry["frame"] % self.every == 0 and "unreadable" not in entry:
-            self._follow([_face_of(face) for face in entry["faces"]], entry["seconds"])
+    def ask(self, faces: Sequence[tuple[UInt8[Tensor, "3 H W"], Seen]]) -> None:
+        self.predictor.ask(faces)
 
-    def _faces(self, frame: Frame) -> list[tuple[int, Face]]:
-        """Track and face; a face that is only followed has the score NaN."""
-        if frame.image is None:
-            return []
-        if frame.number % self.every == 0:
-            # Rounded as in the journal, so that a resumed run follows the same boxes.
-            faces = [_face_of(short(_face(face))) for face in self.predictor.detector.find_faces(frame.image)]
-            return self._follow(faces, short(frame.seconds))
-        moved = []
-        for track in self.tracker.tracks:
-            if track.number in self.last:
-                face, shift = self.last[track.number], track.shift(frame.seconds)
-                five = None if face.five_points is None else face.five_points + shift
-                moved.append((track.number, Face(face.box + shift.repeat(2), five, float("nan"))))
-        return moved
+    def warm_up(self) -> None:
+        self.predictor.warm_up()
 
-    def _follow(self, faces: list[Face], seconds: float) -> list[tuple[int, Face]]:
-        numbers = self.tracker.follow([face.box for face in faces], seconds)
-        self.last = dict(zip(numbers, faces, strict=True))
-        return list(zip(numbers, faces, strict=True))
+    def question(self) -> dict[str, Any]:
+        return self._question
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "clip": {**facts_of(self.clip), "smooth": self.smooth},
+            "provenance": {name: model.provenance.sentence() for name, model in self.predictor.models.items()},
+        }
+
+    def add(self, entry: Entry) -> None:
+        for face in entry["faces"]:
+            for task, answer in face["answers"].items():
+                self.said[face["track"]][task][_word(answer)] += 1
+
+    def reading(self) -> Pass:
+        return _smoothing() if self.smooth else super().reading()
+
+    def cells(self, answers: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{task}_{name}": cell for task, answer in answers.items() for name, cell in _cells(answer).items()}
+
+    def draw(self, image: UInt8[Tensor, "3 H W"], faces: Sequence[Entry]) -> UInt8[Tensor, "3 H W"]:
+        seen = [mark(Seen(face_of(face), face["answers"])) for face in faces]
+        return overlay(image, seen, [face["track"] for face in faces])
+
+    def of_tracks(self) -> dict[str, Callable[[int], str]]:
+        return {task: partial(self._usual, task) for task in self.predictor.models}
+
+    def _usual(self, task: str, track: int) -> str:
+        return _most(self.said[track][task])
 
 
-def _face(face: Face) -> Entry:
-    five = None if face.five_points is None else face.five_points.tolist()
-    # NaN, of a face that is only followed, is no JSON.
-    return {"box": face.box.tolist(), "score": face.score if face.score == face.score else None, "five_points": five}
-
-
-def _face_of(entry: Entry) -> Face:
-    score = float("nan") if entry["score"] is None else entry["score"]
-    five = None if entry["five_points"] is None else torch.tensor(entry["five_points"])
-    return Face(torch.tensor(entry["box"]), five, score)
-
-
-def _entry(frame: Frame, seen: list[tuple[int, Seen]]) -> Entry:
-    entry: Entry = {"frame": frame.number, "seconds": frame.seconds}
-    if frame.image is None:
-        entry["unreadable"] = True
-    entry["faces"] = [{"track": number, **_face(one.face), "answers": one.answers} for number, one in seen]
-    return dict(short(entry))
-
-
-def _groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    frames = iter(frames)
-    while group := list(islice(frames, size)):
-        yield group
-
-
-def _shown(frames: Iterable[Any], clip: Clip, done: int, what: str, *, quiet: bool) -> Iterator[Any]:
-    """The frames, with a bar that tells frames a second and the time that is left."""
-    from fra.crop.progress import progress_bar
-
-    with progress_bar(clip.frames, done=done, quiet=quiet, doing=what, of="frames") as step:
-        for frame in frames:
-            yield frame
-            step(1)
-
-
-# --- what is made of the journal
-
-
-def _smoothing() -> Callable[[Entry], Entry]:
+def _smoothing() -> Pass:
     """What takes the jitter out of the landmarks of entries, given in their order."""
     smoother = Smoother()
 
@@ -215,40 +130,6 @@ def _smoothing() -> Callable[[Entry], Entry]:
     return smoothed
 
 
-def _all(out: Path, following: Following) -> Iterator[Entry]:
-    return map(_smoothing(), entries(out)) if following.smooth else entries(out)
-
-
-def _write_tables(out: Path, following: Following) -> list[str]:
-    """A row per frame and face; the columns of a task are those of its first answer. Returns the files' names."""
-    first: Entry = next((face["answers"] for entry in entries(out) for face in entry["faces"]), {})
-    cells = {f"{task}_{name}": cell for task, answer in first.items() for name, cell in _cells(answer).items()}
-    columns = [*ABOUT, *cells]
-    with atomic(out / TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
-        write_cells(stream, [columns])
-        for entry in _all(out, following):
-            write_cells(stream, (_row(entry, face) for face in entry["faces"]))
-    try:
-        from pyarrow import csv as reader
-        from pyarrow import float64, int64, parquet, string
-    except ImportError:  # the extra `tables`
-        return [TABLE]
-    kinds = {name: string() if isinstance(cells.get(name), str) else float64() for name in columns}
-    kinds |= {"frame": int64(), "track": int64()}
-    target = (out / TABLE).with_suffix(".parquet")
-    table = reader.open_csv(out / TABLE, convert_options=reader.ConvertOptions(column_types=kinds))
-    with atomic(target) as temporary, parquet.ParquetWriter(temporary, table.schema) as writer:
-        for batch in table:
-            writer.write_batch(batch)
-    return [TABLE, target.name]
-
-
-def _row(entry: Entry, face: Entry) -> list[Any]:
-    answers = [cell for answer in face["answers"].values() for cell in _cells(answer).values()]
-    score = "" if face["score"] is None else face["score"]
-    return [entry["frame"], entry["seconds"], face["track"], *face["box"], score, *answers]
-
-
 def _cells(answer: Entry) -> dict[str, Any]:
     """An answer as cells of a table, by the end of the column's name."""
     cells: dict[str, Any] = {}
@@ -263,68 +144,6 @@ def _cells(answer: Entry) -> dict[str, Any]:
         else:
             cells[asked] = "; ".join(said) if isinstance(said, list) else said
     return cells
-
-
-def _write_clip(out: Path, clip: Clip, following: Following, *, quiet: bool) -> None:
-    with atomic(out / CLIP) as temporary, ClipWriter(temporary, like=clip) as target:
-        frames = _shown(frames_of(clip.path), clip, 0, "drawing", quiet=quiet)
-        for frame, entry in zip(frames, _all(out, following), strict=True):
-            if frame.image is not None:
-                target.write(frame, _annotated(frame.image, entry["faces"]))
-
-
-def _annotated(image: Tensor, faces: list[Entry]) -> Tensor:
-    seen = [mark(Seen(_face_of(face), face["answers"])) for face in faces]
-    return overlay(image, seen, [face["track"] for face in faces]) if faces else image
-
-
-@dataclass
-class Tally:
-    """What the screen shows at the end."""
-
-    clip: Clip
-    frames: int = 0
-    unreadable: int = 0
-    faces: int = 0
-    without: int = 0
-    tracks: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """The first and last second of each."""
-    said: dict[int, dict[str, Counter[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Counter)))
-    """How often each answer was given, by track and task."""
-
-    def add(self, entry: Entry) -> None:
-        self.frames += 1
-        self.unreadable += "unreadable" in entry
-        self.without += not entry["faces"]
-        for face in entry["faces"]:
-            self.faces += 1
-            first, _ = self.tracks.get(face["track"], (entry["seconds"], 0))
-            self.tracks[face["track"]] = (first, entry["seconds"])
-            for task, answer in face["answers"].items():
-                self.said[face["track"]][task][_word(answer)] += 1
-
-    def show(self, rate: float, tasks: list[str]) -> None:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table()
-        for column in ("track", "seconds", "frames", *tasks):
-            table.add_column(escape(column), overflow="fold")
-        longest = sorted(self.tracks, key=lambda track: self.tracks[track][0] - self.tracks[track][1])
-        for track in sorted(longest[:SHOWN_TRACKS]):
-            first, last = self.tracks[track]
-            frames = max((sum(said.values()) for said in self.said[track].values()), default=0)
-            cells = [_most(self.said[track][task]) for task in tasks]
-            table.add_row(str(track), f"{first:.1f} – {last:.1f}", f"{frames:,}", *map(escape, cells))
-        console = Console()
-        console.print(table)
-        if len(self.tracks) > SHOWN_TRACKS:
-            console.print(f"{counted(len(self.tracks) - SHOWN_TRACKS, 'shorter track')} not shown")
-        console.print(
-            f"{counted(self.frames, 'frame')}, {counted(self.faces, 'face')} on {counted(len(self.tracks), 'track')}; "
-            f"{counted(self.without, 'frame')} without a face; {rate:.1f} frames a second"
-        )
 
 
 def _word(answer: Entry) -> str:

@@ -105,16 +105,8 @@ def draw_regions(
 
 def describe(summary: RegionsSummary, out: Path, account: Account) -> str:
     """The few lines a person reads after the command."""
-    undecided = float(np.log(summary.regions))
-    shares = "  ".join(f"{index + 1}: {share:.0%}" for index, share in enumerate(summary.shares))
-    lines = [
-        f"{counted(summary.faces, 'face')}, {counted(summary.regions, 'region')}",
-        f"share of pixels per region     {shares}",
-        f"overlap between regions        {summary.map_cosine:.3f}   (0 none, 1 identical)",
-        f"assignment entropy per pixel   {summary.entropy:.3f}   (log {summary.regions} = {undecided:.3f} = undecided)",
-    ]
-    if summary.entropy > 0.98 * undecided:
-        lines.append("no regions formed; the colours exaggerate negligible differences")
+    lines = [f"{counted(summary.faces, 'face')}, {counted(summary.regions, 'region')}"]
+    lines += lines_of(summary.shares, map_cosine=summary.map_cosine, entropy=summary.entropy)
     if summary.drawn < summary.faces:
         lines.append(f"drawn: {counted(summary.drawn, 'face')}, spread over the set")
     lines += [f"skipped {printable(name)}: {reason}" for name, reason in summary.skipped[:5]]
@@ -124,6 +116,20 @@ def describe(summary: RegionsSummary, out: Path, account: Account) -> str:
     lines.append(closing_line(account, used=summary.faces, skipped=skipped, noun="face"))
     lines.append(f"{', '.join(summary.files)} in {printable(out)}")
     return "\n".join(lines)
+
+
+def lines_of(shares: list[float], *, map_cosine: float, entropy: float) -> list[str]:
+    """The numbers of a set of faces for people."""
+    undecided = float(np.log(len(shares)))
+    row = "  ".join(f"{index + 1}: {share:.0%}" for index, share in enumerate(shares))
+    lines = [
+        f"share of pixels per region     {row}",
+        f"overlap between regions        {map_cosine:.3f}   (0 none, 1 identical)",
+        f"assignment entropy per pixel   {entropy:.3f}   (log {len(shares)} = {undecided:.3f} = undecided)",
+    ]
+    if entropy > 0.98 * undecided:
+        lines.append("no regions formed; the colours exaggerate negligible differences")
+    return lines
 
 
 def _snapshots_of(model: str) -> draw.Snapshots | None:

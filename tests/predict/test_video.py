@@ -13,7 +13,7 @@ from drawn_clip import SIDE, DrawnClip, draw_clip
 
 from fra.cli import main
 from fra.faces.clip import Clip, frames_of, is_clip
-from fra.predict import video
+from fra.predict.following import Analyst
 
 TASK = "laptop_age"
 
@@ -211,13 +211,13 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, monkeypatch: pytest.
 
     drawn = draw_clip(tmp_path / "long.mp4", count=1500, faces=(3,), size=(128, 128))
     process, seen = psutil.Process(), []
-    look = video.Analyst.look
+    look = Analyst.look
 
-    def watched(self: video.Analyst, frames: list[Any]) -> list[Any]:
+    def watched(self: Analyst, frames: list[Any]) -> list[Any]:
         seen.append(process.memory_info().rss)
         return look(self, frames)
 
-    monkeypatch.setattr(video.Analyst, "look", watched)
+    monkeypatch.setattr(Analyst, "look", watched)
     assert predict(drawn.path, tmp_path / "out") == 0
     assert len(seen) == 94
     assert max(seen[20:]) - seen[20] < 60e6
