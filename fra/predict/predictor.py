@@ -295,6 +295,8 @@ def words(answer: Answer) -> tuple[str, list[str]]:
         if isinstance(said, str):
             about = "" if asked == "expression" else f"{asked} "
             title = f"{about}{said} {100 * answer['probabilities'][said]:.0f} %"
+    if "years" in answer:
+        title = "{median:.0f} years ({low:.0f} to {high:.0f})".format(**answer["years"])
     if "numbers" in answer:
         title = ", ".join(f"{name} {value:.3g}" for name, value in answer["numbers"].items())
     if "attributes" in answer:

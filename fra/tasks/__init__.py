@@ -5,11 +5,13 @@ from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
 from fra.tasks.regression import Regression
 from fra.tasks.task import Task
+from fra.tasks.years import Years
 
 TASKS: dict[str, type[Task]] = {
     "expression": Expression,
     "attributes": Attributes,
     "landmarks": Landmarks,
     "regression": Regression,
+    "years": Years,
 }
 """`task` in results.json and task.safetensors → class; `settings` of task.safetensors are its fields."""

@@ -25,19 +25,22 @@ from fra.data.layout import find_layout
 from fra.system.printable import counted
 from fra.system.text import records_of, shown
 from fra.tasks.expression import Expression
+from fra.tasks.task import Task
+from fra.tasks.years import Years
 
 NAMES = {
     "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
     "gender": ("Male", "Female"),
     "race": ("White", "Black", "Indian", "East Asian", "Southeast Asian", "Middle Eastern", "Latino_Hispanic"),
 }
-
+AGES = (0.0, 3.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 90.0)
+"""Years between which the age groups lie; the last group is open, and 90 is ours."""
 
 OFFICIAL = {"fairface_label_train.csv": "train", "fairface_label_val.csv": "test"}
 
 
 def read(folder: Path) -> LabelledFaces:
-    """Read one of the layouts above: tasks `age`, `gender` and `race`, and the same as groups.
+    """Read one of the layouts above: tasks `age`, `gender` and `race`, the same as groups, and `years` from age groups.
 
     The split of a selection is ours: in the order of their names the last eighth of the folders tests and the sixteenth
     before it validates, at least one each. Raises ValueError for a column that is missing, a label that FairFace does
@@ -57,13 +60,14 @@ def read(folder: Path) -> LabelledFaces:
         kind: Groups(names, torch.tensor([names.index(row[kind]) for row in rows], dtype=torch.long))
         for kind, names in NAMES.items()
     }
+    tasks: dict[str, Task] = {kind: Expression(names, asks=kind) for kind, names in NAMES.items()}
     return LabelledFaces(
         name="fairface",
         root=root,
         files=[row["path"] for row in rows],
         splits=splits_of(words),
-        tasks={kind: Expression(names, asks=kind) for kind, names in NAMES.items()},
-        targets={kind: groups[kind].of for kind in NAMES},
+        tasks=tasks | {"years": Years(NAMES["age"], AGES)},
+        targets={kind: groups[kind].of for kind in NAMES} | {"years": groups["age"].of},
         groups=groups,
     )
 
