@@ -9,43 +9,39 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from benchmarks.lightly_methods import LightlyBYOL, LightlySwAV, pil_views
 from benchmarks.paired import Row, Work, compare
+from benchmarks.steps import (
+    HEAD,
+    METHODS,
+    SWAV,
+    UNITS,
+    bare_network,
+    encoder_for,
+    multiply_adds,
+    own_step,
+    peer_step,
+    random_views,
+)
 from fra.crop.detectors import RetinaFace
 from fra.drawing.drawn_face import draw_face
 from fra.faces.image import image_from_bytes, jpeg_bytes
-from fra.models.encoder import Encoder, EncoderConfig
-from fra.models.mask_decoder import DecoderConfig
+from fra.models.encoder import Encoder
 from fra.pools.unlabelled import FolderPool
-from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fra import FRA, FRAConfig
-from fra.pretrain.lewel import LEWEL, LEWELConfig
 from fra.pretrain.loader import EpochBatches, FaceLoader
-from fra.pretrain.method import HeadConfig, Method
+from fra.pretrain.method import HeadConfig
 from fra.pretrain.plan import multiply_adds_per_pair
 from fra.pretrain.run import build_method, load_pretrain_recipe
-from fra.pretrain.swav import SwAV, SwAVConfig
 from fra.pretrain.views import ViewMaker, ViewsConfig
 from fra.system.printable import counted
 from fra.tasks.expression import Expression
-from fra.training.optimizers import OptimizerConfig, build_optimizer
 from fra.training.threads import most_threads, threads_that_pay
-from fra.training.trainable import Progress
 from fra.transfer.linear import TrainingViews, train_head
 from fra.transfer.recipes import load_transfer_recipe
 
-START = Progress(0, 1000, 0, 1)
-HEAD = HeadConfig()
-SWAV = SwAVConfig(queue=0)
-METHODS: dict[str, Callable[[Encoder], Method]] = {
-    "byol": lambda encoder: BYOL(BYOLConfig(head=HEAD), encoder),
-    "fra": lambda encoder: FRA(FRAConfig(head=HEAD, decoder=DecoderConfig(layers=2)), encoder),
-    "swav": lambda encoder: SwAV(SWAV, encoder),
-    "lewel": lambda encoder: LEWEL(LEWELConfig(head=HEAD), encoder),
-}
 Setting = tuple[str, int, int, bool]
 NETWORKS: tuple[Setting, ...] = (  # network, view size, batch, in bf16 too
     ("resnet18", 64, 64, True),
@@ -56,73 +52,6 @@ NETWORKS: tuple[Setting, ...] = (  # network, view size, batch, in bf16 too
     ("resnet50", 224, 8, True),
 )
 OWN_PEERS = {"lightly byol": ("byol", "fra", "lewel"), "lightly swav": ("swav",)}  # what is fair to compare
-UNITS = 8  # a pair: two forward and backward passes of three units each, two teacher passes of one
-
-
-def encoder_for(name: str, size: int) -> Encoder:
-    return Encoder(EncoderConfig(name=name, image_size=size))
-
-
-def random_views(batch: int, size: int) -> list[Tensor]:
-    return list(torch.rand(2, batch, 3, size, size))
-
-
-def precise(bf16: bool) -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16)
-
-
-def bare_network(name: str, size: int, batch: int, *, bf16: bool, channels_last: bool) -> Work:
-    """Forward and backward of one batch through the network alone; three of a pair's eight units per face."""
-    network: nn.Module = encoder_for(name, size).backbone.train()
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(memory_format=layout)
-    images = random_views(batch, size)[0].contiguous(memory_format=layout)
-
-    def work() -> float:
-        with precise(bf16):
-            loss = network(images).float().mean()
-        loss.backward()
-        network.zero_grad()
-        return batch * 3 / UNITS
-
-    return work
-
-
-def own_step(method: Method, views: list[Tensor] | Callable[[], list[Tensor]], *, bf16: bool = False) -> Work:
-    """A whole training step: loss, gradients, LARS, teacher."""
-    optimizer = build_optimizer(OptimizerConfig(), method)
-    method.train()
-
-    def work() -> float:
-        batch = views() if callable(views) else views
-        with precise(bf16):
-            parts = method.parts(batch, START)
-        for part in parts:
-            with precise(bf16):
-                loss = part()
-            loss.total.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(START)
-        return len(batch[0])
-
-    return work
-
-
-def peer_step(peer: LightlyBYOL | LightlySwAV, views: list[Tensor], *, bf16: bool, channels_last: bool = False) -> Work:
-    if channels_last:
-        peer = peer.to(memory_format=torch.channels_last)
-        views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-
-    def work() -> float:
-        with precise(bf16):
-            loss = peer.loss(views)
-        loss.backward()
-        peer.optimizer.step()
-        peer.optimizer.zero_grad()
-        return len(views[0])
-
-    return work
 
 
 def step(rounds: int = 3, networks: Sequence[Setting] = NETWORKS) -> list[Row]:
@@ -140,7 +69,7 @@ def step(rounds: int = 3, networks: Sequence[Setting] = NETWORKS) -> list[Row]:
             "lightly swav": peer_step(swav, views, bf16=bf16, channels_last=bf16),
         }
         methods = {title: build(encoder_for(name, size)) for title, build in METHODS.items()}
-        bare = _multiply_adds(encoder_for(name, size), size) * UNITS
+        bare = multiply_adds(encoder_for(name, size), size) * UNITS
         work = {title: multiply_adds_per_pair(method, sizes=[size, size]) / bare for title, method in methods.items()}
         candidates |= {title: own_step(method, views, bf16=bf16) for title, method in methods.items()}
         setting = f"{name}, {size} px, batch {batch}, {'bf16' if bf16 else 'fp32'}"
@@ -158,12 +87,6 @@ def step(rounds: int = 3, networks: Sequence[Setting] = NETWORKS) -> list[Row]:
 
 def _scaled(row: Row, factor: float) -> tuple[float, float, float]:
     return row.ratio * factor, row.low * factor, row.high * factor
-
-
-def _multiply_adds(encoder: Encoder, size: int) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder.eval()(torch.rand(1, 3, size, size))
-    return counter.get_total_flops() / 2
 
 
 def photo_like(size: int, seed: int) -> bytes:

@@ -122,7 +122,9 @@ class RegionHead(nn.Module):
     @torch.no_grad()
     def remember(self, embeddings: Float[Tensor, "K D"], *, momentum: float = 0.9) -> None:
         """Move the running mask embeddings towards this step's; the first call sets them (spec fra.md, section 5)."""
-        self.prototypes.lerp_(embeddings, 1.0 if int(self.updates) == 0 else 1 - momentum)
+        # Where the counter is: to look at it, a GPU would be waited for in every step.
+        share = torch.where(self.updates == 0, 1.0, 1 - momentum).to(self.prototypes)
+        self.prototypes.lerp_(embeddings, share)
         self.updates += 1
 
 

@@ -14,7 +14,12 @@ from fra.system.printable import counted, duration
 from fra.training.trainable import Progress, backward
 
 # What one GPU does per second: multiply-adds in bf16 tensor cores (half the maker's FLOP/s), bytes of memory traffic.
-GPUS = {"V100 (fp16)": (62.5e12, 0.9e12), "A100": (156e12, 2.0e12), "H100": (495e12, 3.35e12)}
+GPUS = {
+    "V100 (fp16)": (62.5e12, 0.9e12),
+    "A100": (156e12, 2.0e12),
+    "H100": (495e12, 3.35e12),
+    "H200": (495e12, 4.8e12),
+}
 REACHED = 0.4  # of both; assumed, as the usual share for ResNets under autocast; not measured
 PASSES = 3  # over what is kept for the backward pass: written, read again, and its gradient written and read (halves)
 
