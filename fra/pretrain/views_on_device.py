@@ -61,11 +61,7 @@ def _solarized(faces: Float[Tensor, "N 3 S S"], threshold: float) -> Float[Tenso
 def device_should_finish(
     maker: ViewMaker, images: Sequence[UInt8[Tensor, "3 _ _"]], *, device: torch.device, cores: int, work: float
 ) -> bool:
-<<<<<<< HEAD
     """Whether workers on so many cores make fewer views than the device can train on; `work`: multiply-adds per face.
-=======
-    """Whether workers on so many cores make fewer views than the device can train on, `work` multiply-adds each face.
->>>>>>> 1877b37 (scripts/gpu_check: one GPU checked and measured in eight minutes; its checks run in miniature; no step of FRA waits for the device)
 
     Both are measured, in half a second: views on this core, and matrices in bf16 on the device.
     """
