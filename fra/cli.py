@@ -20,13 +20,14 @@ from fra.recipe import Range
 from fra.reproduce import NAMES
 from fra.runtime import Runtime, add_flags, number
 from fra.shipped import KINDS, shipped_recipes
-from fra.system.printable import counted, did_you_mean, printable
+from fra.system.printable import counted, did_you_mean, printable, without_secrets
 from fra.system.processes import Lost, end_children
 from fra.system.stopping import KEPT, Stopped, heard, interrupted, leave, settle
 from fra.weights.bundled import ENCODER, REGIONS, TASK, shipped_names
 
 if TYPE_CHECKING:
     from fra.data.own import CutPhotos
+    from fra.pools.remote import Remote
 
 Arguments = argparse.Namespace
 NO_ROOM = ("out of memory", "can't allocate memory", "No space left")
@@ -124,7 +125,7 @@ def _one_line(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename else ""
         hint = " (free some space, then continue with --resume)" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{hint}"
-    text = re.sub(r"\s*\n\s*", " ", str(error)).strip()  # other blanks may be parts of names
+    text = without_secrets(re.sub(r"\s*\n\s*", " ", str(error)).strip())  # other blanks may be parts of names
     if isinstance(error, KeyboardInterrupt):
         return text if isinstance(error, Stopped) else text or KEPT
     if isinstance(error, MemoryError):
@@ -243,7 +244,7 @@ def _command(
     flags = common.split()
     if "out" in flags:
         usual = "nothing is written without it" if without_out else "default: runs/NAME, numbered when taken"
-        parser.add_argument("--out", type=Path, metavar="DIR", help=f"output folder ({usual}); nothing is overwritten")
+        parser.add_argument("--out", type=_here, metavar="DIR", help=f"output folder ({usual}); nothing is overwritten")
         add_flags(parser, "resume")
     if "detector" in flags:
         parser.add_argument(
@@ -271,6 +272,11 @@ def _command(
     return parser
 
 
+def _typed(parser: argparse.ArgumentParser, flag: str, read: Callable[[str], Any]) -> None:
+    """Let a flag that is there already be read in another way."""
+    next(action for action in parser._actions if flag in action.option_strings).type = read
+
+
 def _out_of(options: Arguments, *names: object) -> Path:
     """`--out`; without it a new folder in runs/ called by `names`, or with `--resume` the latest one of that name."""
     if options.out is not None:
@@ -282,9 +288,48 @@ def _out_of(options: Arguments, *names: object) -> Path:
     return out
 
 
+def _here(text: str) -> Path:
+    """A path of this machine."""
+    from fra.pools.remote import is_remote, only_shards
+
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"is {only_shards(text)}")
+    return Path(text)
+
+
+def _anywhere(text: str) -> "Path | Remote":
+    """A path, or an address such as s3://bucket/faces."""
+    from fra.pools.remote import Remote, is_remote
+
+    return Remote(text) if is_remote(text) else Path(text)
+
+
+def _size(text: str) -> int:
+    from fra.pools.cache import size_of
+
+    try:
+        return size_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is {error}") from None
+
+
+def _kept_here(options: Arguments) -> "Path | Remote":
+    """`--faces`, with the cache that shards from there are kept in."""
+    from fra.pools.cache import USUAL, Cache
+    from fra.pools.remote import Remote
+
+    faces: Path | Remote = options.faces
+    if options.cache is None:
+        if options.cache_size is not None:
+            raise ValueError("--cache-size needs --cache DIR")
+        return faces
+    url = faces.url if isinstance(faces, Remote) else f"file://{faces.absolute()}"  # a disk of the network, say
+    return Remote(url, Cache(options.cache, USUAL if options.cache_size is None else options.cache_size))
+
+
 def _warn_of_photos(options: Arguments) -> None:
     """Say so when what is given as face crops are photos; it is no error, because nobody knows what others need."""
-    if options.quiet:
+    if options.quiet or not isinstance(options.faces, Path):
         return
     from fra.crop.whole import photos_among
 
@@ -312,9 +357,14 @@ def _add_crop(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--min-score", type=_share, default=0.6, help="ignore detections with a lower score (default: 0.6)"
     )
-    parser.add_argument("--shards", action="store_true", help="pack the crops into WebDataset .tar files")
+    parser.add_argument(
+        "--shards",
+        action="store_true",
+        help="pack the crops into WebDataset .tar files; --out may then be in an object store (s3://BUCKET/NAME)",
+    )
     parser.add_argument("--shard-faces", type=_count, default=10_000, metavar="N", help="faces in each .tar")
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
+    _typed(parser, "--out", _anywhere)
 
 
 def _crop(options: Arguments) -> None:
@@ -333,8 +383,9 @@ def _crop(options: Arguments) -> None:
         shards=options.shards,
         shard_faces=options.shard_faces,
     )
-    out = _out_of(options, "crops", options.photos.resolve().stem)
-    crop(options.photos, out, settings, cluster=options.cluster, runtime=Runtime.of(options))
+    if isinstance(options.out, Path | None):
+        options.out = _out_of(options, "crops", options.photos.resolve().stem)
+    crop(options.photos, options.out, settings, cluster=options.cluster, runtime=Runtime.of(options))
 
 
 def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -349,9 +400,16 @@ def _add_pretrain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     _completed(recipe, _recipe_names("pretrain"))
     parser.add_argument(
         "--faces",
-        type=Path,
+        type=_anywhere,
         metavar="DIR",
-        help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards",
+        help="crops: an output of `fra crop`, a folder tree, .tar shards, or a .txt list of images or shards; shards "
+        "may be elsewhere (s3://, gs://, https://)",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep shards from elsewhere in this folder, as many as have room"
+    )
+    parser.add_argument(
+        "--cache-size", type=_size, metavar="SIZE", help="most bytes of all files in --cache (default: 50G)"
     )
     add_flags(parser, "devices", "nodes", "views_on")
     parser.add_argument(
@@ -403,6 +461,7 @@ def _pretrain(options: Arguments) -> None:
             "--faces is missing: give a folder of face crops, made by `fra crop PHOTOS --out DIR` or "
             "`fra data synthetic --out DIR --count 2000`"
         )
+    options.faces = _kept_here(options)
     if options.from_heads and not options.start:
         raise ValueError("--from-heads needs --from RUN")
     start = None
@@ -605,7 +664,7 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _completed(model, _weights(REGIONS))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--faces", type=Path, metavar="FILE_OR_DIR", help="faces, or a video clip, to draw the regions of"
+        "--faces", type=_anywhere, metavar="FILE_OR_DIR", help="faces, or a video clip, to draw the regions of"
     )
     what.add_argument(
         "--score",
@@ -627,7 +686,7 @@ def _add_regions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _regions(options: Arguments) -> None:
     from fra.faces.clip import is_clip
 
-    if options.faces is not None and is_clip(options.faces):
+    if isinstance(options.faces, Path) and is_clip(options.faces):
         _regions_of_clip(options)
         return
     _refuse_given(options, "for video clips only: faces are taken as they are", "every", "region", "detector", "detail")
@@ -937,6 +996,8 @@ def _cluster(options: Arguments) -> None:
     machines = Machines(cpus=options.cpus, **given)
     _require_job(asked, words[0], machines.nodes * machines.processes)
     words = without_ours(words)
+    if any(without_secrets(word) != word for word in words):
+        raise ValueError("the job file would show the password or signature of an address: use the environment's")
     if options.print:
         print(job_text(options.kind, words, machines, file=str(options.job or "FILE")), end="")
         return

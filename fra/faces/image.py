@@ -32,7 +32,7 @@ class UnreadableImage(ValueError):
 
     def __init__(self, path: Path | str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path = Path(path)
+        self.path = path if "://" in str(path) else Path(path)  # an address is no path
         self.reason = reason
 
     def __str__(self) -> str:

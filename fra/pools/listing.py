@@ -6,6 +6,7 @@ passed over without a word.
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from fra.faces.decode import KINDS, kind_of
 from fra.faces.image import EXTENSIONS, UnreadableImage, endings
 from fra.files import open_regular
+from fra.pools.remote import is_remote, only_shards
 from fra.system.printable import counted, printable
 from fra.system.text import command, install, lines_of
 
@@ -120,6 +122,8 @@ def image_names(path: Path | str, *, account: Account | None = None) -> tuple[st
         folder = image_folder(path)
         return str(folder), _names_below(folder, account)
     if not os.path.lexists(path):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(path)):  # a Path of an address has one stroke
+            raise ValueError(only_shards(path))
         raise ValueError(f"no such file or folder: {printable(path)} (give a folder of images, or a .txt list of them)")
     if path.suffix.lower() == ".txt":
         return os.path.normpath(path.parent), listed_names(path, account=account)
@@ -174,8 +178,8 @@ def listed_names(path: Path, *, account: Account | None = None) -> Iterator[str]
     for line in map(str.strip, lines_of(path)):
         if not line or line.startswith("#"):
             continue
-        name = os.path.normpath(line)
-        where = os.path.normpath(os.path.join(path.parent, name))
+        name = line if is_remote(line) else os.path.normpath(line)
+        where = name if is_remote(line) else os.path.normpath(os.path.join(path.parent, name))
         digest = hashlib.blake2b(os.fsencode(where), digest_size=8).digest()
         if digest not in seen:
             seen.add(digest)
@@ -268,7 +272,7 @@ def first_readable(reads: Iterable[Callable[[], Image]], *, source: str, noun: s
             first = first or error
     if first is None:
         raise ValueError(f"no {noun} in {printable(source)}")
-    where = os.path.abspath(first.path)
+    where = str(first.path) if is_remote(first.path) else os.path.abspath(first.path)
     if source == str(first.path):
         raise first
     none = "nothing" if count == 1 else f"none of the {counted(count, noun)}"
@@ -281,7 +285,7 @@ def first_readable(reads: Iterable[Callable[[], Image]], *, source: str, noun: s
 def _hint(where: str) -> str:
     """What may be wrong with the name of a file that is not there."""
     folder, name = os.path.split(where)
-    if os.path.lexists(where):
+    if os.path.lexists(where) or is_remote(where):
         return ""
     if "\\" in name:
         return "; this is a Windows path: replace \\ by /, and the drive by a folder"

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from fra.faces.image import EXTENSIONS, UnreadableImage, read_image
 from fra.files import read_text, reading
+from fra.pools.index import INDEX
 from fra.pools.listing import Account, first_readable, image_names, listed_names, named
-from fra.pools.shards import INDEX, Shards
-from fra.system.printable import counted
+from fra.pools.manifest import SHARD, RemoteShard, find_shards, looked_up
+from fra.pools.remote import Remote, expanded, is_remote
+from fra.pools.shards import Shards
+from fra.system.printable import counted, without_secrets
 
 UNREADABLE_IN_A_ROW = 100  # ours: more than chance leaves behind, and found within a second
-SHARD = ".tar"
 
 
 class Pool(ABC):
@@ -41,12 +43,16 @@ class Pool(ABC):
         """Memory that the index of images takes, once for all processes of a machine that share it."""
 
     @abstractmethod
-    def path(self, index: int) -> Path:
-        """Where the image with this index is; in a shard, as if the shard were a folder."""
+    def path(self, index: int) -> Path | str:
+        """Where the image with this index is; in a shard, as if the shard were a folder. Text for one elsewhere."""
 
     @abstractmethod
     def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
         """The image with this index, `least_side` as for `read_image`. Raises UnreadableImage."""
+
+    def begin_to_keep(self) -> str:
+        """Fetch what is elsewhere to this machine, beside the work, where it has a place here; a line about it."""
+        return ""
 
     def first_readable(
         self, source: Path | str, *, least_side: int | None = None
@@ -119,7 +125,11 @@ class ShardPool(Pool):
     """The images in .tar shards; `crop_settings` where `fra crop --shards` made them."""
 
     def __init__(
-        self, files: Iterable[Path], *, crop_settings: dict[str, Any] | None = None, account: Account | None = None
+        self,
+        files: Iterable[Path | RemoteShard],
+        *,
+        crop_settings: dict[str, Any] | None = None,
+        account: Account | None = None,
     ) -> None:
         self.shards = Shards(list(files))
         self.crop_settings = crop_settings
@@ -132,8 +142,11 @@ class ShardPool(Pool):
     def index_bytes(self) -> int:
         return self.shards.index_bytes
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> Path | str:
         return self.shards.path(index)
+
+    def begin_to_keep(self) -> str:
+        return self.shards.begin_to_keep()
 
     def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
         return self.shards.image(index, least_side=least_side)
@@ -153,28 +166,32 @@ class FirstImages(Pool):
     def index_bytes(self) -> int:
         return self.pool.index_bytes
 
-    def path(self, index: int) -> Path:
+    def path(self, index: int) -> Path | str:
         return self.pool.path(index)
+
+    def begin_to_keep(self) -> str:
+        return self.pool.begin_to_keep()
 
     def image(self, index: int, *, least_side: int | None = None) -> UInt8[Tensor, "3 _ _"]:
         return self.pool.image(index, least_side=least_side)
 
 
-def open_pool(path: Path | str) -> Pool:
+def open_pool(path: Path | str | Remote) -> Pool:
     """The pool at `path`: what `fra crop` made, a folder tree of images, a folder of .tar shards, one shard, one image,
-    or a .txt list of images or of shards.
+    or a .txt list of images or of shards. Names of shards may have braces: `faces-{000000..000011}.tar`.
 
-    Raises ValueError when there is no image, or when images and shards lie side by side.
+    Shards, and lists and folders of them, may also be elsewhere (`Remote`, or text like `s3://bucket/faces`). Raises
+    ValueError when there is no image, or when images and shards lie side by side.
     """
+    if isinstance(path, Remote) or (isinstance(path, str) and is_remote(path)):
+        return _pool_elsewhere(path if isinstance(path, Remote) else Remote(path))
     path = Path(path)
+    if path.suffix.lower() == SHARD and not path.exists() and "{" in str(path):
+        return ShardPool([Path(name) for name in expanded(str(path))])
     if path.suffix.lower() == SHARD and path.is_file():
         return ShardPool([path])
     if path.suffix.lower() == ".txt" and path.is_file() and any(map(_is_shard, islice(listed_names(path), 1))):
-        files = [named(str(path.parent), name) for name in listed_names(path)]
-        other = next((file for file in files if not _is_shard(file.name)), None)
-        if other is not None:
-            raise ValueError(f"{path} lists shards, but also {other}: list either images or .tar files")
-        return ShardPool(files)
+        return ShardPool(_listed_shards(path))
     if not path.is_dir():
         return FolderPool(path)
     settings = _crop_settings(path)
@@ -186,6 +203,24 @@ def open_pool(path: Path | str) -> Pool:
             f"no faces found in {path}: `fra crop` found none, or was interrupted (continue it with --resume)"
         )
     return ShardPool(files, crop_settings=settings, account=account) if files else FolderPool(path)
+
+
+def _pool_elsewhere(place: Remote) -> ShardPool:
+    found = find_shards(place)
+    account = Account()
+    for name in found.ignored:
+        account.ignored[os.path.splitext(name)[1].lower() or "without ending"] += 1
+    return ShardPool(found.shards, crop_settings=found.crop, account=account)
+
+
+def _listed_shards(path: Path) -> list[Path | RemoteShard]:
+    """The shards in a list here, in its order; each may be here or elsewhere."""
+    names = [name for line in listed_names(path) for name in expanded(line)]
+    if other := next((name for name in names if not _is_shard(name)), None):
+        raise ValueError(f"{path} lists shards, but also {without_secrets(other)}: list either images or .tar files")
+    places = [Remote(name) for name in names if is_remote(name)]
+    found = iter(looked_up(places))
+    return [next(found) if is_remote(name) else named(str(path.parent), name) for name in names]
 
 
 def _shards_in(folder: Path, account: Account) -> list[Path]:
@@ -207,6 +242,7 @@ def _shards_in(folder: Path, account: Account) -> list[Path]:
 
 
 def _is_shard(name: str) -> bool:
+    name = name.partition("?")[0] if is_remote(name) else name
     return os.path.splitext(name)[1].lower() == SHARD
 
 

@@ -183,7 +183,7 @@ class FaceLoader:
         crops_only: bool = False,
     ) -> None:
         self.pool = pool
-        self.unreadable: dict[int, Path] = {}
+        self.unreadable: dict[int, Path | str] = {}
         """The images met so far that could not be read, by index."""
         self._loader = DataLoader(
             ViewBatches(pool, maker, with_frames=with_frames, crops_only=crops_only),

@@ -33,6 +33,7 @@ from fra.files import (
 )
 from fra.models.encoder import Encoder, EncoderConfig, in_timms_layout
 from fra.pools.listing import closing_line
+from fra.pools.remote import Remote
 from fra.pools.unlabelled import FirstImages, Pool, open_pool
 from fra.pretrain.byol import BYOL, BYOLConfig
 from fra.pretrain.fabrec import FabRec, FabRecConfig
@@ -153,14 +154,16 @@ def compile_encoders(method: Method) -> None:
             encoder.backbone.forward_features = torch.compile(encoder.backbone.forward_features)
 
 
-def faces_of(recipe: PretrainRecipe, faces: Path) -> Pool:
+def faces_of(recipe: PretrainRecipe, faces: Path | Remote) -> Pool:
     """The faces that the recipe uses of those in a folder, list or shards. ValueError when there are none."""
     pool = open_pool(faces)
-    pool.first_readable(faces)
+    pool.first_readable(str(faces))
     return pool if recipe.max_faces is None else FirstImages(pool, recipe.max_faces)
 
 
-def plan(recipe: PretrainRecipe, faces: Path, *, start: Start | None = None, runtime: Runtime = Runtime()) -> Plan:
+def plan(
+    recipe: PretrainRecipe, faces: Path | Remote, *, start: Start | None = None, runtime: Runtime = Runtime()
+) -> Plan:
     """Print what the run would take on this machine, and return it; nothing is trained or written."""
     recipe = _warm(recipe, start)
     device, pool = begin(runtime), faces_of(recipe, faces)
@@ -215,7 +218,7 @@ def length(recipe: PretrainRecipe, steps_per_epoch: int) -> str:
 @one_writer
 def pretrain(
     recipe: PretrainRecipe,
-    faces: Path,
+    faces: Path | Remote,
     out: Path,
     *,
     start: Start | None = None,
@@ -304,6 +307,8 @@ def pretrain(
         )
         if beside := pool.account.parts():
             print("; ".join(beside))
+    if (told := pool.begin_to_keep()) and not quiet:
+        print(told)
     metadata = run_metadata(recipe, pool, start)
     watch = Watch(recipe, pool, out, fabric, loaders, side_sets, metadata)
     steps = fit(
@@ -347,7 +352,7 @@ def _device_finishes(
     )
 
 
-def next_steps(method: Method, faces: Path, out: Path) -> str:
+def next_steps(method: Method, faces: Path | Remote, out: Path) -> str:
     """What can be looked at after a run, as commands."""
     report = command("fra", "report", out)
     if method.region_model() is None:

@@ -13,6 +13,7 @@ from fra.faces.image import UnreadableImage, to_input, write_image
 from fra.files import atomic, claim_folder, one_writer, write_json
 from fra.models.region_head import RegionModel
 from fra.pools.listing import Account, closing_line
+from fra.pools.remote import Remote
 from fra.pools.unlabelled import Pool, open_pool
 from fra.regions import draw
 from fra.regions import heatmaps as measure
@@ -46,7 +47,7 @@ class RegionsSummary:
 @one_writer
 def draw_regions(
     model: str,
-    faces: Path,
+    faces: Path | Remote,
     out: Path,
     *,
     top: int = 3,
@@ -64,7 +65,7 @@ def draw_regions(
         raise ValueError(f"--top is {top}: give at least 1")
     pool = open_pool(faces)
     region_model = load_region_model(model, quiet=runtime.quiet)
-    known = dict([pool.first_readable(faces, least_side=_least_side(region_model))])
+    known = dict([pool.first_readable(str(faces), least_side=_least_side(region_model))])
     out = Path(out)
     claim_folder(out, command="regions", resume=runtime.resume)
     (out / "regions.json").unlink(missing_ok=True)  # written last: with it all of them belong together

@@ -18,6 +18,14 @@ def printable(text: object) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+_ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/]*@)?([^\s?]*)(\?[^\s'\"`]*)?")
+
+
+def without_secrets(text: str) -> str:
+    """The text with addresses (`https://user:secret@host/file?signature=...`) less user, password and query."""
+    return _ADDRESS.sub(r"\1\2", text)
+
+
 def _shown(character: str) -> str:
     if unicodedata.category(character) not in _ESCAPED or character in _JOINERS:
         return character
