@@ -7,15 +7,17 @@ travels.
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fra.crop.cut import Photo
 from fra.crop.workers import in_order
 from fra.files import MARK
+from fra.system.printable import counted
 from fra.system.processes import LOOK, Lost
 from fra.system.stopping import Stopped, listen
 from fra.system.text import install
@@ -57,16 +59,24 @@ def joined(address: str) -> Iterator[Any]:
 
 
 def on_cluster(
-    chunks: Iterable[list[Photo]], work: Callable[[list[Photo]], Found], out: Path | None, ray: Any
+    chunks: Iterable[list[Photo]],
+    work: Callable[[list[Photo]], Found],
+    out: Path | None,
+    ray: Any,
+    *,
+    quiet: bool = True,
 ) -> Iterator[tuple[int, Found]]:
     """For each chunk its number of photos and what `work` makes of it, in order, by one task for each chunk on the
     cores of the cluster that is `joined`.
 
     `work` and what it makes travel, so both must be picklable. ValueError in one line when a machine does not see
-    the folder `out`, which a command has claimed, Lost when the cluster loses a part of the work.
+    the folder `out`, which a command has claimed, Lost when the cluster loses a part of the work. What each node has
+    done is told at the end, unless `quiet`. Results that are not asked for hold the work up: never more than WAITING
+    chunks for each core are under way.
     """
     out = out.absolute() if out else None
-    task = ray.remote(num_cpus=1, max_retries=3)(in_sight_of)
+    task = ray.remote(num_cpus=1, max_retries=3)(_timed)
+    done: dict[str, Done] = {}
 
     def submit(chunk: list[Photo]) -> Any:
         return task.remote(out, work, [replace(photo, path=photo.path.absolute()) for photo in chunk])
@@ -78,7 +88,8 @@ def on_cluster(
                 silent = 0.0 if _has_cores(ray) else silent + LOOK
                 if silent > PATIENCE:
                     raise Lost("no machine is left in the cluster: fix it, then run the same command with --resume")
-            found: Found = ray.get(work)
+            node, photos, seconds, found = ray.get(work)
+            done.setdefault(node, Done()).add(photos, seconds)
             return found
         except ray.exceptions.RayTaskError as error:
             raise error.as_instanceof_cause() from None
@@ -89,7 +100,9 @@ def on_cluster(
             ) from error
 
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    return in_order(chunks, submit, made, room=WAITING * cores)
+    yield from in_order(chunks, submit, made, room=WAITING * cores)
+    if not quiet:
+        print("\n".join(f"{node}: {each}" for node, each in sorted(done.items())))
 
 
 def _has_cores(ray: Any) -> bool:
@@ -97,8 +110,35 @@ def _has_cores(ray: Any) -> bool:
     return any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes())
 
 
+@dataclass
+class Done:
+    """What a node has done."""
+
+    photos: int = 0
+    seconds: float = 0.0
+    """Of all its cores together."""
+
+    def add(self, photos: int, seconds: float) -> None:
+        self.photos, self.seconds = self.photos + photos, self.seconds + seconds
+
+    def __str__(self) -> str:
+        return f"{counted(self.photos, 'photo')}, {self.photos / max(self.seconds, 1e-9):.1f} a second and core"
+
+
+def _timed(
+    out: Path | None, work: Callable[[list[Photo]], Found], photos: list[Photo]
+) -> tuple[str, int, float, Found]:
+    """What one core of the cluster does, with the name of its node and the seconds that it took."""
+    import ray
+
+    began = time.perf_counter()
+    found = in_sight_of(out, work, photos)
+    node = f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
+    return node, len(photos), time.perf_counter() - began, found
+
+
 def in_sight_of(out: Path | None, work: Callable[[list[Photo]], Found], photos: list[Photo]) -> Found:
-    """What one core of the cluster does. ValueError when its machine does not see `out`."""
+    """The work, on a machine of the cluster. ValueError when its machine does not see `out`."""
     if out is not None and not (out / MARK).is_file():
         raise ValueError(f"{socket.gethostname()} cannot see {out}: all machines must share its file system")
     return work(photos)

@@ -163,7 +163,7 @@ def _crop_missing(found: PhotoList, cropper: Cropper, ray: Any, runtime: Runtime
             results = crop_in_order(chunks, cropper, workers=workers)
         else:
             work = partial(_crop_chunk, cropper.settings, cropper.out.absolute())
-            results = on_cluster(chunks, work, cropper.out, ray)
+            results = on_cluster(chunks, work, cropper.out, ray, quiet=runtime.quiet)
         if not cropper.settings.shards:
             for count, made in results:
                 journal.append([each.row for each in made], photos=count)

@@ -293,7 +293,8 @@ def _embed_missing(
         kept = journal.photos
         groups = found.chunks(kept, PHOTOS_AT_ONCE)
         total = -(-(len(found) - kept) // PHOTOS_AT_ONCE)
-        results = map(look.photos, groups) if ray is None else (it for _, it in on_cluster(groups, there, out, ray))
+        by_cluster = on_cluster(groups, there, out, ray, quiet=quiet)
+        results = map(look.photos, groups) if ray is None else (it for _, it in by_cluster)
         bar = track(results, description="embedding photos", total=total, disable=quiet, transient=True)
         for features, lines in bar:
             journal.append(features, lines)

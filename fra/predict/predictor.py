@@ -191,7 +191,9 @@ def predict(
         chunks = found.chunks(kept, PHOTOS_AT_ONCE)
         with recorded(out, question, lambda: about, of="photos") as write:
             here = (answer_photos(predictor, out, chunk) for chunk in chunks)
-            by_chunk = here if ray is None else (it for _, it in on_cluster(chunks, there, out, ray))
+            by_chunk = (
+                here if ray is None else (it for _, it in on_cluster(chunks, there, out, ray, quiet=runtime.quiet))
+            )
             for entry in _shown(chain.from_iterable(by_chunk), len(found) - kept, quiet=runtime.quiet):
                 summary.add(entry)
                 write([entry])
