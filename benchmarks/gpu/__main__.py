@@ -49,8 +49,8 @@ def train(shot: Shot, target: Target, work: Path) -> None:
     if target.miniature and target.faces is None:
         checks.drawn_faces(work / "faces", 16)
         target = Target(target.device, target.miniature, work / "faces")
-    rate = 1.0 if target.miniature else encoder.rate_of(shot.rows, otherwise=SLOWEST)
-    run, seconds = work / "run", shot.left - 5
+    rate = 0.0 if target.miniature else encoder.rate_of(shot.rows, otherwise=SLOWEST)
+    run, seconds = work / "run", shot.left - 5  # in miniature one epoch is planned
     shot.do("pre-training", lambda: encoder.pretrain_for(seconds, target, run, pairs_per_second=rate), needs=10)
 
 

@@ -201,7 +201,11 @@ def _tiny_run(folder: Path, name: str, target: Target, *, resume: bool = False) 
     settings += ["health_faces=8", "method.decoder.width=16", "schedule.epochs=2", "schedule.warmup_epochs=0"]
     recipe = load_pretrain_recipe("smoke/resnet10_half.fra", [*settings, "method.regions=4"])
     runtime = Runtime(target.device, "32", workers=0, threads=1, resume=resume, quiet=True)
-    pretrain(recipe, folder / "faces", folder / name, runtime=runtime)
+    threads = torch.get_num_threads()
+    try:
+        pretrain(recipe, folder / "faces", folder / name, runtime=runtime)
+    finally:
+        torch.set_num_threads(threads)
     return _state(folder / name)["model"]
 
 
