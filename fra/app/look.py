@@ -15,8 +15,7 @@ from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
 from fra.faces.geometry import transform_points
 from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
-from fra.predict.annotate import POINT_COLOUR as DOT
-from fra.predict.annotate import annotate
+from fra.predict.annotate import SURE, Mark, annotate, dots
 from fra.predict.predictor import Predictor, Seen, face_entry, in_short, mark
 from fra.regions import draw
 from fra.regions import heatmaps as measure
@@ -30,6 +29,7 @@ DEFAULT_MODEL = "laptop_fine"  # of the weights that come with fra the one with 
 MOST_PIXELS = 80_000_000  # ours: such a photo takes about 1 GB while it is looked at
 MOST_FACES = 24  # shown one by one; all have their box in the photo
 SHOWN_SIDE, TILE = 1280, 192  # longer side of the photo and side of a face, in pixels of the page
+DOT = 1.6  # radius of a landmark in a face, in pixels
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Said:
     shares: list[tuple[str, float]]
     """Class or attribute and its probability in [0, 1], the likeliest first, or classes that are steps of a scale in
     their order; empty for landmarks."""
+    unsure: int = 0
+    """Landmarks whose confidence is below SURE: they are orange."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,18 @@ class Looker:
         except UnreadableImage as error:
             return Look(f"This file cannot be shown: {error.reason.rstrip('.')}.")
         [seen] = self.predictor([photo])
-        marks = [replace(mark(one), title="", details=()) for one in seen]
-        marked = annotate(photo, marks)
+        marked = annotate(*_reduced(photo, [replace(mark(one), title="", details=()) for one in seen]))
         marked = pictures.fit(marked, min(SHOWN_SIDE, max(marked.shape[1:])))
         captions, faces = self._faces(photo, seen[:MOST_FACES], pictures.region_colours(len(seen)))
         return Look(_sentence(photo, len(seen), several), marked, faces, captions, list(map(face_entry, seen)))
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Its networks' work for a few faces."""
+        self.predictor.warm_up()
+        if self.regions is not None:
+            size = int(self.regions.encoder.image_size)
+            self.regions(torch.zeros(8, 3, size, size, device=self.device))
 
     def _faces(
         self, photo: UInt8[Tensor, "3 H W"], seen: Sequence[Seen], colours: Sequence[tuple[int, int, int]]
@@ -121,12 +130,10 @@ class Looker:
         captions, views = self._regions(photo, seen, [crop for crop, _ in cuts])
         looks = []
         for one, colour, (crop, matrix), view in zip(seen, colours, cuts, views, strict=False):
-            points = mark(one).points
-            face = crop if points is None else pictures.draw_points(crop, transform_points(points, matrix), colour=DOT)
-            said = [
-                Said(task, in_short(answer), _shares(answer, self.predictor.models[task].task))
-                for task, answer in one.answers.items()
-            ]
+            drawn, face = mark(one), crop
+            if drawn.points is not None:
+                face = dots(crop, transform_points(drawn.points, matrix), drawn.confidence, DOT)
+            said = [_said(task, answer, self.predictor.models[task].task) for task, answer in one.answers.items()]
             looks.append(FaceLook(colour, one.face.score, _shares_of(one.face.box, photo), face, view, said))
         return captions, looks
 
@@ -156,6 +163,22 @@ def _origin(model: str) -> str:
     return f"{learned}; licence: {card.licence}"
 
 
+def _reduced(photo: UInt8[Tensor, "3 H W"], marks: list[Mark]) -> tuple[UInt8[Tensor, "3 h w"], list[Mark]]:
+    """The photo no larger than it is shown, with its marks: drawing on twelve megapixels takes half a second."""
+    if max(photo.shape[1:]) <= SHOWN_SIDE:
+        return photo, marks
+    small = pictures.fit(photo, SHOWN_SIDE)
+    scale = torch.tensor([small.shape[2] / photo.shape[2], small.shape[1] / photo.shape[1]])
+
+    def there(points: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:
+        return (points + 0.5) * scale - 0.5
+
+    return small, [
+        replace(one, box=there(one.box.view(2, 2)).flatten(), points=None if one.points is None else there(one.points))
+        for one in marks
+    ]
+
+
 def _shares_of(box: Float[Tensor, "4"], photo: UInt8[Tensor, "3 H W"]) -> tuple[float, float, float, float]:
     size = torch.tensor([photo.shape[2], photo.shape[1]] * 2)
     left, top, right, bottom = ((box + 0.5) / size).clamp(0, 1).tolist()
@@ -170,6 +193,11 @@ def _read(content: bytes) -> tuple[UInt8[Tensor, "3 H W"], bool]:
         reason = f"it has {pixels / 1e6:.0f} megapixels; the limit is {MOST_PIXELS / 1e6:.0f}"
         raise UnreadableImage("the photo", reason)
     return image_from_bytes(content, "the photo"), header.several
+
+
+def _said(name: str, answer: dict[str, Any], task: Task) -> Said:
+    unsure = sum(value < SURE for value in answer.get("confidence", []))
+    return Said(name, in_short(answer), _shares(answer, task), unsure)
 
 
 def _shares(answer: dict[str, Any], task: Task) -> list[tuple[str, float]]:

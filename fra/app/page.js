@@ -181,6 +181,7 @@ function cells(task, answer) {
     if (typeof said === "string") found[`${task} ${asked}`] = said;
     else if (asked === "attributes") found[`${task} attributes`] = said.join("; ");
     else if (asked === "landmarks") said.forEach(([x, y], k) => Object.assign(found, { [`${task} x${k}`]: x, [`${task} y${k}`]: y }));
+    else if (asked === "confidence") said.forEach((value, k) => (found[`${task} confidence${k}`] = value));
     else for (const [name, value] of Object.entries(said)) found[`${task} ${name}`] = value;
   }
   return found;

@@ -1,7 +1,7 @@
 """The page: a photo comes in one request and goes in its answer, so there is nothing to keep, to open or to clean up.
 
-A photo is never a file here, and no request can name one: what is looked at is the body of the request itself. Whatever
-ends the process, the photos end with its memory.
+So does every frame of a camera. A photo is never a file here, and no request can name one: what is looked at is the
+body of the request itself. Whatever ends the process, the photos end with its memory.
 """
 
 import asyncio
@@ -15,23 +15,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from fra.app.live import LiveLooker
 from fra.app.look import Look, Looker
 from fra.crop.tiles import Detail
+from fra.drawing.drawn_face import draw_face
 from fra.faces.image import jpeg_bytes
+from fra.faces.pictures import region_colours
+from fra.predict.annotate import POINT_COLOUR, TRACK_COLOURS, UNSURE_COLOUR
 from fra.runtime import Runtime
 from fra.system.text import install
 from fra.training.devices import begin
+from fra.training.threads import settle_threads
+
+Result = TypeVar("Result")
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 HOST = "127.0.0.1"
 MOST_BYTES, MOST_BYTES_AT_ONCE, MOST_PHOTOS_AT_ONCE = 100_000_000, 200_000_000, 8  # held in memory; ours
 UPLOAD_SECONDS = 120.0  # a photo that has not arrived by then makes room; ours
+DRAWN_SIDE, MOST_SEED = 320, 1 << 32  # of a drawn face, in pixels; seeds lie below
+SCRIPTS = ("page.js", "live.js")
 CLOSED = 499  # a status that nobody is there to read
 
 
@@ -57,6 +67,7 @@ def app(
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: {install('app')}") from error
     looker = Looker(model, tasks, detector=detector, detail=detail, device=begin(runtime))
+    settle_threads(runtime, looker.device, looker.warm_up)
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
@@ -64,7 +75,7 @@ def app(
             f"port {port} is in use or not permitted: choose another --port, or 0 for any free port"
         ) from error
     settings = uvicorn.Config(
-        web(looker, looker.origins),
+        web(looker, LiveLooker(looker), looker.origins),
         log_level="warning",
         lifespan="off",
         ws="none",
@@ -80,48 +91,74 @@ def app(
         server.run(sockets=[listening])
 
 
-def web(looker: Callable[[bytes], Look], origins: Mapping[str, str]) -> "ASGIApp":
-    """The page as an ASGI application: `GET /` shows it, `POST /look` takes a photo as its body and answers in HTML.
+def web(looker: Callable[[bytes], Look], live: "Live", origins: Mapping[str, str]) -> "ASGIApp":
+    """The page as an ASGI application.
 
-    `origins` says where regions and tasks come from.
-
-    There is no other address, and both answer this machine's own names and pages only.
+    `GET /` shows it; `POST /look` takes a photo as its body and answers in HTML; `POST /live?view=N` takes a frame of a
+    camera and answers in JSON, with the region view N if it is given; `GET /drawn?seed=N` draws a face. `origins` says
+    where regions and tasks come from. There is no other address, and all answer this machine's own names and pages
+    only.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import HTMLResponse
+    from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    shown = _template("page.html.j2").render(script=_file("page.js"), most_bytes=MOST_BYTES, origins=origins)
+    shown = _template("page.html.j2").render(
+        script=_script(), most_bytes=MOST_BYTES, origins=origins, views=live.views, colours=_colours()
+    )
     room = Room()
-    turn = asyncio.Lock()
+    turn, drawing = asyncio.Lock(), asyncio.Lock()
 
     async def page(request: "Request") -> HTMLResponse:
         return HTMLResponse(shown)
 
-    async def look(request: "Request") -> HTMLResponse:
+    async def look(request: "Request") -> "Response":
+        return await answer(request, lambda content: HTMLResponse(html(looker(content))))
+
+    async def frame(request: "Request") -> "Response":
+        view = _number(request, "view", most=len(live.views), usual=None)
+        return await answer(request, lambda content: JSONResponse(live(content, view)))
+
+    async def drawn(request: "Request") -> "Response":
+        seed = _number(request, "seed", most=MOST_SEED, usual=0)
+        async with drawing:
+            return await _in_thread(lambda: Response(drawn_jpeg(seed or 0), media_type="image/jpeg"))
+
+    async def answer(request: "Request", make: "Callable[[bytes], Response]") -> "Response":
         try:
-            return await answer(request)
+            size = _declared(request)
+            with room.of(size):
+                content = await _received(request, size)
+                async with turn:  # one photo takes all cores
+                    if content is None or await request.is_disconnected():  # another one was chosen meanwhile
+                        return HTMLResponse(status_code=CLOSED)
+                    return await _in_thread(lambda: make(content))
         except asyncio.CancelledError:  # the page ends
             return HTMLResponse("The server has stopped.", 503)
 
-    async def answer(request: "Request") -> HTMLResponse:
-        size = _declared(request)
-        with room.of(size):
-            content = await _received(request, size)
-            async with turn:  # one photo takes all cores
-                if content is None or await request.is_disconnected():  # another one was chosen meanwhile
-                    return HTMLResponse(status_code=CLOSED)
-                return HTMLResponse(await _in_thread(lambda: html(looker(content))))
-
     return Starlette(
-        routes=[Route("/", page), Route("/look", look, methods=["POST"])],
+        routes=[
+            Route("/", page),
+            Route("/look", look, methods=["POST"]),
+            Route("/live", frame, methods=["POST"]),
+            Route("/drawn", drawn),
+        ],
         middleware=[
             Middleware(OwnPageOnly),
             Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False),
         ],
     )
+
+
+class Live(Protocol):
+    """What answers frames of a camera, as LiveLooker does."""
+
+    @property
+    def views(self) -> list[str]: ...
+
+    def __call__(self, content: bytes, view: int | None) -> dict[str, Any]: ...
 
 
 class OwnPageOnly:
@@ -164,13 +201,14 @@ def _foreign(request: "Request") -> bool:
 @cache
 def _headers() -> dict[str, str]:
     """Of every answer. The page's own script and pictures within answers are all that a browser may load."""
-    script = base64.b64encode(hashlib.sha256(_file("page.js").encode()).digest()).decode()
+    script = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'unsafe-inline'; img-src data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return {
         "Content-Security-Policy": policy,
+        "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
@@ -216,6 +254,18 @@ def _declared(request: "Request") -> int:
     return int(length)
 
 
+def _number(request: "Request", name: str, *, most: int, usual: int | None) -> int | None:
+    """A number of the address, from 0 to below `most`. HTTPException for anything else."""
+    from starlette.exceptions import HTTPException
+
+    said = request.query_params.get(name, "")
+    if not said:
+        return usual
+    if not (said.isascii() and said.isdecimal() and len(said) < 12 and int(said) < most):
+        raise HTTPException(400, f"{name} is no number from 0 to {most - 1}.")
+    return int(said)
+
+
 async def _received(request: "Request", size: int) -> bytes | None:
     """The photo; None when the sender went away. HTTPException when it takes too long, or there is more than `size`."""
     from starlette.exceptions import HTTPException
@@ -235,9 +285,9 @@ async def _received(request: "Request", size: int) -> bytes | None:
     return bytes(content)
 
 
-async def _in_thread(work: Callable[[], str]) -> str:
+async def _in_thread(work: Callable[[], Result]) -> Result:
     """On a thread that is no reason to wait when the page ends, as those of asyncio and starlette are."""
-    result: Future[str] = Future()
+    result: Future[Result] = Future()
 
     def run() -> None:
         with suppress(InvalidStateError):  # nobody waits any more
@@ -251,6 +301,11 @@ async def _in_thread(work: Callable[[], str]) -> str:
 
 
 # --- pages
+
+
+def drawn_jpeg(seed: int) -> bytes:
+    """The drawn face of a seed as a .jpg file."""
+    return jpeg_bytes(draw_face(seed, size=DRAWN_SIDE).image)
 
 
 def html(look: Look) -> str:
@@ -268,6 +323,16 @@ def _template(name: str) -> "Template":
         f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(image)).decode()}"
     )
     return environment.from_string(_file(name))
+
+
+def _script() -> str:
+    return "".join(map(_file, SCRIPTS))
+
+
+def _colours() -> dict[str, list[str]]:
+    """Of faces in their order, and of points that are sure and unsure, as the pictures have them."""
+    named = {"faces": region_colours(TRACK_COLOURS), "points": [POINT_COLOUR, UNSURE_COLOUR]}
+    return {name: [f"rgb({red}, {green}, {blue})" for red, green, blue in them] for name, them in named.items()}
 
 
 def _file(name: str) -> str:

@@ -15,6 +15,7 @@ from fra.faces.geometry import (
     Padding,
     box_matrix,
     crop_box,
+    invert_matrix,
     similarity_transform,
     square_box,
     transform_points,
@@ -92,6 +93,12 @@ class Whole:
         size: int,
     ) -> Crop:
         return to_input(image, size, fit="whole"), box_matrix(whole_box(*image.shape[1:]), size)
+
+
+def edges_of(matrix: Float[Tensor, "2 3"], size: int) -> list[float]:
+    """Left, top, right and bottom of what an upright crop shows, in its photo, counted from the photo's outer edges."""
+    corners = torch.tensor([[-0.5, -0.5], [size - 0.5, size - 0.5]])
+    return (transform_points(corners, invert_matrix(matrix)) + 0.5).flatten().tolist()
 
 
 Framing = Upright | Aligned | Whole

@@ -84,11 +84,7 @@ def _drawn(
     for mark, box in zip(marks, boxes, strict=True):
         if mark.points is not None:
             radius = max(SMALLEST_DOT, float((box[2:] - box[:2]).max()) / 120)
-            points = (mark.points + 0.5) * factor - 0.5
-            sure = torch.ones(len(points)) if mark.confidence is None else mark.confidence
-            for chosen, colour in ((sure < SURE, UNSURE_COLOUR), (sure >= SURE, POINT_COLOUR)):
-                if chosen.any():
-                    image = _dot(image, points[chosen], radius, colour)
+            image = dots(image, (mark.points + 0.5) * factor - 0.5, mark.confidence, radius)
     canvas = to_pillow(image)
     unit = _unit(canvas.size)
     pen = ImageDraw.Draw(canvas)
@@ -104,6 +100,17 @@ def _drawn(
         words = f"{numbers[number]} {mark.title}".strip()
         plates.append(_plate(pen, canvas.size, rectangles[number], words, f"{numbers[number]}", colours[number], taken))
     return canvas
+
+
+def dots(
+    image: UInt8[Tensor, "3 H W"], points: Float[Tensor, "P 2"], confidence: Float[Tensor, "P"] | None, radius: float
+) -> UInt8[Tensor, "3 H W"]:
+    """The image with landmarks: green, orange where the confidence is below SURE."""
+    sure = torch.ones(len(points)) if confidence is None else confidence
+    for chosen, colour in ((sure < SURE, UNSURE_COLOUR), (sure >= SURE, POINT_COLOUR)):
+        if chosen.any():
+            image = _dot(image, points[chosen], radius, colour)
+    return image
 
 
 def _dot(

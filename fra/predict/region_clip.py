@@ -20,7 +20,7 @@ from torch import Tensor
 
 import fra
 from fra.crop.tiles import Detail, close_detector
-from fra.data.framing import CROPS, Whole
+from fra.data.framing import CROPS, Whole, edges_of
 from fra.faces import pictures
 from fra.faces.clip import Clip
 from fra.faces.geometry import invert_matrix, transform_points
@@ -114,7 +114,7 @@ class RegionInquiry(Inquiry):
                     "centres": transform_points(places, back).tolist(),
                     "map_cosine": float(measure.map_cosine(sharp[None])),
                     "entropy": mean_entropy(sharp[None], dim=1),
-                    "square": _square(back, self.size),
+                    "square": edges_of(matrix, self.size),
                     MAPS: _written(own),
                 }
 
@@ -236,12 +236,6 @@ def paint(
         else pictures.overlay(part, grown[0], span=span)
     )
     return image
-
-
-def _square(back: Float[Tensor, "2 3"], size: int) -> list[float]:
-    """The outer edges of a crop in its photo, left, top, right and bottom."""
-    corners = torch.tensor([[-0.5, -0.5], [size - 0.5, size - 0.5]])
-    return (transform_points(corners, back) + 0.5).flatten().tolist()
 
 
 def _written(maps: Float[Tensor, "K h w"]) -> list[Any]:

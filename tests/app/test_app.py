@@ -1,104 +1,30 @@
 """`fra app`: what is seen in a photo, and the page that shows it on this machine and asks nothing of any other."""
 
 import csv
-import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from planted_tasks import ATTRIBUTES, EXPRESSION, SIZE, Told, grey, plant, shape, upright_face
-from torch import nn
+from planted_tasks import SIZE, Told, upright_face
+from served_page import Page, browser, left_behind
 
 from fra import cli
 from fra.app import look, serve
 from fra.app.look import TILE, FaceLook, Look, Looker, Said
-from fra.crop import detectors
 from fra.data.framing import CROPS
 from fra.drawing.drawn_face import draw_face
 from fra.faces import pictures
 from fra.faces.image import write_image
-from fra.models.encoder import Encoder, EncoderConfig
-from fra.models.mask_decoder import DecoderConfig
-from fra.models.region_head import RegionHead, RegionHeadConfig
+from fra.predict.annotate import POINT_COLOUR
 from fra.tasks.expression import Expression
-from fra.tasks.landmarks import Landmarks
-from fra.weights.load import encoder_metadata, load_region_model, save_weights
-
-# Run by python before `fra`: whatever asks for another machine is said, and refused.
-GUARD = """
-import socket, sys
-def refuse(real, host):
-    def guarded(*given, **more):
-        if host(given) not in ("127.0.0.1", "localhost", "::1", None):
-            print("ASKED", given, file=sys.stderr, flush=True)
-            raise OSError("no network in this test")
-        return real(*given, **more)
-    return guarded
-address = lambda given: given[1][0] if isinstance(given[1], tuple) else None
-socket.socket.connect = refuse(socket.socket.connect, address)
-socket.socket.connect_ex = refuse(socket.socket.connect_ex, address)
-socket.getaddrinfo = refuse(socket.getaddrinfo, lambda given: given[0])
-from fra import cli
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pre-training run with four regions, untrained."""
-    torch.manual_seed(3)
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    encoder = Encoder(EncoderConfig(name="resnet10_quarter", image_size=SIZE, last_stride=1))
-    config = RegionHeadConfig(regions=4, hidden=32, out=16, decoder=DecoderConfig(width=32))
-    head = RegionHead(encoder.channels, config)
-    nn.init.normal_(head.prototypes)
-    out.mkdir()
-    save_weights(out / "encoder.safetensors", encoder.backbone, encoder_metadata(encoder))
-    online = nn.ModuleDict({"encoder": encoder, "region_head": head})
-    save_weights(out / "model.safetensors", online, encoder_metadata(encoder) | {"regions": asdict(config)})
-    return out
-
-
-@pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory, run: Path) -> list[Path]:
-    """Three tasks that say the same of every face."""
-    out, encoder = tmp_path_factory.mktemp("tasks"), run / "encoder.safetensors"
-    says = shape([[0.5, -0.5]])
-    return [
-        plant(out / "feel", EXPRESSION, "synthetic", encoder, says=torch.tensor([0.25, 0.7, 0.05]).log()),
-        plant(out / "looks", ATTRIBUTES, "synthetic", encoder, says=torch.tensor([1.0, -1.0, 3.0])),
-        plant(out / "where", Landmarks(68), "synthetic", encoder, says=says),
-    ]
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> type[Told]:
-    """A detector that finds two drawn faces in photos of 200 x 90."""
-    monkeypatch.setitem(detectors.DETECTORS, "told", Told)
-    faces = {(200, 90): [upright_face(5, 9, 48), upright_face(105, 20, 48, score=0.7)]}
-    monkeypatch.setattr(Told, "faces", faces, raising=False)
-    return Told
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    picture = grey(200, 90)
-    picture[:, 9:57, 5:53] = draw_face(1, size=48).image
-    picture[:, 20:68, 105:153] = draw_face(2, size=48).image
-    write_image(tmp_path / "photo.png", picture)
-    return tmp_path / "photo.png"
-
+from fra.weights.load import load_region_model
 
 # --- what is seen
 
@@ -130,7 +56,7 @@ def test_each_face_has_its_crop_its_regions_and_what_the_tasks_say(
         assert (where.short, where.shares) == ("68 points", [])
         # (0.5, -0.5) in [-1, 1] lies at three quarters of the crop from the left, and one from the top
         crop = face.crop
-        assert crop[:, TILE // 4, 3 * TILE // 4].tolist() == list(look.DOT)
+        assert crop[:, TILE // 4, 3 * TILE // 4].tolist() == list(POINT_COLOUR)
 
 
 def test_regions_are_the_models_and_the_most_structured_come_first(run: Path, photo: Path, told: type[Told]) -> None:
@@ -262,41 +188,6 @@ def two_faces() -> Look:
     return Look("2 faces.", tile, faces)
 
 
-@dataclass(frozen=True)
-class Page:
-    url: str
-    process: "subprocess.Popen[str]"
-    temporary: Path
-    errors: Path
-
-
-@pytest.fixture(scope="module")
-def page(run: Path, tasks: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """`fra app` in a process of its own, where other machines are out of reach."""
-    folder = tmp_path_factory.mktemp("page")
-    words = ["app", "--model", str(run), "--detector", "none", "--port", "0", "--device", "cpu"]
-    words += [word for task in tasks for word in ("--task", str(task))]
-    environment = {**os.environ, "TMPDIR": str(folder), "http_proxy": "http://127.0.0.1:9"}
-    with open(folder / "errors.txt", "w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-c", GUARD, *words], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+", line)
-    assert found, (folder / "errors.txt").read_text()
-    yield Page(found[0], process, folder, folder / "errors.txt")
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def left_behind(page: Page) -> list[Path]:
-    return [
-        path for path in page.temporary.rglob("*") if path.is_file() and path != page.errors and path.stat().st_size
-    ]
-
-
 def test_the_page_answers_this_machine_only(page: Page) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(page.url, timeout=60) as answer:
@@ -311,18 +202,11 @@ def test_the_page_answers_this_machine_only(page: Page) -> None:
 
 
 def test_a_photo_is_answered_in_a_browser_which_asks_nobody_else_and_none_is_kept(page: Page, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium here: apt install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
     write_image(tmp_path / "face.jpg", draw_face(1, size=64).image)
     (tmp_path / "broken.heic").write_bytes(b"not a picture")
     asked: list[str] = []
     complaints: list[str] = []
-    with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(
-            executable_path=browser, args=["--no-sandbox", "--disable-gpu", "--no-proxy-server"]
-        )
+    with browser() as chromium:
         tab = chromium.new_page(viewport={"width": 390, "height": 800})  # a phone's
         tab.set_default_timeout(120_000)
         tab.on("request", lambda request: asked.append(request.url))
@@ -372,7 +256,6 @@ def test_a_photo_is_answered_in_a_browser_which_asks_nobody_else_and_none_is_kep
         tab.get_by_role("button", name="show face 1").click()
         assert tab.get_by_text("the first face").is_visible()
         assert "face 1 of 2" in tab.locator(".choose").inner_text()
-        chromium.close()
     assert asked.count(f"{page.url}/look") == 4
     assert [url for url in asked if not url.startswith((page.url, "data:", "blob:"))] == []
     assert complaints == []

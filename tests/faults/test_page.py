@@ -272,6 +272,16 @@ def test_no_address_is_asked_for_a_photo(page: Page, neighbour: tuple[str, list[
     assert len(asked) == 1  # the neighbour would have noticed
 
 
+def test_a_frame_of_a_camera_is_answered_with_places_and_its_view_is_a_number(page: Page) -> None:
+    status, answer = page.ask("POST", "/live?view=0", picture((10, 120, 240)))
+    found = json.loads(answer)
+    assert (status, found["sentence"], len(found["faces"])) == (200, "", 1)
+    assert found["faces"][0]["box"] == pytest.approx([0, 0, 1, 1])
+    for view in ("-1", "9", "1e0", "/etc/passwd", "\u0663".encode().hex()):
+        assert page.ask("POST", f"/live?view={view}", picture(SECRET))[0] == 400
+    assert json.loads(page.ask("POST", "/live", b"/etc/passwd")[1])["faces"] == []
+
+
 def test_photos_sent_at_the_same_time_are_each_answered_with_their_own(page: Page) -> None:
     colours = [(30 * number, 255 - 30 * number, 128) for number in range(8)]
     with ThreadPoolExecutor(4) as senders:
@@ -284,7 +294,8 @@ def test_photos_sent_at_the_same_time_are_each_answered_with_their_own(page: Pag
 # --- no page of elsewhere is answered
 
 GRADIO = [("POST", "/gradio_api/queue/join"), ("GET", "/gradio_api/queue/data")]
-ROUTES = [("GET", "/"), ("POST", "/look"), ("GET", "/look"), *GRADIO]
+OWN = [("GET", "/"), ("POST", "/look"), ("POST", "/live?view=0"), ("GET", "/drawn?seed=1")]
+ROUTES = [*OWN, ("GET", "/look"), *GRADIO]
 FOREIGN = [
     {"Origin": "https://elsewhere.example"},
     {"Origin": "http://127.0.0.1"},  # another port
@@ -437,7 +448,14 @@ def test_photos_that_wait_are_few_and_small_and_the_next_one_is_told(page: Page,
         for size in sizes:
             senders.enter_context(page.begin(size))
         assert eventually(page, full=True)
+        assert page.ask("POST", "/live", picture(SECRET))[0] == 503  # frames of a camera count as photos
     assert eventually(page, full=False)  # those that went away make room
+
+
+class Unasked:
+    """In place of what answers frames of a camera."""
+
+    views: tuple[str, ...] = ()
 
 
 def asked_directly(messages: list[dict[str, Any]], looked: list[bytes], length: int = 3) -> tuple[int, bytes]:
@@ -459,7 +477,7 @@ def asked_directly(messages: list[dict[str, Any]], looked: list[bytes], length: 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(serve.web(looker, {})(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(serve.web(looker, Unasked(), {})(scope, receive, send))  # type: ignore[arg-type]
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 

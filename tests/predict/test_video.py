@@ -10,6 +10,7 @@ import av
 import pytest
 import torch
 from drawn_clip import SIDE, DrawnClip, draw_clip
+from resident import resident
 
 from fra.cli import main
 from fra.faces.clip import Clip, frames_of, is_clip
@@ -207,14 +208,12 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import psutil
-
     drawn = draw_clip(tmp_path / "long.mp4", count=1500, faces=(3,), size=(128, 128))
-    process, seen = psutil.Process(), []
+    seen = []
     look = Analyst.look
 
     def watched(self: Analyst, frames: list[Any]) -> list[Any]:
-        seen.append(process.memory_info().rss)
+        seen.append(resident())
         return look(self, frames)
 
     monkeypatch.setattr(Analyst, "look", watched)
