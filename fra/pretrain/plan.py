@@ -21,6 +21,10 @@ GPUS = {
     "H200": (495e12, 4.8e12),
 }
 REACHED = 0.4  # of both; assumed, as the usual share for ResNets under autocast; not measured
+NETWORKS = {1: None, 8: 200e9, 64: 12.5e9}
+"""By number of GPUs, bytes a second that each of eight partners sends and receives (assumed): GPUs of one machine by
+NVLink, eight such machines by 100 Gbit/s."""
+PARTNERS = 8
 PASSES = 3  # over what is kept for the backward pass: written, read again, and its gradient written and read (halves)
 
 AT_THE_END = Progress(1, 1, 0, 1)
@@ -55,6 +59,24 @@ class Plan:
         seconds = self.multiply_adds_per_pair / multiply_adds + PASSES * self.kept_bytes_per_pair / 2 / traffic
         return REACHED / seconds
 
+    def step_on(self, gpus: int, name: str = "A100") -> tuple[float, float]:
+        """Seconds of arithmetic and of averaging gradients (in 32 bits, around a ring, not overlapped) in a step."""
+        arithmetic = self.pairs / self.steps / gpus / self.gpu_pairs_per_second(name)
+        bandwidth = NETWORKS[gpus]
+        sent = 2 * (PARTNERS - 1) / PARTNERS * 4 * self.parameters
+        return arithmetic, sent / bandwidth if bandwidth else 0.0
+
+    def at_scale(self) -> str:
+        """The run on more and more A100s, as far as each gets two pairs of a step."""
+        found = []
+        for gpus in NETWORKS:
+            if self.pairs / self.steps < 2 * gpus:
+                break
+            arithmetic, network = self.step_on(gpus)
+            share = f" ({network / (arithmetic + network):.0%} network)" if network else ""
+            found.append(f"{gpus}: {duration(self.steps * (arithmetic + network))}{share}")
+        return ", ".join(found)
+
     def lines(self) -> list[str]:
         gpus = {name: self.pairs / self.gpu_pairs_per_second(name) for name in GPUS}
         trained, encoder = self.parameters / 1e6, self.encoder_parameters / 1e6
@@ -69,6 +91,8 @@ class Plan:
             "on one GPU     " + ", ".join(f"{name}: {duration(seconds)}" for name, seconds in gpus.items()),
             f"               modelled, not measured: {REACHED:.0%} of peak arithmetic and memory bandwidth,",
             f"               activations moved {PASSES} times in 16 bits, loading never the limit",
+            *([f"on many A100s  {scaled}; 8 in one machine at 200 GB/s,"] if (scaled := self.at_scale()) else []),
+            *(["               64 in eight at 100 Gbit/s, without batch norm's small messages"] if scaled else []),
         ]
 
 
