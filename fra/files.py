@@ -18,7 +18,6 @@ import shutil
 import socket
 import stat
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, ParamSpec, TypeVar
 
 from fra.system.cells import read_cells, write_cells
-from fra.system.lock import is_claim, only_writer
+from fra.system.lock import disk_time, is_claim, only_writer
 from fra.system.printable import counted
 
 if TYPE_CHECKING:
@@ -118,7 +117,8 @@ def _is_forgotten(entry: "os.DirEntry[str]") -> bool:
     place, _, rest = entry.name.removeprefix(TEMPORARY).partition("-")
     process = rest.partition("-")[0]
     if place != _place() or not process.isdigit():
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN
+        # Not by our clock, which may be an hour off.
+        return disk_time(Path(entry.path).parent) - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -144,7 +144,7 @@ def _is_held(path: Path, stale: float, watch: bool) -> bool:
             return False
         if locked or (locked is False and maker == _machine()):
             return locked
-        if _now(path.parent) - touched >= stale:
+        if disk_time(path.parent) - touched >= stale:
             return False
         if not watch or (seen is not None and touched != seen):
             return True
@@ -170,7 +170,7 @@ def _locked(descriptor: int) -> bool | None:
     return False
 
 
-def _now(folder: Path) -> float:
+def disk_time(folder: Path) -> float:
     """The time by the clock of the disk, which all machines share."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-") as probe:
         return os.stat(probe.name).st_mtime
