@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="all, unless some are named")
     parser.add_argument("--work", type=Path, required=True, help="archives, features, runs and scores")
     parser.add_argument("--faces", type=Path, required=True, help="the folder of real faces")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     COMMANDS[chosen.what](chosen.names, work=chosen.work, faces=chosen.faces)
 
