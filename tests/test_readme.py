@@ -21,7 +21,7 @@ def test_the_six_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tmp_path / "expression" / "results.json").exists()
     answers = (tmp_path / "answers" / "predictions.json").read_text()
     assert '"expression"' in answers
-    assert '"age"' in answers
+    assert '"landmarks"' in answers
 
 
 def test_the_last_of_the_six_lines_opens_a_page() -> None:
