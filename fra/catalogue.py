@@ -102,5 +102,8 @@ def _fits(text: str, words: Sequence[str]) -> bool:
 def _about(name: str) -> str:
     """Bundled weights in a few words."""
     manifest = read_manifest(name)
-    strides = (f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride"))
-    return ", ".join((manifest.method, manifest.encoder["name"], *strides, manifest.training_data["name"]))
+    if TASK in manifest.files:
+        form = [f"{manifest.encoder['image_size']} px"]
+    else:
+        form = [f"{key} {value}" for key, value in manifest.encoder.items() if key.endswith("_stride")]
+    return ", ".join((manifest.method, manifest.encoder["name"], *form, manifest.training_data["name"]))

@@ -76,7 +76,8 @@ PRECISION = (
 )
 MARKED = (
     " Landmarks were marked on them by the face mesh of MediaPipe (Google, Apache-2.0,"
-    " https://www.apache.org/licenses/LICENSE-2.0), which is not part of fra."
+    " https://www.apache.org/licenses/LICENSE-2.0), which is not part of fra. Drawn faces"
+    " with exact landmarks joined them."
 )
 LIMITS_OF_MARKS = [
     "Its landmarks are a small network's imitation of another program's, whose jaw follows the face's outline: nobody"
@@ -181,7 +182,7 @@ def build_task(run: Path, building: Path, faces: Path, marks: Path | None) -> di
     return dict(
         attribution=ATTRIBUTION + (MARKED if marks else ""),
         training_data={
-            "name": "FairFace, and 1,000 drawn faces with exact landmarks" if marks else "FairFace",
+            "name": "FairFace and drawn faces" if marks else "FairFace",
             "faces": found["train_images"],
             "labels": labels,
             "licence": "CC BY 4.0",

@@ -176,7 +176,7 @@ def test_the_names_that_people_try_for_datasets_are_known(capsys: pytest.Capture
         ("fra pretrain laptop/de", {"laptop/demo.fra"}),
         ("fra transfer laptop/rafdb.", {"laptop/rafdb.eac", "laptop/rafdb.finetune", "laptop/rafdb.linear"}),
         ("fra transfer laptop/rafdb.eac --encoder laptop_f", {"laptop_fine"}),
-        ("fra predict a.jpg --task laptop_", {"laptop_age"}),
+        ("fra predict a.jpg --task laptop_a", {"laptop_age"}),
         ("fra data layout raf", {"rafdb"}),
         ("fra crop --det", {"--detector", "--detail"}),
     ],
