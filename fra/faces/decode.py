@@ -210,7 +210,7 @@ def _orientation_of(picture: Image.Image) -> int:
     """How to turn a picture that has been loaded."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):  # turned by Pillow itself, which takes the tag away
         return int(picture.tag_v2.get(_ORIENTATION, UPRIGHT))
-    return exif_orientation(picture.info.get("exif", b""))
+    return exif_orientation(picture.info.get("exif") or b"")  # HEIF without EXIF says None
 
 
 # --- JPEG
