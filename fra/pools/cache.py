@@ -44,7 +44,7 @@ def size_of(text: str) -> int:
     """Bytes in a text like 50G, 800M or 20000000 (K, M, G, T: powers of 1,000). ValueError for any other."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     if found is None:
-        raise ValueError(f"{printable(text)} is no size: give bytes, or a number with K, M, G or T (50G)")
+        raise ValueError(f"{printable(text)}: give bytes, or a number with K, M, G or T (50G)")
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 

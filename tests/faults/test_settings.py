@@ -267,7 +267,7 @@ def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> It
 FLAGS = [
     (words, action.option_strings[0])
     for words, action in commands(cli._parser())
-    if action.type not in (None, str, Path)
+    if action.type not in (None, str, Path, cli._here, cli._anywhere)
 ]
 
 

@@ -131,7 +131,7 @@ def test_what_is_shown_of_an_address_has_no_secret():
 def test_sizes_are_read_and_shown():
     assert [size_of(text) for text in ("50G", "1.5 k", "20000000", "2TB")] == [50 * 10**9, 1500, 20 * 10**6, 2 * 10**12]
     assert shown_size(31_400_000_000) == "31.4 GB"
-    with pytest.raises(ValueError, match="much is no size: give bytes"):
+    with pytest.raises(ValueError, match="much: give bytes"):
         size_of("much")
 
 
