@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fra.data.datasets import DATASETS
 from fra.data.labelled import Dataset, Groups, LabelledFaces
-from fra.faces.image import read_image
+from fra.drawing.drawn_face import DrawnFace
+from fra.faces.image import read_image, write_image
 from fra.tasks.attributes import Attributes
 from fra.tasks.expression import Expression
 from fra.tasks.landmarks import Landmarks
@@ -42,3 +43,16 @@ def plant(
     )
     monkeypatch.setitem(DATASETS, "planted", Dataset(lambda _: faces, layout=""))
     return faces
+
+
+def places(faces: list[DrawnFace], points: str = "points68") -> Tensor:
+    """Landmarks of drawn faces, in [-1, 1] from edge to edge."""
+    size = faces[0].image.shape[-1]
+    return torch.stack([(getattr(face, points) + 0.5) * (2 / size) - 1 for face in faces])
+
+
+def plant_drawn(monkeypatch: pytest.MonkeyPatch, root: Path, drawn: list[DrawnFace]) -> LabelledFaces:
+    """60 drawn faces with their landmarks: 30 to train, 6 to validate, 24 to test."""
+    for file, face in zip(FILES, drawn, strict=True):
+        write_image(root / file, face.image)
+    return plant(monkeypatch, root, landmarks=places(drawn))

@@ -150,15 +150,19 @@ def _both(model: Model, framing: Framing, faces: list[Annotated]) -> tuple[Tenso
     return found, torch.stack([face.points for face in faces])
 
 
+def chosen_framing(model: Model, few: list[Annotated]) -> Framing:
+    """The one with the lowest mean error on these faces."""
+    framings = (Framing(*both) for both in product(SCALES, SHIFTS))
+    return min(framings, key=lambda one: float(errors(model, one, few).mean()))
+
+
 def measure(name: str, *, work: Path, faces: Path) -> dict[str, Any]:
     """NME with its interval on the test faces, as found and with a constant offset fitted on training faces; kept."""
     file = work / "scores" / "landmarks" / f"{name}.json"
     if file.exists():
         return read_json(file)
     model, folder = MODELS[name](work), faces / "300w"
-    few = faces_of("train", folder, CHOOSING)
-    framings = [KNOWN[name]] if name in KNOWN else [Framing(*both) for both in product(SCALES, SHIFTS)]
-    framing = min(framings, key=lambda one: float(errors(model, one, few).mean()))
+    framing = KNOWN.get(name) or chosen_framing(model, faces_of("train", folder, CHOOSING))
     offset = Offset.fit(*_both(model, framing, faces_of("train", folder, FITTING)))
     found, truth = _both(model, framing, faces_of("test", folder))
     scores = {

@@ -5,6 +5,7 @@ Places are shares of the frame's sides, counted from its outer edges. Nothing of
 
 import base64
 import io
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fra.app.look import Looker
 from fra.crop.detectors import Face
 from fra.data.framing import edges_of
 from fra.faces import pictures
+from fra.faces.geometry import resized_points
 from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import SURE
 from fra.predict.predictor import Seen, in_short, mark
@@ -65,17 +67,11 @@ class LiveLooker:
     def _find(self, frame: UInt8[Tensor, "3 H W"]) -> list[Face]:
         """The faces, found in the reduced frame, in pixels of the frame."""
         small = pictures.fit(frame, SEARCHED_SIDE) if max(frame.shape[1:]) > SEARCHED_SIDE else frame
-        scale = torch.tensor([frame.shape[2] / small.shape[2], frame.shape[1] / small.shape[1]])
-
-        def there(points: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:
-            return (points + 0.5) * scale - 0.5
-
+        there = partial(
+            resized_points, factor=torch.tensor([frame.shape[2] / small.shape[2], frame.shape[1] / small.shape[1]])
+        )
         return [
-            Face(
-                there(face.box.view(2, 2)).flatten(),
-                None if face.five_points is None else there(face.five_points),
-                face.score,
-            )
+            Face(there(face.box), None if face.five_points is None else there(face.five_points), face.score)
             for face in self.looker.predictor.detector.find_faces(small)
         ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fra.crop.tiles import Detail
 from fra.crop.whole import sized_like_a_crop
 from fra.data.framing import CROPS, Whole
 from fra.faces import pictures
-from fra.faces.geometry import transform_points
+from fra.faces.geometry import resized_points, transform_points
 from fra.faces.image import UnreadableImage, header_from_bytes, image_from_bytes
 from fra.predict.annotate import SURE, Mark, annotate, dots
 from fra.predict.predictor import Predictor, Seen, face_entry, in_short, mark
@@ -168,14 +169,11 @@ def _reduced(photo: UInt8[Tensor, "3 H W"], marks: list[Mark]) -> tuple[UInt8[Te
     if max(photo.shape[1:]) <= SHOWN_SIDE:
         return photo, marks
     small = pictures.fit(photo, SHOWN_SIDE)
-    scale = torch.tensor([small.shape[2] / photo.shape[2], small.shape[1] / photo.shape[1]])
-
-    def there(points: Float[Tensor, "N 2"]) -> Float[Tensor, "N 2"]:
-        return (points + 0.5) * scale - 0.5
-
+    there = partial(
+        resized_points, factor=torch.tensor([small.shape[2] / photo.shape[2], small.shape[1] / photo.shape[1]])
+    )
     return small, [
-        replace(one, box=there(one.box.view(2, 2)).flatten(), points=None if one.points is None else there(one.points))
-        for one in marks
+        replace(one, box=there(one.box), points=None if one.points is None else there(one.points)) for one in marks
     ]
 
 

@@ -86,6 +86,11 @@ def transform_points(points: Float[Tensor, "*N 2"], matrix: Float[Tensor, "2 3"]
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
+def resized_points(points: Float[Tensor, "*N"], factor: float | Float[Tensor, "2"]) -> Float[Tensor, "*N"]:
+    """Points, or a box, in an image `factor` times as large (along x and y); x and y take turns in the last axis."""
+    return ((points.reshape(-1, 2) + 0.5) * factor - 0.5).reshape(points.shape)
+
+
 def invert_matrix(matrix: Float[Tensor, "2 3"]) -> Float[Tensor, "2 3"]:
     """The matrix of the way back."""
     back = torch.linalg.inv(matrix[:, :2].double())

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fra.faces.geometry import resized_points
 from fra.faces.pictures import (
     GREY,
     INK,
@@ -80,11 +81,11 @@ def _drawn(
     colours: Sequence[tuple[int, int, int]],
 ) -> Image.Image:
     """Boxes, points, numbers and titles on an image that is `factor` times as large as what the marks are of."""
-    boxes = [(mark.box + 0.5) * factor - 0.5 for mark in marks]
+    boxes = [resized_points(mark.box, factor) for mark in marks]
     for mark, box in zip(marks, boxes, strict=True):
         if mark.points is not None:
             radius = max(SMALLEST_DOT, float((box[2:] - box[:2]).max()) / 120)
-            image = dots(image, (mark.points + 0.5) * factor - 0.5, mark.confidence, radius)
+            image = dots(image, resized_points(mark.points, factor), mark.confidence, radius)
     canvas = to_pillow(image)
     unit = _unit(canvas.size)
     pen = ImageDraw.Draw(canvas)

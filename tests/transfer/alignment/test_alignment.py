@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import FILES, plant
+from planted import places, plant_drawn
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -69,12 +69,6 @@ def learner(task: Landmarks, config: AlignmentConfig = SMALL, net: Encoder | Non
     return Star(recipe, task, net, Star.new_head(recipe, task, net))
 
 
-def places(faces: list[DrawnFace], points: str = "points68") -> Tensor:
-    """In [-1, 1] from edge to edge."""
-    size = faces[0].image.shape[-1]
-    return torch.stack([(getattr(face, points) + 0.5) * (2 / size) - 1 for face in faces])
-
-
 @pytest.fixture(scope="module")
 def drawn() -> list[DrawnFace]:
     return [draw_face(seed, size=48) for seed in range(60)]
@@ -82,10 +76,7 @@ def drawn() -> list[DrawnFace]:
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[DrawnFace]) -> LabelledFaces:
-    """60 drawn faces: 30 to train, 6 to validate, 24 to test."""
-    for file, face in zip(FILES, drawn, strict=True):
-        write_image(tmp_path / "faces" / file, face.image)
-    return plant(monkeypatch, tmp_path / "faces", landmarks=places(drawn))
+    return plant_drawn(monkeypatch, tmp_path / "faces", drawn)
 
 
 def judge(recipe: TransferRecipe, faces: LabelledFaces, out: Path, seeds: int = 1, **runtime: Any) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import FILES, plant
+from planted import places, plant_drawn
 from tiny_runs import run
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
 
 import fra
 from fra.data.labelled import LabelledFaces
 from fra.drawing.drawn_face import DrawnFace, draw_face
-from fra.faces.image import write_image
 from fra.models.encoder import Encoder, EncoderConfig
 from fra.models.face_decoder import FaceDecoder
 from fra.predict.portable_task import export_task
@@ -50,11 +49,6 @@ def learner(recipe: FabRecRecipe = RECIPE) -> FabRec:
     return FabRec(recipe, TASK, net, FabRec.new_head(recipe, TASK, net)).train()
 
 
-def places(faces: list[DrawnFace]) -> Tensor:
-    size = faces[0].image.shape[-1]
-    return torch.stack([(face.points68 + 0.5) * (2 / size) - 1 for face in faces])
-
-
 @pytest.fixture(scope="module")
 def drawn() -> list[DrawnFace]:
     return [draw_face(seed, size=48) for seed in range(60)]
@@ -62,10 +56,7 @@ def drawn() -> list[DrawnFace]:
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[DrawnFace]) -> LabelledFaces:
-    """60 drawn faces: 30 to train, 6 to validate, 24 to test."""
-    for file, face in zip(FILES, drawn, strict=True):
-        write_image(tmp_path / "faces" / file, face.image)
-    return plant(monkeypatch, tmp_path / "faces", landmarks=places(drawn))
+    return plant_drawn(monkeypatch, tmp_path / "faces", drawn)
 
 
 @pytest.fixture(scope="module")
